@@ -1,0 +1,223 @@
+//! Identifiers: ULIDs with a type prefix, so that one kind is never taken for another.
+//!
+//! Written `<prefix>_<26 characters of Crockford base32>`, upper case only: every
+//! identifier has exactly one spelling. The organization of the installation
+//! itself is written `operator`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ulid::Ulid;
+
+/// Text that is no identifier of the wanted kind.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be `{prefix}` followed by 26 characters of upper-case Crockford base32")]
+pub struct InvalidId {
+    prefix: &'static str,
+}
+
+fn parse(text: &str, prefix: &'static str) -> Result<u128, InvalidId> {
+    let invalid = InvalidId { prefix };
+    let Some(body) = text.strip_prefix(prefix) else { return Err(invalid) };
+    let Ok(ulid) = Ulid::from_string(body) else { return Err(invalid) };
+    let mut canonical = [0; ulid::ULID_LEN];
+    if ulid.array_to_str(&mut canonical) == body { Ok(ulid.0) } else { Err(invalid) }
+}
+
+fn write(f: &mut fmt::Formatter<'_>, prefix: &str, value: u128) -> fmt::Result {
+    let mut body = [0; ulid::ULID_LEN];
+    f.write_str(prefix)?;
+    f.write_str(Ulid(value).array_to_str(&mut body))
+}
+
+/// Serde through `Display` and `FromStr`, borrowing the text where the format allows.
+macro_rules! text_serde {
+    ($name:ident, $expecting:expr) => {
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+                impl serde::de::Visitor<'_> for Text {
+                    type Value = $name;
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str($expecting)
+                    }
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$name, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_str(Text)
+            }
+        }
+    };
+}
+pub(crate) use text_serde;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(u128);
+
+        impl $name {
+            /// The text in front of every identifier of this kind.
+            pub const PREFIX: &'static str = $prefix;
+
+            /// Makes an identifier of a time in milliseconds since 1970 and 80 random bits.
+            #[must_use]
+            pub fn from_parts(at_ms: u64, random: u128) -> Self {
+                Self(Ulid::from_parts(at_ms, random).0)
+            }
+
+            /// The 16 bytes, most significant first: they sort as the text does.
+            #[must_use]
+            pub fn to_bytes(self) -> [u8; 16] {
+                self.0.to_be_bytes()
+            }
+
+            /// The identifier of these 16 bytes.
+            #[must_use]
+            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(u128::from_be_bytes(bytes))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write(f, $prefix, self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                parse(text, $prefix).map(Self)
+            }
+        }
+
+        text_serde!($name, concat!("an identifier beginning `", $prefix, "`"));
+    };
+}
+
+id!(
+    /// An event, unique in the installation.
+    EventId, "evt_"
+);
+id!(
+    /// An API key. It sorts by the time of its making.
+    KeyId, "key_"
+);
+id!(
+    /// A role, built in or an organization's own.
+    RoleId, "rol_"
+);
+id!(
+    /// One installation of keyledger: what a data directory belongs to.
+    InstallationId, "ins_"
+);
+
+/// An organization: a tenant, or the installation's own (`operator`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrganizationId(u128);
+
+impl OrganizationId {
+    /// The text in front of every tenant's identifier.
+    pub const PREFIX: &'static str = "org_";
+    /// The installation's own organization.
+    pub const OPERATOR: Self = Self(0);
+
+    /// Makes an identifier of a time in milliseconds since 1970 and 80 random bits.
+    #[must_use]
+    pub fn from_parts(at_ms: u64, random: u128) -> Self {
+        Self(Ulid::from_parts(at_ms, random).0)
+    }
+
+    /// Whether this is the installation's own organization.
+    #[must_use]
+    pub fn is_operator(self) -> bool {
+        self == Self::OPERATOR
+    }
+
+    /// The 16 bytes, most significant first.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// The identifier of these 16 bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
+impl fmt::Display for OrganizationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_operator() { f.write_str("operator") } else { write(f, Self::PREFIX, self.0) }
+    }
+}
+
+impl fmt::Debug for OrganizationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for OrganizationId {
+    type Err = InvalidId;
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        if text == "operator" {
+            return Ok(Self::OPERATOR);
+        }
+        match parse(text, Self::PREFIX)? {
+            0 => Err(InvalidId { prefix: Self::PREFIX }),
+            value => Ok(Self(value)),
+        }
+    }
+}
+
+text_serde!(OrganizationId, "`operator` or an identifier beginning `org_`");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_has_exactly_one_spelling() {
+        let id = KeyId::from_parts(1_700_000_000_000, 7);
+        let text = id.to_string();
+        assert_eq!(text.parse(), Ok(id));
+        assert_eq!(KeyId::from_bytes(id.to_bytes()), id);
+        for other in [
+            text.to_lowercase(),
+            text.replace("key_", "rol_"),
+            text.replacen('0', "O", 1),
+            format!("{text}0"),
+            text.get(..29).unwrap().to_owned(),
+            "key_".to_owned(),
+            "key_80000000000000000000000000".to_owned(),
+            format!(" {text}"),
+        ] {
+            assert!(other.parse::<KeyId>().is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_operator_is_written_by_name_only() {
+        assert_eq!("operator".parse(), Ok(OrganizationId::OPERATOR));
+        assert_eq!(OrganizationId::OPERATOR.to_string(), "operator");
+        assert!("org_00000000000000000000000000".parse::<OrganizationId>().is_err());
+        assert!("Operator".parse::<OrganizationId>().is_err());
+    }
+}

@@ -1,0 +1,18 @@
+//! What keyledger's events mean.
+//!
+//! Every type here is a fact ([`event`], in its [`envelope`]) or a fold of facts
+//! ([`organization`], [`installation`]), or the one question asked of the folds
+//! ([`verification`]). Nothing here can wait, fail for an outside reason, or
+//! notice the time: the same events in the same order give the same tables on
+//! any machine, in any year. That is what lets us rebuild, audit and fuzz them.
+//!
+//! Invariant: this crate depends on no runtime, socket, file, clock or entropy
+//! source. `tests/it/tidy.rs` in the root package pins the dependency list.
+//!
+//! Start at [`event::Event`], then read [`organization`] top to bottom.
+
+pub mod digest;
+pub mod envelope;
+pub mod id;
+pub mod recorded;
+pub mod time;

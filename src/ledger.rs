@@ -1,0 +1,3 @@
+//! Intentions become facts here.
+
+pub mod event_store;

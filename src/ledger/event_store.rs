@@ -1,0 +1,166 @@
+//! The event store port: all the ledger asks of what keeps its events.
+//!
+//! Every adapter in [`crate::store`] must keep this contract, and one suite
+//! (`store::conformance`) holds them all to it. It is written so that an embedded
+//! database and a cluster of event stores can both keep it: appends touch one
+//! stream, the caller always names the revision it expects, and positions are opaque.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use projections::digest::LeafHash;
+use projections::id::EventId;
+use projections::recorded::{Recorded, Revision, StreamName};
+
+/// What an [`EventStore`] call gives back: it may be awaited, or dropped without
+/// undoing what the call began.
+pub type StoreFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
+
+/// Most events in one append.
+pub const APPEND_EVENTS_MAX: usize = 1_024;
+/// Most bytes in one stored event.
+pub const STORED_BYTES_MAX: usize = projections::envelope::STORED_BYTES_MAX;
+/// Most events a read gives at once, whatever was asked.
+pub const READ_EVENTS_MAX: usize = 4_096;
+
+/// One event to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEvent {
+    /// Its identifier, the same as inside `stored`: how an append whose outcome
+    /// is unknown is recognised when it is read back.
+    pub id: EventId,
+    /// Its type, the same as inside `stored`, for engines that show one.
+    pub event_type: &'static str,
+    /// The bytes to be kept: a JSON object, at most [`STORED_BYTES_MAX`] bytes.
+    pub stored: Arc<[u8]>,
+    /// The leaf hash of `stored`.
+    pub leaf_hash: LeafHash,
+}
+
+/// An event's place in the store-wide order. Opaque: positions of one store can be
+/// compared and kept, nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u128);
+
+/// A recorded event and its place in the store-wide order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Positioned {
+    /// Where it stands among all events.
+    pub position: Position,
+    /// The event.
+    pub recorded: Recorded,
+}
+
+/// Why an append has no acknowledgement.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The stream does not end where the caller expects. Nothing was written.
+    #[error("stream `{stream}` ends at another revision than expected")]
+    WrongExpectedRevision {
+        /// The stream that was to be written.
+        stream: StreamName,
+        /// Where it really ends; none if it holds nothing.
+        current: Option<Revision>,
+    },
+    /// No space is left. Nothing was written; the store stays usable.
+    #[error("no space left for events")]
+    Full,
+    /// The store cannot be asked now. Nothing was written.
+    #[error("the event store is unavailable: {0}")]
+    Unavailable(String),
+    /// An I/O error came between; what is on disk is not known until the store is
+    /// opened anew. Nothing more is written until then.
+    #[error("the event store is fenced after an I/O error; restart to check its tail: {0}")]
+    Fenced(String),
+    /// The append may or may not have happened: read the stream back before trying again.
+    #[error("the outcome of the append is unknown: {0}")]
+    Unknown(String),
+    /// The append is outside the limits of the port. Nothing was written.
+    #[error("the append is outside the store's limits: {0}")]
+    Limits(&'static str),
+}
+
+/// Why a read failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// What is stored is not what was written: its hash differs, or its place is missing.
+    #[error("stored history of stream `{stream}` is corrupt at revision {revision}: {what}")]
+    Corrupt {
+        /// The stream that is damaged.
+        stream: StreamName,
+        /// Where.
+        revision: Revision,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The store cannot be asked now.
+    #[error("the event store is unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// One item of a read over all streams. Damage to one stream does not hide the others.
+pub type ReadItem = Result<Positioned, (Position, ReadError)>;
+
+/// Live events, in the store-wide order, from a chosen place on and without end.
+pub trait Subscription: Send {
+    /// The next event. Must give every event behind the chosen place exactly once, in
+    /// the store-wide order, first those already stored, then each as it becomes durable.
+    /// Dropping the future loses no event.
+    ///
+    /// Ends (`None`) only when the store is closed.
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<ReadItem>> + Send + '_>>;
+}
+
+/// Keeps events, in order, for ever.
+pub trait EventStore: Send + Sync + 'static {
+    /// Appends events to the end of one stream, all or none.
+    ///
+    /// - `expected` is the stream's last revision as the caller knows it, none for a
+    ///   stream that holds nothing. If the stream ends elsewhere, the append must fail
+    ///   with [`AppendError::WrongExpectedRevision`] and write nothing.
+    /// - The call must take its place in the order when it is made, not when the
+    ///   future is first polled: two calls made one after the other for one stream are
+    ///   carried out in that order. It must not block.
+    /// - The future must be ready only when the events are on disk (or known not to be),
+    ///   and dropping it must not undo the append.
+    /// - `Ok` holds the revision of the last event appended. Revisions are dense.
+    /// - A failed append must not fail another stream's append, unless the fault is the store's.
+    fn append(
+        &self,
+        stream: &StreamName,
+        expected: Option<Revision>,
+        events: Vec<NewEvent>,
+    ) -> StoreFuture<Result<Revision, AppendError>>;
+
+    /// Reads a stream forward from `from`, at most `events_max` events and at most
+    /// [`READ_EVENTS_MAX`]. Gives nothing for a place behind the end, or a stream that
+    /// holds nothing.
+    ///
+    /// Must check every leaf hash against the bytes it gives, and must fail with
+    /// [`ReadError::Corrupt`] rather than give an event that is not the one written, or
+    /// leave one out.
+    fn read_stream(
+        &self,
+        stream: &StreamName,
+        from: Revision,
+        events_max: usize,
+    ) -> StoreFuture<Result<Vec<Recorded>, ReadError>>;
+
+    /// Reads all streams in the store-wide order, behind `after` (none: from the start),
+    /// at most `events_max` events and at most [`READ_EVENTS_MAX`]. An empty answer means
+    /// the end was reached.
+    ///
+    /// Order: within a stream it is the stream's own; an event that became durable
+    /// before another was begun comes before it. Hashes are checked as in
+    /// [`EventStore::read_stream`]; a damaged event is an item of its own, so that the
+    /// events behind it can be read.
+    fn read_all(
+        &self,
+        after: Option<Position>,
+        events_max: usize,
+    ) -> StoreFuture<Result<Vec<ReadItem>, ReadError>>;
+
+    /// Follows all streams from behind `after` (none: from the start), first what is
+    /// stored, then what comes.
+    fn subscribe_all(&self, after: Option<Position>) -> Box<dyn Subscription>;
+}

@@ -1,0 +1,6 @@
+//! keyledger: an event-sourced credential ledger.
+//!
+//! Start at [`ledger`], which turns commands into events.
+
+pub mod ledger;
+pub mod store;

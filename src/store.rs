@@ -1,0 +1,1 @@
+//! What keeps the events: adapters of [`crate::ledger::event_store::EventStore`].
