@@ -31,7 +31,7 @@ impl<R> CatchUp<R>
 where
     R: Fn(Option<Position>) -> StoreFuture<Page> + Send,
 {
-    pub(super) fn new(
+    pub(super) fn boxed(
         read: R,
         durable: watch::Receiver<()>,
         after: Option<Position>,

@@ -225,6 +225,10 @@ impl Drop for Abandon {
 
 /// Opens the database for writing and checks all that can be checked in little time.
 fn open_checked(database: &Path) -> Result<Connection, OpenError> {
+    let io = |source| OpenError::Io { path: database.to_owned(), source };
+    if std::fs::metadata(database).map_err(io)?.len() == 0 {
+        return Err(OpenError::Corrupt("it is empty".to_owned()));
+    }
     let connection = writer::connect(database)?;
     schema::check(&connection)?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
@@ -301,7 +305,7 @@ impl EventStore for EmbeddedStore {
     fn subscribe_all(&self, after: Option<Position>) -> Box<dyn Subscription> {
         let reads = self.reads.clone();
         let read = move |after| reads.read(move |reader| reader.read_all(after, READ_EVENTS_MAX));
-        CatchUp::new(read, self.durable.clone(), after)
+        CatchUp::boxed(read, self.durable.clone(), after)
     }
 }
 

@@ -195,8 +195,8 @@ impl Inner {
     ) -> Result<Revision, AppendError> {
         let places = self.streams.entry(stream.clone()).or_default();
         let end = Revision(places.len() as u64);
-        if Revision::after(expected) != end {
-            let current = end.0.checked_sub(1).map(Revision);
+        let current = end.0.checked_sub(1).map(Revision);
+        if current != expected {
             return Err(AppendError::WrongExpectedRevision { stream: stream.clone(), current });
         }
         let mut last = end;
@@ -343,7 +343,7 @@ impl EventStore for MemoryStore {
             None => watch::channel(()).1,
         };
         let store = self.clone();
-        CatchUp::new(move |after| store.read_all(after, READ_EVENTS_MAX), durable, after)
+        CatchUp::boxed(move |after| store.read_all(after, READ_EVENTS_MAX), durable, after)
     }
 }
 

@@ -123,11 +123,8 @@ impl AppendQueue {
             if left.is_zero() {
                 break;
             }
-            waiting = self
-                .changed
-                .wait_timeout(waiting, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            waiting =
+                self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         waiting
     }

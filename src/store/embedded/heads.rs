@@ -78,8 +78,7 @@ impl Head {
     fn load(connection: &Connection, stream: &StreamName) -> Result<Self, HeadError> {
         let named = NamedStream::new(stream.clone());
         let mut streams = connection.prepare_cached(STREAM_OF_NAME)?;
-        let id: Option<i64> =
-            streams.query_row([stream.as_str()], |row| row.get(0)).optional()?;
+        let id: Option<i64> = streams.query_row([stream.as_str()], |row| row.get(0)).optional()?;
         let Some(id) = id else { return Ok(Self { named, id: None, last: None }) };
         let mut events = connection.prepare_cached(LAST_EVENT)?;
         let mut rows = events.query([id])?;

@@ -64,9 +64,8 @@ impl<'a> Row<'a> {
     /// Checks the row and copies it out.
     pub(super) fn verify(&self, stream: &NamedStream) -> Result<Recorded, Damage> {
         let leaf_hash = LeafHash::of(self.stored);
-        let placed = |leaf_hash| {
-            stream.check(self.position, self.revision, leaf_hash) == self.place_check
-        };
+        let placed =
+            |leaf_hash| stream.check(self.position, self.revision, leaf_hash) == self.place_check;
         match (leaf_hash.0.as_slice() == self.leaf_hash, placed(self.leaf_hash)) {
             (true, true) => Ok(Recorded {
                 stream: stream.name.clone(),

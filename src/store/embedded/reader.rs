@@ -61,15 +61,15 @@ impl Reader {
             }
         };
         let named = NamedStream::new(stream.clone());
-        let mut names =
-            self.connection.prepare_cached(STREAM_OF_NAME).map_err(failed(from))?;
-        let id: Option<i64> =
-            names.query_row([stream.as_str()], |row| row.get(0)).optional().map_err(failed(from))?;
+        let mut names = self.connection.prepare_cached(STREAM_OF_NAME).map_err(failed(from))?;
+        let id: Option<i64> = names
+            .query_row([stream.as_str()], |row| row.get(0))
+            .optional()
+            .map_err(failed(from))?;
         let Some(id) = id else { return Ok(Vec::new()) };
         let mut events = self.connection.prepare_cached(READ_STREAM).map_err(failed(from))?;
-        let mut rows = events
-            .query((id, stored_revision(from), limit(events_max)))
-            .map_err(failed(from))?;
+        let mut rows =
+            events.query((id, stored_revision(from), limit(events_max))).map_err(failed(from))?;
         let mut found = Vec::new();
         let mut next = from;
         while let Some(row) = rows.next().map_err(failed(next))? {
@@ -113,12 +113,7 @@ impl Reader {
         self.read_all(Some(position(after)), events_max)
     }
 
-    fn scan(
-        &mut self,
-        after: i64,
-        limit: i64,
-        items: &mut Vec<ReadItem>,
-    ) -> rusqlite::Result<()> {
+    fn scan(&mut self, after: i64, limit: i64, items: &mut Vec<ReadItem>) -> rusqlite::Result<()> {
         let mut events = self.connection.prepare_cached(READ_ALL)?;
         let mut rows = events.query((after, limit))?;
         let mut last = after;
@@ -145,11 +140,7 @@ impl Reader {
 
     /// Finds where reading can go on behind a damaged page: the least distance at which
     /// a look-up succeeds, by doubling and then halving.
-    fn step_over(
-        &self,
-        after: i64,
-        error: &rusqlite::Error,
-    ) -> Result<Vec<ReadItem>, ReadError> {
+    fn step_over(&self, after: i64, error: &rusqlite::Error) -> Result<Vec<ReadItem>, ReadError> {
         let readable = |distance: i64| {
             let mut probe = self.connection.prepare_cached(PROBE).ok()?;
             probe.query_row([after.checked_add(distance)?], |row| row.get::<_, i64>(0)).ok()
@@ -177,8 +168,7 @@ fn named<'a>(
 ) -> rusqlite::Result<Option<&'a NamedStream>> {
     if !names.contains_key(&stream) {
         let mut statement = connection.prepare_cached(NAME_OF_STREAM)?;
-        let name: Option<String> =
-            statement.query_row([stream], |row| row.get(0)).optional()?;
+        let name: Option<String> = statement.query_row([stream], |row| row.get(0)).optional()?;
         let Some(name) = name else { return Ok(None) };
         if names.len() >= NAMES_MAX {
             names.clear();
@@ -201,16 +191,16 @@ fn limit(events_max: usize) -> i64 {
 }
 
 fn is_corrupt(error: &rusqlite::Error) -> bool {
-    match error {
-        // Text that is not UTF-8, a type the table cannot hold: damage below SQLite's notice.
-        rusqlite::Error::FromSqlConversionFailure(..)
-        | rusqlite::Error::InvalidColumnType(..)
-        | rusqlite::Error::IntegralValueOutOfRange(..) => true,
-        _ => matches!(
-            error.sqlite_error_code(),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-        ),
+    if let Some(code) = error.sqlite_error_code() {
+        return matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase);
     }
+    // Text that is not UTF-8, a type the table cannot hold: damage below SQLite's notice.
+    matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+    )
 }
 
 fn unavailable(error: &rusqlite::Error) -> ReadError {

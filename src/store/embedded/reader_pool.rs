@@ -45,7 +45,11 @@ impl ReaderPool {
             .map(|_| {
                 let mut reader = Reader::open(database)?;
                 let shared = Arc::clone(&self.shared);
-                let work = move || while let Some(job) = shared.take() { job(&mut reader) };
+                let work = move || {
+                    while let Some(job) = shared.take() {
+                        job(&mut reader)
+                    }
+                };
                 thread::Builder::new()
                     .name("store-reader".to_owned())
                     .spawn(work)

@@ -81,10 +81,7 @@ impl From<&CommitError> for AppendError {
 pub(super) fn connect(database: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(database, schema::WRITE_FLAGS)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.set_db_config(
-        rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
-        true,
-    )?;
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
@@ -158,8 +155,8 @@ impl Writer {
         if let Err(error) = &result {
             self.last_position = before;
             self.heads.forget(batch.iter().map(|request| &request.stream));
-            let rolled_back =
-                self.connection.is_autocommit() || self.connection.execute_batch("ROLLBACK").is_ok();
+            let rolled_back = self.connection.is_autocommit()
+                || self.connection.execute_batch("ROLLBACK").is_ok();
             let fence = match error {
                 CommitError::Fence(what) => Some(what.clone()),
                 CommitError::Full | CommitError::Unavailable(_) if rolled_back => None,
