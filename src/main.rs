@@ -1,1 +1,3 @@
+//! The `keyledger` program.
+
 fn main() {}

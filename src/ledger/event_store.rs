@@ -93,12 +93,17 @@ pub enum ReadError {
         /// What is wrong there.
         what: String,
     },
+    /// Something is missing or damaged, and nothing says whose it was: any stream may
+    /// be short of an event.
+    #[error("stored history is damaged and the stream is not known: {0}")]
+    Lost(String),
     /// The store cannot be asked now.
     #[error("the event store is unavailable: {0}")]
     Unavailable(String),
 }
 
-/// One item of a read over all streams. Damage to one stream does not hide the others.
+/// One item of a read over all streams. Damage to one stream does not hide the others:
+/// the position beside an error is where reading goes on behind the damage.
 pub type ReadItem = Result<Positioned, (Position, ReadError)>;
 
 /// Live events, in the store-wide order, from a chosen place on and without end.
@@ -107,8 +112,32 @@ pub trait Subscription: Send {
     /// the store-wide order, first those already stored, then each as it becomes durable.
     /// Dropping the future loses no event.
     ///
-    /// Ends (`None`) only when the store is closed.
+    /// While the store cannot be read it gives an error item and stays where it is: the
+    /// next call tries again. Ends (`None`) only when the store is closed.
     fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<ReadItem>> + Send + '_>>;
+}
+
+/// Checks an append against the limits of the port: what every adapter must do before
+/// anything else.
+///
+/// # Errors
+///
+/// [`AppendError::Limits`] for no event, too many, or one that is too long.
+pub fn check_limits(events: &[NewEvent]) -> Result<(), AppendError> {
+    if events.is_empty() {
+        return Err(AppendError::Limits("an append needs an event"));
+    }
+    if events.len() > APPEND_EVENTS_MAX {
+        return Err(AppendError::Limits("too many events in one append"));
+    }
+    if events.iter().any(|event| event.stored.len() > STORED_BYTES_MAX) {
+        return Err(AppendError::Limits("an event is too long"));
+    }
+    debug_assert!(
+        events.iter().all(|event| LeafHash::of(&event.stored) == event.leaf_hash),
+        "the leaf hash is that of the stored bytes"
+    );
+    Ok(())
 }
 
 /// Keeps events, in order, for ever.
@@ -124,6 +153,8 @@ pub trait EventStore: Send + Sync + 'static {
     /// - The future must be ready only when the events are on disk (or known not to be),
     ///   and dropping it must not undo the append.
     /// - `Ok` holds the revision of the last event appended. Revisions are dense.
+    /// - No event, more than [`APPEND_EVENTS_MAX`], or one longer than [`STORED_BYTES_MAX`]
+    ///   must fail with [`AppendError::Limits`]: [`check_limits`].
     /// - A failed append must not fail another stream's append, unless the fault is the store's.
     fn append(
         &self,
@@ -152,8 +183,8 @@ pub trait EventStore: Send + Sync + 'static {
     ///
     /// Order: within a stream it is the stream's own; an event that became durable
     /// before another was begun comes before it. Hashes are checked as in
-    /// [`EventStore::read_stream`]; a damaged event is an item of its own, so that the
-    /// events behind it can be read.
+    /// [`EventStore::read_stream`]; a damaged event, or a run of missing ones, is an item of
+    /// its own, so that the events behind it can be read.
     fn read_all(
         &self,
         after: Option<Position>,

@@ -1,0 +1,313 @@
+//! The default event store: one SQLite database in a data directory.
+//!
+//! One thread writes, and commits together what came together; one moves the
+//! write-ahead log into the database; a few read. None of them holds another up, and
+//! none runs on the async runtime.
+//!
+//! What it promises beyond the port: no event is answered for before it is synced; only
+//! one process has the directory; what is stored can only be added to; an I/O error
+//! during a commit fences the store, a full disk does not.
+//!
+//! Start at [`EmbeddedStore::open`], then `embedded/writer.rs`.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use projections::recorded::{Recorded, Revision, StreamName};
+use rusqlite::Connection;
+use tokio::sync::{oneshot, watch};
+
+mod append_queue;
+mod checkpointer;
+mod commit_fault;
+mod directory;
+mod gathering;
+mod heads;
+mod open_error;
+mod place;
+mod reader;
+mod reader_pool;
+mod schema;
+mod writer;
+
+pub use open_error::OpenError;
+
+use self::append_queue::{AppendQueue, Request};
+use self::checkpointer::Checkpoints;
+use self::commit_fault::CommitFault;
+use self::directory::Directory;
+use self::reader_pool::ReaderPool;
+use self::writer::Writer;
+use super::catch_up::CatchUp;
+use crate::ledger::event_store::{
+    AppendError, EventStore, NewEvent, Position, READ_EVENTS_MAX, ReadError, ReadItem, StoreFuture,
+    Subscription, check_limits,
+};
+
+/// How many events at the end are checked when the store is opened.
+const TAIL_EVENTS: usize = 1_024;
+
+/// How to open an [`EmbeddedStore`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory; made if it is not there.
+    pub directory: PathBuf,
+    /// How many threads read.
+    pub reader_threads: usize,
+    /// Most pages the database may have; none for what the disk holds.
+    pub pages_max: Option<u32>,
+}
+
+impl Options {
+    /// The usual options for a data directory.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), reader_threads: 2, pages_max: None }
+    }
+}
+
+/// An event store in a data directory. Dropping it closes it.
+pub struct EmbeddedStore {
+    appends: Arc<AppendQueue>,
+    reads: ReaderPool,
+    durable: watch::Receiver<()>,
+    running: Arc<Running>,
+    #[cfg(test)]
+    commit_fault: CommitFault,
+}
+
+impl EmbeddedStore {
+    /// Opens the store, making an empty one where there is none. Blocks.
+    ///
+    /// The write-ahead log is first synced and moved into the database, so that
+    /// whatever is found is durable before it is read; then the length of the database
+    /// and its last events are checked. Damage to single events is logged and left to
+    /// those who read them.
+    ///
+    /// # Errors
+    ///
+    /// Each [`OpenError`] says what is wrong and what to do about it.
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        let directory = Directory::open(&options.directory)?;
+        directory.ensure_database()?;
+        let database = directory.database();
+        let connection = open_checked(&database)?;
+        if let Some(pages_max) = options.pages_max {
+            let set = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+            connection.pragma_update_and_check(None, "max_page_count", pages_max, set)?;
+        }
+        directory.sync()?;
+
+        let reads = ReaderPool::default();
+        let appends = Arc::new(AppendQueue::default());
+        let checkpoints = Arc::new(Checkpoints::default());
+        let commit_fault = CommitFault::default();
+        let (durable_sender, durable) = watch::channel(());
+        let writer = Writer::new(
+            connection,
+            Arc::clone(&appends),
+            durable_sender,
+            Arc::clone(&checkpoints),
+            commit_fault.clone(),
+        )?;
+        let checkpoint_connection = writer::connect(&database)?;
+        let running = Running {
+            appends: Arc::clone(&appends),
+            reads: reads.clone(),
+            checkpoints: Arc::clone(&checkpoints),
+            threads: Mutex::default(),
+        };
+        let mut threads = Threads { directory: Some(directory), ..Threads::default() };
+        threads.readers = reads.start(&database, options.reader_threads)?;
+        threads.checkpointer = Some(spawn("store-checkpointer", &database, move || {
+            checkpointer::run(&checkpoint_connection, &checkpoints);
+        })?);
+        let abandoned = Abandon(Arc::clone(&appends));
+        threads.writer = Some(spawn("store-writer", &database, move || {
+            let _abandoned = abandoned;
+            writer.run();
+        })?);
+        *running.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
+        Ok(Self {
+            appends,
+            reads,
+            durable,
+            running: Arc::new(running),
+            #[cfg(test)]
+            commit_fault,
+        })
+    }
+
+    /// Closes the store: carries out the appends that wait, ends the reads, and moves
+    /// the whole write-ahead log into the database. What is asked afterwards is
+    /// unavailable, and subscriptions end.
+    pub async fn close(&self) {
+        let running = Arc::clone(&self.running);
+        let (done, closed) = oneshot::channel();
+        let close = move || {
+            running.close();
+            // Whoever asked may have dropped the future.
+            let _ = done.send(());
+        };
+        if thread::Builder::new().name("store-close".to_owned()).spawn(close).is_err() {
+            self.running.close();
+        }
+        // An error means that it was closed just above.
+        let _ = closed.await;
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        self.running.close();
+    }
+}
+
+/// What runs, so that it can be ended.
+struct Running {
+    appends: Arc<AppendQueue>,
+    reads: ReaderPool,
+    checkpoints: Arc<Checkpoints>,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Default)]
+struct Threads {
+    writer: Option<JoinHandle<()>>,
+    checkpointer: Option<JoinHandle<()>>,
+    readers: Vec<JoinHandle<()>>,
+    /// Let go last: nobody else may come in before the files are at rest.
+    directory: Option<Directory>,
+}
+
+impl Running {
+    fn close(&self) {
+        // Held to the end, so that a second caller returns only when all is done.
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        self.appends.close();
+        join(threads.writer.take());
+        self.reads.close();
+        join(threads.readers.drain(..));
+        self.checkpoints.close();
+        join(threads.checkpointer.take());
+        threads.directory = None;
+    }
+}
+
+fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the event store has panicked");
+        }
+    }
+}
+
+fn spawn(
+    name: &str,
+    database: &Path,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, OpenError> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|source| OpenError::Io { path: database.to_owned(), source })
+}
+
+/// Answers those who wait if the writer ends before its queue does.
+struct Abandon(Arc<AppendQueue>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+/// Opens the database for writing and checks all that can be checked in little time.
+fn open_checked(database: &Path) -> Result<Connection, OpenError> {
+    let io = |source| OpenError::Io { path: database.to_owned(), source };
+    if std::fs::metadata(database).map_err(io)?.len() == 0 {
+        return Err(OpenError::Corrupt("it is empty".to_owned()));
+    }
+    let connection = writer::connect(database)?;
+    schema::check(&connection)?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    if checkpointer::checkpoint(&connection, "TRUNCATE")?.held_up {
+        return Err(OpenError::InUse);
+    }
+    check_length(&connection, database)?;
+    check_tail(database)?;
+    Ok(connection)
+}
+
+/// Once the write-ahead log is empty, the file holds exactly its pages.
+fn check_length(connection: &Connection, database: &Path) -> Result<(), OpenError> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
+    let expected = u64::from(pragma("page_count")?) * u64::from(pragma("page_size")?);
+    let found = std::fs::metadata(database)
+        .map_err(|source| OpenError::Io { path: database.to_owned(), source })?
+        .len();
+    if found == expected {
+        return Ok(());
+    }
+    Err(OpenError::Corrupt(format!("it has {found} bytes where {expected} are expected")))
+}
+
+/// Reads the last events: an engine that cannot is damaged.
+fn check_tail(database: &Path) -> Result<(), OpenError> {
+    let mut reader = reader::Reader::open(database)?;
+    let items = reader.read_tail(TAIL_EVENTS).map_err(|error| match error {
+        ReadError::Lost(what) | ReadError::Unavailable(what) => OpenError::Corrupt(what),
+        ReadError::Corrupt { what, .. } => OpenError::Corrupt(what),
+    })?;
+    for (position, error) in items.into_iter().filter_map(Result::err) {
+        tracing::error!(position = position.0, %error, "an event near the end is damaged");
+    }
+    Ok(())
+}
+
+impl EventStore for EmbeddedStore {
+    fn append(
+        &self,
+        stream: &StreamName,
+        expected: Option<Revision>,
+        events: Vec<NewEvent>,
+    ) -> StoreFuture<Result<Revision, AppendError>> {
+        let (answer, answered) = oneshot::channel();
+        let queued = check_limits(&events).and_then(|()| {
+            self.appends.push(Request { stream: stream.clone(), expected, events, answer })
+        });
+        Box::pin(async move {
+            queued?;
+            let gone = |_| Err(AppendError::Unknown("the writer has stopped".to_owned()));
+            answered.await.unwrap_or_else(gone)
+        })
+    }
+
+    fn read_stream(
+        &self,
+        stream: &StreamName,
+        from: Revision,
+        events_max: usize,
+    ) -> StoreFuture<Result<Vec<Recorded>, ReadError>> {
+        let stream = stream.clone();
+        self.reads.read(move |reader| reader.read_stream(&stream, from, events_max))
+    }
+
+    fn read_all(
+        &self,
+        after: Option<Position>,
+        events_max: usize,
+    ) -> StoreFuture<Result<Vec<ReadItem>, ReadError>> {
+        self.reads.read(move |reader| reader.read_all(after, events_max))
+    }
+
+    fn subscribe_all(&self, after: Option<Position>) -> Box<dyn Subscription> {
+        let reads = self.reads.clone();
+        let read = move |after| reads.read(move |reader| reader.read_all(after, READ_EVENTS_MAX));
+        CatchUp::boxed(read, self.durable.clone(), after)
+    }
+}
+
+#[cfg(test)]
+mod tests;
