@@ -191,8 +191,16 @@ fn scan_field(
                     Err(_) => Err(Fault::NotUtf8.into()),
                 },
                 Kind::Bytes => Ok(()),
-                kind if field.label == Label::Repeated => packed(kind, value),
-                _ => Err(Fault::WireType.into()),
+                Kind::Bool
+                | Kind::Int32
+                | Kind::Uint32
+                | Kind::Varint64
+                | Kind::Enum(_)
+                | Kind::Fixed32
+                | Kind::Fixed64 => match field.label {
+                    Label::Repeated => packed(&field.kind, value),
+                    Label::Singular | Label::Map => Err(Fault::WireType.into()),
+                },
             }
         }
         Wire::Varint | Wire::Fixed32 | Wire::Fixed64 => number(&field.kind, wire, rest),
