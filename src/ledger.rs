@@ -3,3 +3,4 @@
 pub mod clock;
 pub mod event_store;
 pub mod secret;
+pub mod vault;

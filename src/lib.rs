@@ -6,3 +6,4 @@ pub mod ledger;
 pub mod proto;
 pub mod services;
 pub mod store;
+pub mod vault;
