@@ -15,4 +15,5 @@ pub mod digest;
 pub mod envelope;
 pub mod id;
 pub mod recorded;
+pub mod sealed;
 pub mod time;
