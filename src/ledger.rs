@@ -1,6 +1,448 @@
 //! Intentions become facts here.
+//!
+//! A [`command::Command`] comes in with all that surrounds it (a [`command::Order`]),
+//! is decided by the pure rules in [`decide`], becomes events in their stored form, and
+//! is answered once they are durable and in the [`tables`] that readers see. The
+//! question of every request, [`Ledger::verify`], is asked of those tables alone.
+//!
+//! Start at [`Ledger::execute`], then read [`decide`].
 
+pub mod built_in;
 pub mod clock;
+pub mod command;
+pub mod decide;
 pub mod event_store;
+pub mod mint;
+pub mod permissions;
+mod pipeline;
+pub mod rejection;
 pub mod secret;
+pub mod start;
+pub mod tables;
 pub mod vault;
+pub mod verify;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use projections::corrupt::{CorruptHistory, Fault};
+use projections::digest::LeafHash;
+use projections::envelope::{Envelope, Unstorable};
+use projections::event::Event;
+use projections::id::OrganizationId;
+use projections::organization::{Change, Organization};
+use projections::recorded::{Recorded, Revision};
+use projections::sealed::Subject;
+use projections::time::Timestamp;
+use tokio::sync::{Semaphore, oneshot};
+
+use clock::{Clock, ClockAhead};
+use command::{Order, RequestStamper};
+use decide::{Decided, Given};
+use event_store::{AppendError, EventStore, NewEvent, READ_EVENTS_MAX, ReadError, StoreFuture};
+use pipeline::{Landing, Pipeline, Ticket};
+use rejection::Rejection;
+use secret::Ids;
+use tables::{Published, Tables};
+use vault::peppers::Peppers;
+use vault::seal::{SealError, seal};
+use vault::{SubjectKey, SubjectKeyState, Vault, VaultError};
+
+/// Most commands under way at once; more wait their turn.
+pub const COMMANDS_MAX: usize = 4_096;
+/// How often a command is decided anew because an append in front of it failed.
+pub const DECISIONS_MAX: usize = 8;
+/// How long to wait before a store that could not be read is asked again.
+const READ_AGAIN: Duration = Duration::from_millis(50);
+
+/// What came of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Executed {
+    /// What it made or changed.
+    pub outcome: Change,
+    /// The last event that says so; none where the stream holds nothing.
+    pub revision: Option<Revision>,
+    /// It was carried out for an earlier request with the same idempotency key.
+    pub repeat: bool,
+}
+
+/// Why a command had no effect, or why nobody knows.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The rules refuse it. Retrying the same command is useless.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The wall clock ran away; an operator must look at it.
+    #[error(transparent)]
+    ClockAhead(#[from] ClockAhead),
+    /// Its event is too long to be stored.
+    #[error(transparent)]
+    Unstorable(#[from] Unstorable),
+    /// Its personal data cannot be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The organization answers nothing any more.
+    #[error("organization `{organization_id}` is stopped")]
+    Stopped {
+        /// The organization.
+        organization_id: OrganizationId,
+        /// What is wrong with its history.
+        source: CorruptHistory,
+    },
+    /// The event store did not take it.
+    #[error("append")]
+    Append(#[from] AppendError),
+    /// The vault did not give a key.
+    #[error("vault")]
+    Vault(#[from] VaultError),
+    /// Others came first, again and again.
+    #[error("too many appends failed in front of this command")]
+    Contended,
+    /// The ledger is closing.
+    #[error("the ledger is closing")]
+    Closing,
+}
+
+/// The ledger of one installation.
+pub struct Ledger {
+    store: Arc<dyn EventStore>,
+    vault: Arc<dyn Vault>,
+    clock: Clock,
+    ids: Ids,
+    tables: Tables,
+    pipelines: papaya::HashMap<OrganizationId, Arc<Pipeline>>,
+    peppers: Peppers,
+    stamper: RequestStamper,
+    admission: Semaphore,
+}
+
+/// What a command has become, once decided.
+enum Attempt {
+    /// Its events are on their way.
+    Submitted { executed: Executed, landing: oneshot::Receiver<Landing> },
+    /// It needs no events; the answer holds once these have landed.
+    Answered { answer: Result<Executed, Rejection>, landing: Option<oneshot::Receiver<Landing>> },
+}
+
+/// What personal data of one command is sealed with.
+type Sealing = (Subject, SubjectKey);
+
+impl Ledger {
+    /// The tables that readers see.
+    #[must_use]
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// What makes identifiers.
+    #[must_use]
+    pub fn ids(&self) -> &Ids {
+        &self.ids
+    }
+
+    /// What makes request stamps.
+    #[must_use]
+    pub fn stamper(&self) -> &RequestStamper {
+        &self.stamper
+    }
+
+    /// What turns secrets into digests.
+    #[must_use]
+    pub fn peppers(&self) -> &Peppers {
+        &self.peppers
+    }
+
+    /// Carries out a command in an organization.
+    ///
+    /// `Ok` means that its events are on disk and in the tables that readers see; a
+    /// rejection means that the events it was decided on are. Dropping the future does
+    /// not undo what was begun.
+    pub async fn execute(
+        self: &Arc<Self>,
+        organization_id: OrganizationId,
+        order: &Order,
+    ) -> Result<Executed, LedgerError> {
+        let _place = self.admission.acquire().await.map_err(|_| LedgerError::Closing)?;
+        let pipeline = self.pipeline(organization_id).ok_or(Rejection::OrganizationNotFound)?;
+        let sealing = self.sealing(organization_id, order).await?;
+        for _ in 0..DECISIONS_MAX {
+            let (answer, landing) = match self.attempt(&pipeline, order, sealing.as_ref()).await? {
+                Attempt::Submitted { executed, landing } => (Ok(executed), landing),
+                Attempt::Answered { answer, landing: Some(landing) } => (answer, landing),
+                Attempt::Answered { answer, landing: None } => return Ok(answer?),
+            };
+            match landing.await {
+                Ok(Landing::Durable) => return Ok(answer?),
+                // Decided on events that never came to be, or behind another writer's: the
+                // tables are read again by now.
+                Ok(
+                    Landing::Discarded | Landing::Failed(AppendError::WrongExpectedRevision { .. }),
+                )
+                | Err(_) => {}
+                Ok(Landing::Failed(error)) => return Err(error.into()),
+            }
+        }
+        Err(LedgerError::Contended)
+    }
+
+    /// The pipeline of an organization that is known here.
+    fn pipeline(&self, id: OrganizationId) -> Option<Arc<Pipeline>> {
+        let published = self.tables.organization(id)?;
+        let pinned = self.pipelines.pin();
+        let pipeline =
+            pinned.get_or_insert_with(id, || Arc::new(Pipeline::new(Arc::clone(&published))));
+        Some(Arc::clone(pipeline))
+    }
+
+    /// The key under which the command's personal data is sealed; durable before any
+    /// event names it.
+    async fn sealing(
+        &self,
+        organization_id: OrganizationId,
+        order: &Order,
+    ) -> Result<Option<Sealing>, VaultError> {
+        if order.personal.0.is_empty() {
+            return Ok(None);
+        }
+        let subject = Subject::organization_month(organization_id, self.clock.now());
+        let key = match self.vault.cached_subject_key(&subject) {
+            Some(key) => key,
+            None => self.vault.obtain_subject_key(&subject).await?,
+        };
+        Ok(Some((subject, key)))
+    }
+
+    /// Decides a command on the tables as they will be, and sends its events off.
+    async fn attempt(
+        self: &Arc<Self>,
+        pipeline: &Arc<Pipeline>,
+        order: &Order,
+        sealing: Option<&Sealing>,
+    ) -> Result<Attempt, LedgerError> {
+        let mut writer = pipeline.writer().await;
+        let published = &pipeline.published;
+        if let Some(source) = published.stopped() {
+            return Err(LedgerError::Stopped {
+                organization_id: published.id,
+                source: source.clone(),
+            });
+        }
+        let now = self.clock.check()?;
+        let operator = self.tables.operator().tables();
+        let state = writer.ahead();
+        let given = Given {
+            state,
+            operator: if published.id.is_operator() { state } else { &operator },
+            now,
+            caller: order.caller,
+            expected: order.expected,
+            request: order.request,
+        };
+        let answer = match decide::decide(&given, &order.command) {
+            Ok(Decided::Events(events)) => {
+                let drafted = self.draft(state, events, now, order, sealing)?;
+                drop(operator);
+                let flight = self.send(&pipeline.published, state.revision(), &drafted);
+                let executed = drafted.executed;
+                let (ticket, landing) = writer.enter(drafted.steps);
+                drop(writer);
+                tokio::spawn(Arc::clone(self).land(Arc::clone(pipeline), flight, ticket));
+                return Ok(Attempt::Submitted { executed, landing });
+            }
+            Ok(Decided::Done { outcome, revision, repeat }) => {
+                Ok(Executed { outcome, revision: Some(revision), repeat })
+            }
+            Ok(Decided::Nothing) => Ok(Executed {
+                outcome: Change::Redelivered,
+                revision: state.revision(),
+                repeat: false,
+            }),
+            Err(rejection) => Err(rejection),
+        };
+        Ok(Attempt::Answered { answer, landing: writer.relied_on() })
+    }
+
+    /// Gives events their stored form, and folds them one by one.
+    fn draft(
+        &self,
+        state: &Organization,
+        events: Vec<Event>,
+        now: Timestamp,
+        order: &Order,
+        sealing: Option<&Sealing>,
+    ) -> Result<Draft, LedgerError> {
+        let at = state.head().map_or(now, |head| head.at.max(now));
+        let mut next = state.clone();
+        let mut steps = Vec::with_capacity(events.len());
+        let mut new_events = Vec::with_capacity(events.len());
+        for event in events {
+            let envelope = self.envelope(event, at, order, sealing)?;
+            let (stored, leaf_hash) = envelope.encode()?;
+            debug_assert_eq!(
+                Envelope::decode(&stored).as_ref(),
+                Ok(&envelope),
+                "what is stored reads back"
+            );
+            let change = next.apply_next(&envelope, leaf_hash).map_err(|source| {
+                tracing::error!(organization = %state.id, fault = %source, "decided an event that does not fold");
+                LedgerError::Stopped { organization_id: state.id, source }
+            })?;
+            let event_type = envelope.event.event_type();
+            new_events.push(NewEvent {
+                id: envelope.id,
+                event_type,
+                stored: stored.into(),
+                leaf_hash,
+            });
+            steps.push((change, Arc::new(next.clone())));
+        }
+        let outcome = steps.first().map_or(Change::Redelivered, |(change, _)| *change);
+        let executed = Executed { outcome, revision: next.revision(), repeat: false };
+        Ok(Draft { executed, steps, new_events })
+    }
+
+    fn envelope(
+        &self,
+        event: Event,
+        at: Timestamp,
+        order: &Order,
+        sealing: Option<&Sealing>,
+    ) -> Result<Envelope, LedgerError> {
+        let id = self.ids.event(at);
+        let sealed = match sealing {
+            Some((subject, key)) => vec![seal(key, id, subject, &order.personal.0)?],
+            None => Vec::new(),
+        };
+        Ok(Envelope {
+            id,
+            at,
+            actor: order.caller.principal(),
+            credential: order.caller.credential(),
+            request: order.request,
+            correlation_id: order.correlation_id.clone(),
+            causation_id: order.causation_id,
+            event,
+            sealed,
+        })
+    }
+
+    /// Sends events off. They take their place in the store's order before this returns.
+    fn send(&self, published: &Published, expected: Option<Revision>, draft: &Draft) -> Flight {
+        let hashes = draft.new_events.iter().map(|event| event.leaf_hash).collect();
+        let append = self.store.append(&published.stream, expected, draft.new_events.clone());
+        Flight { first: Revision::after(expected), hashes, append }
+    }
+
+    /// Sees an append through to its outcome. Runs by itself: whoever gave the command
+    /// may have gone.
+    async fn land(self: Arc<Self>, pipeline: Arc<Pipeline>, flight: Flight, ticket: Ticket) {
+        let Flight { first, hashes, append } = flight;
+        let outcome = match append.await {
+            Err(AppendError::Unknown(why)) => {
+                self.settle(&pipeline.published, first, &hashes, why).await
+            }
+            known => known.map(|_| ()),
+        };
+        match outcome {
+            Ok(()) => pipeline.landed(&self.tables, &ticket),
+            Err(error) => {
+                tracing::warn!(organization = %pipeline.published.id, %error, "append failed");
+                pipeline.failed(&ticket, &error);
+            }
+        }
+        if pipeline.claim_recovery() {
+            self.catch_up(&pipeline.published).await;
+            pipeline.recover();
+        }
+    }
+
+    /// Finds out whether an append happened whose outcome got lost, by reading back.
+    async fn settle(
+        &self,
+        published: &Published,
+        first: Revision,
+        hashes: &[LeafHash],
+        why: String,
+    ) -> Result<(), AppendError> {
+        loop {
+            match self.store.read_stream(&published.stream, first, hashes.len()).await {
+                Ok(found) if found.iter().map(|it| it.leaf_hash).eq(hashes.iter().copied()) => {
+                    return Ok(());
+                }
+                Ok(found) if found.is_empty() => return Err(AppendError::Unavailable(why)),
+                Ok(_) => {
+                    let stream = published.stream.clone();
+                    return Err(AppendError::WrongExpectedRevision { stream, current: None });
+                }
+                Err(ReadError::Corrupt { .. } | ReadError::Lost(_)) => {
+                    return Err(AppendError::Unavailable(why));
+                }
+                Err(ReadError::Unavailable(_)) => tokio::time::sleep(READ_AGAIN).await,
+            }
+        }
+    }
+
+    /// Folds in what the store holds behind the published tables.
+    async fn catch_up(&self, published: &Arc<Published>) {
+        loop {
+            let mut tables = Organization::clone(&published.tables());
+            let from = Revision::after(tables.revision());
+            let recorded =
+                match self.store.read_stream(&published.stream, from, READ_EVENTS_MAX).await {
+                    Ok(recorded) if recorded.is_empty() => return,
+                    Ok(recorded) => recorded,
+                    Err(ReadError::Corrupt { revision, what, .. }) => {
+                        return self.tables.stop(published, Fault::Stored(what).at(revision));
+                    }
+                    Err(ReadError::Lost(what)) => {
+                        return self.tables.stop(published, Fault::Stored(what).at(from));
+                    }
+                    Err(ReadError::Unavailable(_)) => {
+                        tokio::time::sleep(READ_AGAIN).await;
+                        continue;
+                    }
+                };
+            for event in &recorded {
+                match tables.apply(event) {
+                    Ok(change) => self.tables.publish(published, change, Arc::new(tables.clone())),
+                    Err(fault) => return self.tables.stop(published, fault),
+                }
+            }
+        }
+    }
+
+    /// One event of an organization, as it was stored; none where the stream ends before.
+    pub async fn event(
+        &self,
+        organization: &Published,
+        revision: Revision,
+    ) -> Result<Option<Recorded>, ReadError> {
+        let found = self.store.read_stream(&organization.stream, revision, 1).await?;
+        Ok(found.into_iter().next())
+    }
+
+    /// What the vault has for a subject.
+    pub async fn subject_key(&self, subject: &Subject) -> Result<SubjectKeyState, VaultError> {
+        self.vault.existing_subject_key(subject).await
+    }
+}
+
+/// Events in their stored form, not yet sent.
+struct Draft {
+    executed: Executed,
+    steps: Vec<(Change, Arc<Organization>)>,
+    new_events: Vec<NewEvent>,
+}
+
+/// An append under way.
+struct Flight {
+    first: Revision,
+    hashes: Vec<LeafHash>,
+    append: StoreFuture<Result<Revision, AppendError>>,
+}

@@ -2,8 +2,12 @@
 //!
 //! Start at [`ledger`], which turns commands into events.
 
+pub mod cli;
+pub mod config;
 pub mod ledger;
+pub mod node;
 pub mod proto;
+pub mod server;
 pub mod services;
 pub mod store;
 pub mod vault;

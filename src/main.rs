@@ -1,3 +1,7 @@
-//! The `keyledger` program.
+//! The `keyledger` binary: it only wires.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    keyledger::cli::main()
+}

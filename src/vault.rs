@@ -1,6 +1,6 @@
 //! What keeps keys and secrets: adapters of [`crate::ledger::vault::Vault`].
 //!
-//! [`file`] is the vault of an installation, [`memory`] the one of tests; both pass
+//! [`mod@file`] is the vault of an installation, [`memory`] the one of tests; both pass
 //! `conformance`. [`files`] are the files that everything rests on.
 
 #[cfg(test)]

@@ -11,9 +11,21 @@
 //!
 //! Start at [`event::Event`], then read [`organization`] top to bottom.
 
+pub mod api_key;
+pub mod corrupt;
 pub mod digest;
 pub mod envelope;
+pub mod event;
 pub mod id;
+pub mod installation;
+pub mod key;
+pub mod organization;
+pub mod permission;
+pub mod presented;
+pub mod principal;
 pub mod recorded;
+pub mod role;
 pub mod sealed;
+pub mod text;
 pub mod time;
+pub mod verification;

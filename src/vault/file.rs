@@ -1,9 +1,9 @@
 //! The vault of an installation: `vault.db`, a SQLite file beside the secret files that
 //! open it.
 //!
-//! - Every key in it is wrapped under the root key ([`super::wrap`]): the file alone opens
+//! - Every key in it is wrapped under the root key (`vault::wrap`): the file alone opens
 //!   nothing.
-//! - It is written by one thread ([`worker`]), many requests to a commit, and answers only
+//! - It is written by one thread (`worker`), many requests to a commit, and answers only
 //!   when the commit is on disk (rollback journal, `synchronous=EXTRA`).
 //! - Erasing overwrites the row (`secure_delete`). What a file system, a disk or a backup
 //!   keeps of an older state is theirs; it is wrapped all the same.
@@ -35,7 +35,7 @@ pub const VAULT_FILE: &str = "vault.db";
 /// Most requests waiting for the vault's thread; further callers wait for a place.
 pub const QUEUE_JOBS_MAX: usize = 1_024;
 /// Most subject keys at hand. Beyond, the vault forgets them all and begins anew.
-pub const CACHED_SUBJECT_KEYS_MAX: usize = 100_000;
+pub const CACHED_SUBJECT_KEYS_MAX: usize = if cfg!(test) { 300 } else { 100_000 };
 
 /// Whether an installation without a vault is a new one.
 ///

@@ -1,7 +1,7 @@
 //! Secret files: one secret each, readable by their owner alone.
 //!
 //! They are made once and never overwritten. A file appears whole or not at all, and
-//! [`write`] returns when it would survive a power cut.
+//! [`write()`] returns when it would survive a power cut.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -120,6 +120,24 @@ pub fn make_directory(path: &Path) -> Result<(), SecretFileError> {
 ///
 /// There is such a file already, or the file system fails.
 pub fn write(path: &Path, secret: &str) -> Result<(), SecretFileError> {
+    put(path, secret, publish)
+}
+
+/// Writes a secret into a file of mode 0600, in place of the one that may be there. When
+/// this returns the file is on disk, whole; at every moment there is the old or the new.
+///
+/// # Errors
+///
+/// The file system fails.
+pub fn replace(path: &Path, secret: &str) -> Result<(), SecretFileError> {
+    put(path, secret, |draft, path| fs::rename(draft, path).map_err(io_error("make", path)))
+}
+
+fn put(
+    path: &Path,
+    secret: &str,
+    publish: impl FnOnce(&Path, &Path) -> Result<(), SecretFileError>,
+) -> Result<(), SecretFileError> {
     let directory = parent(path);
     let Some(name) = path.file_name() else {
         return Err(SecretFileError::Kind { path: path.to_owned(), expected: "file name" });
@@ -135,7 +153,12 @@ pub fn write(path: &Path, secret: &str) -> Result<(), SecretFileError> {
     let written = write_draft(&draft, secret).and_then(|()| publish(&draft, path));
     let removed = fs::remove_file(&draft);
     written?;
-    removed.map_err(io_error("remove", &draft))?;
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io_error("remove", &draft)(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
     let sync = |directory: &Path| File::open(directory)?.sync_all();
     sync(directory).map_err(io_error("sync", directory))
 }
@@ -224,7 +247,7 @@ pub fn read_key(path: &Path) -> Result<Zeroizing<[u8; KEY_BYTES]>, SecretFileErr
 ///
 /// # Errors
 ///
-/// As [`write`], or there is no entropy.
+/// As [`write()`], or there is no entropy.
 pub fn make_key(path: &Path) -> Result<Zeroizing<[u8; KEY_BYTES]>, SecretFileError> {
     let key = random_key()
         .map_err(|source| SecretFileError::NoEntropy { path: path.to_owned(), source })?;

@@ -54,13 +54,13 @@ impl Peppers {
 
     /// What stands for this credential from now on.
     #[must_use]
-    pub fn digest(&self, credential: &str) -> SecretDigest {
+    pub fn digest(&self, credential: &[u8]) -> SecretDigest {
         digest(&self.current_key, credential)
     }
 
     /// What stood for this credential under that pepper; none if there is no such pepper.
     #[must_use]
-    pub fn digest_under(&self, id: PepperId, credential: &str) -> Option<SecretDigest> {
+    pub fn digest_under(&self, id: PepperId, credential: &[u8]) -> Option<SecretDigest> {
         if id == self.current {
             return Some(self.digest(credential));
         }
@@ -68,17 +68,16 @@ impl Peppers {
         Some(digest(key, credential))
     }
 
-    /// What stood for this credential under each retired pepper.
-    pub fn retired_digests(
-        &self,
-        credential: &str,
-    ) -> impl Iterator<Item = (PepperId, SecretDigest)> {
-        self.retired.iter().map(move |(id, key)| (*id, digest(key, credential)))
+    /// What stands for this credential now, then what stood for it under each retired pepper.
+    pub fn digests(&self, credential: &[u8]) -> impl Iterator<Item = SecretDigest> {
+        let keys =
+            std::iter::once(&self.current_key).chain(self.retired.iter().map(|(_, key)| key));
+        keys.map(move |key| digest(key, credential))
     }
 }
 
-fn digest(key: &[u8; 32], credential: &str) -> SecretDigest {
-    SecretDigest(*blake3::keyed_hash(key, credential.as_bytes()).as_bytes())
+fn digest(key: &[u8; 32], credential: &[u8]) -> SecretDigest {
+    SecretDigest(*blake3::keyed_hash(key, credential).as_bytes())
 }
 
 #[cfg(test)]
@@ -91,16 +90,16 @@ mod tests {
         let (one, two) = (PepperId(1), PepperId(2));
         let before = Peppers::new(one, key(1));
         let after = Peppers::new(two, key(2)).with_retired(one, key(1));
-        let credential = "vtx_live_x";
+        let credential: &[u8] = b"vtx_live_x";
         assert_ne!(before.digest(credential), after.digest(credential));
         assert_eq!(after.digest_under(one, credential), Some(before.digest(credential)));
         assert_eq!(after.digest_under(two, credential), Some(after.digest(credential)));
         assert_eq!(after.digest_under(PepperId(3), credential), None);
-        let retired: Vec<_> = after.retired_digests(credential).collect();
-        assert_eq!(retired, [(one, before.digest(credential))]);
+        let all: Vec<_> = after.digests(credential).collect();
+        assert_eq!(all, [after.digest(credential), before.digest(credential)]);
         // The digest is BLAKE3's keyed mode and nothing else: logs in the field rest on it.
         assert_eq!(
-            Peppers::new(one, key(0)).digest("").to_string(),
+            Peppers::new(one, key(0)).digest(b"").to_string(),
             blake3::keyed_hash(&[0; 32], b"").to_hex().as_str()
         );
     }

@@ -41,7 +41,7 @@ async fn what_was_answered_is_there_after_a_restart() {
     let state = again.existing_subject_key(&subject(2)).await.unwrap();
     assert!(state == SubjectKeyState::Erased);
     assert_eq!(*again.obtain_named_key("lookup-key").await.unwrap(), *named);
-    assert_eq!(same_peppers.digest("x"), peppers.digest("x"));
+    assert_eq!(same_peppers.digest(b"x"), peppers.digest(b"x"));
 }
 
 #[tokio::test]
@@ -112,6 +112,30 @@ async fn a_newer_vault_is_left_alone() {
     let file = Connection::open(home.path().join(VAULT_FILE)).unwrap();
     file.execute_batch("PRAGMA user_version = 2").unwrap();
     assert!(refused(&home, Start::Later).contains("form 2"));
+}
+
+/// More callers than fit in a batch, in the queue and in the cache: none is lost, and
+/// nobody gets another key for it.
+#[tokio::test]
+async fn many_callers_at_once_are_all_served() {
+    let home = TempDir::new().unwrap();
+    let vault = Arc::new(open(&home, Start::First).0);
+    let many = QUEUE_JOBS_MAX + worker::BATCH_JOBS_MAX + 1;
+    let callers: Vec<_> = (0..many)
+        .map(|n| {
+            let vault = Arc::clone(&vault);
+            tokio::spawn(async move { vault.obtain_subject_key(&subject(n as u128)).await })
+        })
+        .collect();
+    let mut keys = Vec::new();
+    for caller in callers {
+        keys.push(caller.await.unwrap().unwrap());
+    }
+    assert!(vault.cache.len() <= CACHED_SUBJECT_KEYS_MAX);
+    for (n, key) in keys.iter().enumerate() {
+        assert!(vault.obtain_subject_key(&subject(n as u128)).await.unwrap() == *key);
+        assert!(vault.cache.len() <= CACHED_SUBJECT_KEYS_MAX);
+    }
 }
 
 /// Neither a key nor its wrapped form is in the file once it is erased.

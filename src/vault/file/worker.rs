@@ -15,7 +15,8 @@ use crate::ledger::vault::{SubjectKey, SubjectKeyState, VaultError};
 use crate::vault::wrap::{Purpose, RootKey, Wrapped};
 
 /// Most jobs in one transaction.
-const BATCH_JOBS_MAX: usize = 256;
+pub(super) const BATCH_JOBS_MAX: usize = 256;
+const _: () = assert!(BATCH_JOBS_MAX < CACHED_SUBJECT_KEYS_MAX);
 
 type Reply<T> = oneshot::Sender<Result<T, VaultError>>;
 
@@ -71,7 +72,8 @@ impl Worker {
             (None, Err(error)) => Err(fault(&error, &mut self.fenced)),
             (None, Ok(())) => Ok(()),
         };
-        if self.cache.len() > CACHED_SUBJECT_KEYS_MAX {
+        // INVARIANT: a batch is smaller than the cache.
+        if self.cache.len() + answers.len() > CACHED_SUBJECT_KEYS_MAX {
             self.cache.pin().clear();
         }
         for answer in answers {

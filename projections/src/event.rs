@@ -1,0 +1,350 @@
+//! The facts.
+//!
+//! Types and schemas are only ever added. A changed meaning gets a new schema, or a
+//! new type; the old one stays readable for as long as any log holds it. One event
+//! changes one record: that is what lets a reader see a table between two events.
+//!
+//! To add a type: write its struct, add it to [`events!`] below with schema 1, fold it
+//! in [`crate::organization`], and write its golden file. The tests say what is missing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::api_key::{Environment, HINT_CHARS};
+use crate::digest::SecretDigest;
+use crate::id::{InstallationId, KeyId, OrganizationId, RoleId};
+use crate::permission::{PermissionPattern, Scopes};
+use crate::text::{Description, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName};
+use crate::time::Timestamp;
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $name:ident = $schema:literal,)+) => {
+        /// A fact.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Event {
+            $($(#[$doc])* $name($name),)+
+        }
+
+        /// Every type of event and its schema that this version writes, in the order
+        /// in which the types came to be.
+        pub const SCHEMAS: &[(&str, u32)] = &[$((stringify!($name), $schema)),+];
+
+        impl Event {
+            /// The name of its type, as stored.
+            #[must_use]
+            pub fn event_type(&self) -> &'static str {
+                match self { $(Self::$name(_) => stringify!($name),)+ }
+            }
+
+            /// The schema of its data.
+            #[must_use]
+            pub fn schema(&self) -> u32 {
+                match self { $(Self::$name(_) => $schema,)+ }
+            }
+
+            /// Reads the data of an event of this type and schema; none if there is no such.
+            pub(crate) fn read(event_type: &str, schema: u32, data: &str) -> Option<serde_json::Result<Self>> {
+                match (event_type, schema) {
+                    $((stringify!($name), $schema) => Some(serde_json::from_str(data).map(Self::$name)),)+
+                    _ => None,
+                }
+            }
+        }
+
+        impl Serialize for Event {
+            /// The data alone: type and schema stand in the envelope.
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self { $(Self::$name(data) => data.serialize(serializer),)+ }
+            }
+        }
+
+        $(impl From<$name> for Event {
+            fn from(data: $name) -> Self {
+                Self::$name(data)
+            }
+        })+
+    };
+}
+
+events! {
+    /// The installation came to be: the first event of the operator's stream.
+    InstallationCreated = 1,
+    /// From here on events of these types and schemas may be written.
+    SchemaActivated = 1,
+    /// A plan has these rules from here on.
+    PlanDefined = 1,
+    /// A role that every organization has means this from here on.
+    BuiltInRoleDefined = 1,
+    /// The operator admitted an organization; its name and prefix are taken.
+    OrganizationRegistered = 1,
+    /// An organization came to be: the first event of its stream (the operator's second).
+    OrganizationCreated = 1,
+    /// A key came into force.
+    KeyCreated = 1,
+    /// A key went out of force for good.
+    KeyRevoked = 1,
+}
+
+/// See [`Event::InstallationCreated`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstallationCreated {
+    /// What this installation is called among others.
+    pub installation_id: InstallationId,
+    /// The pepper that keys its digests, by number.
+    pub pepper: u32,
+    /// What that pepper makes of a fixed text: another pepper would be found out.
+    pub pepper_check: SecretDigest,
+}
+
+/// See [`Event::SchemaActivated`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchemaActivated {
+    /// The types and schemas that may be written.
+    pub schemas: Vec<ActivatedSchema>,
+}
+
+/// One schema of one type of event.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActivatedSchema {
+    /// The type.
+    pub event_type: String,
+    /// The schema.
+    pub schema: u32,
+}
+
+/// The rules of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanRules {
+    /// How long a key may live, in seconds; none for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_lifetime_max_seconds: Option<u32>,
+}
+
+/// See [`Event::PlanDefined`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanDefined {
+    /// The plan.
+    pub plan: PlanName,
+    /// Its rules from here on.
+    pub rules: PlanRules,
+    /// Its rules up to here; none where the plan is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<PlanRules>,
+}
+
+/// What a role means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleDefinition {
+    /// What people call it.
+    pub name: Name,
+    /// What it is for.
+    pub description: Description,
+    /// What it permits.
+    pub permissions: Vec<PermissionPattern>,
+}
+
+/// See [`Event::BuiltInRoleDefined`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuiltInRoleDefined {
+    /// The role.
+    pub role_id: RoleId,
+    /// What it means from here on.
+    pub definition: RoleDefinition,
+    /// What it meant up to here; none where the role is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<RoleDefinition>,
+}
+
+/// See [`Event::OrganizationRegistered`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrganizationRegistered {
+    /// The organization.
+    pub organization_id: OrganizationId,
+    /// What people call it.
+    pub name: Name,
+    /// What its keys begin with: no other organization's do.
+    pub key_prefix: KeyPrefix,
+    /// The plan it is on.
+    pub plan: PlanName,
+}
+
+/// See [`Event::OrganizationCreated`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrganizationCreated {
+    /// The organization: the one whose stream this is.
+    pub organization_id: OrganizationId,
+    /// What people call it.
+    pub name: Name,
+    /// What its keys begin with.
+    pub key_prefix: KeyPrefix,
+    /// The plan it is on.
+    pub plan: PlanName,
+}
+
+/// How a key's secret came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyOrigin {
+    /// The ledger made it and showed it once.
+    Minted,
+    /// The configuration of the installation holds it, or its digest.
+    Configured,
+}
+
+/// What the digest of a secret was taken of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DigestForm {
+    /// The text of the key.
+    Text,
+    /// The SHA-256 digest of the text: all that whoever brought the key had.
+    Sha256,
+}
+
+/// What stands for a secret: enough to recognise it by, with the pepper.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyedDigest {
+    /// What was digested.
+    pub form: DigestForm,
+    /// The pepper that keyed it.
+    pub pepper: u32,
+    /// BLAKE3, keyed.
+    pub blake3: SecretDigest,
+}
+
+/// The last characters of a key, which lists show.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Hint([u8; HINT_CHARS]);
+
+impl Hint {
+    /// The hint of a key's text; none if it does not end in ASCII letters and digits.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        let last = *text.as_bytes().last_chunk::<HINT_CHARS>()?;
+        last.iter().all(u8::is_ascii_alphanumeric).then_some(Self(last))
+    }
+
+    /// The characters.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Hint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Hint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <&str>::deserialize(deserializer)?;
+        Self::of(text)
+            .filter(|_| text.len() == HINT_CHARS)
+            .ok_or_else(|| de::Error::custom("a hint is four ASCII letters and digits"))
+    }
+}
+
+/// What every key says of itself, for good: only name and description may change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyCreated {
+    /// The key.
+    pub key_id: KeyId,
+    /// What people call it, unique among the organization's active keys.
+    pub name: Name,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Description>,
+    /// How its secret came to be.
+    pub origin: KeyOrigin,
+    /// What its text begins with; none where the text is not of the ledger's making.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<KeyPrefix>,
+    /// The environment that its text names; one without is live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Environment>,
+    /// The end of its text; none where the text is not of the ledger's making.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<Hint>,
+    /// What stands for its secret.
+    pub digest: KeyedDigest,
+    /// What narrows it; none for nothing but its roles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Scopes>,
+    /// Its roles.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<RoleId>,
+    /// The services it may be used for; none for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<Vec<ServiceName>>,
+    /// The first instant at which it is no longer accepted; none for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Texts for whoever verifies it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<Label, MetadataValue>,
+    /// Numbers for whoever verifies it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<Label, i64>,
+}
+
+/// Why a key was revoked: the names of RFC 5280, section 5.3.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevocationReason {
+    /// None was given.
+    Unspecified,
+    /// Somebody else knows the key.
+    KeyCompromise,
+    /// Whoever used it belongs elsewhere now.
+    AffiliationChanged,
+    /// Another key took its place.
+    Superseded,
+    /// What it was for is over.
+    CessationOfOperation,
+    /// It is no longer to hold what it held.
+    PrivilegeWithdrawn,
+}
+
+/// What a key was before a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyStateBefore {
+    /// In force.
+    Active,
+    /// Over its lifetime.
+    Expired,
+}
+
+/// See [`Event::KeyRevoked`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRevoked {
+    /// The key.
+    pub key_id: KeyId,
+    /// Why.
+    pub reason: RevocationReason,
+    /// What it was.
+    pub before: KeyStateBefore,
+}

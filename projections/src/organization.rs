@@ -1,0 +1,370 @@
+//! The live tables of one organization: the fold of its stream.
+//!
+//! Cloning is cheap (the tables share what did not change), so that a writer can
+//! think ahead on a copy while readers keep what is committed.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use crate::corrupt::{CorruptHistory, Fault};
+use crate::digest::{LeafHash, NameDigest, RequestContent, RequestId};
+use crate::envelope::{Envelope, RequestStamp};
+use crate::event::{
+    BuiltInRoleDefined, Event, KeyCreated, KeyRevoked, OrganizationCreated, OrganizationRegistered,
+    PlanDefined, SchemaActivated,
+};
+use crate::id::{KeyId, OrganizationId, RoleId};
+use crate::installation::{Installation, Registration};
+use crate::key::Key;
+use crate::recorded::{Recorded, Revision};
+use crate::role::Role;
+use crate::text::{KeyPrefix, Name, PlanName};
+use crate::time::Timestamp;
+
+/// How long a request is remembered, in milliseconds of the stream's own time.
+pub const REQUEST_MEMORY_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// How far a stream has been folded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The last event folded.
+    pub revision: Revision,
+    /// Its leaf hash.
+    pub leaf_hash: LeafHash,
+    /// Its time.
+    pub at: Timestamp,
+}
+
+/// What an organization is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// What people call it.
+    pub name: Name,
+    /// What its keys begin with.
+    pub key_prefix: KeyPrefix,
+    /// The plan it is on.
+    pub plan: PlanName,
+    /// When it came to be.
+    pub created_at: Timestamp,
+}
+
+/// A request that was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RememberedRequest {
+    /// What it asked for.
+    pub content: RequestContent,
+    /// What it made or changed.
+    pub outcome: Change,
+    /// The event it caused.
+    pub revision: Revision,
+}
+
+/// What an event changed: one record, always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing: it had been applied before.
+    Redelivered,
+    /// This key.
+    Key(KeyId),
+    /// The organization's own profile.
+    Profile,
+    /// The installation admitted this organization.
+    Registration(OrganizationId),
+    /// A rule of the installation.
+    Rule,
+}
+
+/// The tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Organization {
+    /// The organization.
+    pub id: OrganizationId,
+    head: Option<Head>,
+    profile: Option<Arc<Profile>>,
+    keys: OrdMap<KeyId, Arc<Key>>,
+    names: OrdMap<NameDigest, KeyId>,
+    revoked_keys: u64,
+    roles: OrdMap<RoleId, Arc<Role>>,
+    requests: OrdMap<RequestId, RememberedRequest>,
+    requests_by_age: OrdSet<(Timestamp, RequestId)>,
+    installation: Option<Arc<Installation>>,
+}
+
+impl Organization {
+    /// The tables of an organization whose stream holds nothing.
+    #[must_use]
+    pub fn new(id: OrganizationId) -> Self {
+        Self {
+            id,
+            head: None,
+            profile: None,
+            keys: OrdMap::new(),
+            names: OrdMap::new(),
+            revoked_keys: 0,
+            roles: OrdMap::new(),
+            requests: OrdMap::new(),
+            requests_by_age: OrdSet::new(),
+            installation: None,
+        }
+    }
+
+    /// How far the stream has been folded; none if it holds nothing.
+    #[must_use]
+    pub fn head(&self) -> Option<Head> {
+        self.head
+    }
+
+    /// The last revision folded.
+    #[must_use]
+    pub fn revision(&self) -> Option<Revision> {
+        self.head.map(|head| head.revision)
+    }
+
+    /// What the organization is; none before it was created.
+    #[must_use]
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_deref()
+    }
+
+    /// The key of this identifier.
+    #[must_use]
+    pub fn key(&self, id: KeyId) -> Option<&Arc<Key>> {
+        self.keys.get(&id)
+    }
+
+    /// The keys behind this one (none: from the first), in the order of their identifiers.
+    pub fn keys_after(&self, after: Option<KeyId>) -> impl Iterator<Item = &Arc<Key>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.keys.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(_, key)| key)
+    }
+
+    /// How many keys were ever made, and how many of them are revoked.
+    #[must_use]
+    pub fn key_counts(&self) -> (u64, u64) {
+        (self.keys.len() as u64, self.revoked_keys)
+    }
+
+    /// The last key made under this name that has not been revoked.
+    #[must_use]
+    pub fn key_named(&self, name: &Name) -> Option<&Arc<Key>> {
+        self.keys.get(self.names.get(&NameDigest::of(name.as_str()))?)
+    }
+
+    /// The role of this identifier, as this organization's stream defines it.
+    #[must_use]
+    pub fn role(&self, id: RoleId) -> Option<&Arc<Role>> {
+        self.roles.get(&id)
+    }
+
+    /// The roles this organization's stream defines.
+    pub fn roles(&self) -> impl Iterator<Item = &Arc<Role>> {
+        self.roles.values()
+    }
+
+    /// A request carried out within the last 24 hours of the stream's time.
+    #[must_use]
+    pub fn request(&self, id: RequestId) -> Option<RememberedRequest> {
+        self.requests.get(&id).copied()
+    }
+
+    /// The tables of the installation; only the operator's organization has them.
+    #[must_use]
+    pub fn installation(&self) -> Option<&Arc<Installation>> {
+        self.installation.as_ref()
+    }
+
+    /// Folds in one event as the store gives it.
+    ///
+    /// An event applied before changes nothing, if it is the same one; only the last
+    /// one's hash is at hand to tell.
+    pub fn apply(&mut self, recorded: &Recorded) -> Result<Change, CorruptHistory> {
+        let revision = recorded.revision;
+        let expected = Revision::after(self.revision());
+        if revision > expected {
+            return Err(Fault::Gap { expected }.at(revision));
+        }
+        if revision < expected {
+            return match self.head {
+                Some(head) if head.revision == revision && head.leaf_hash != recorded.leaf_hash => {
+                    Err(Fault::Rewritten.at(revision))
+                }
+                _ => Ok(Change::Redelivered),
+            };
+        }
+        let envelope = Envelope::decode(&recorded.stored).map_err(|fault| fault.at(revision))?;
+        self.apply_next(&envelope, recorded.leaf_hash)
+    }
+
+    /// Folds in the event that follows the last one, already read.
+    pub fn apply_next(
+        &mut self,
+        envelope: &Envelope,
+        leaf_hash: LeafHash,
+    ) -> Result<Change, CorruptHistory> {
+        let revision = Revision::after(self.revision());
+        if self.head.is_some_and(|head| envelope.at < head.at) {
+            return Err(Fault::TimeRunsBack.at(revision));
+        }
+        let change = self.fold(revision, envelope).map_err(|fault| fault.at(revision))?;
+        self.head = Some(Head { revision, leaf_hash, at: envelope.at });
+        self.forget_requests(envelope.at);
+        if let Some(stamp) = envelope.request {
+            self.remember(stamp, envelope.at, revision, change);
+        }
+        Ok(change)
+    }
+
+    fn fold(&mut self, revision: Revision, envelope: &Envelope) -> Result<Change, Fault> {
+        let misplaced = Fault::Misplaced(envelope.event.event_type());
+        // A stream begins with what makes it; what makes it stands nowhere else.
+        let begins = match &envelope.event {
+            Event::InstallationCreated(_) => self.id.is_operator() && self.head.is_none(),
+            Event::OrganizationCreated(_) => {
+                self.profile.is_none() && self.installation.is_some() == self.id.is_operator()
+            }
+            Event::SchemaActivated(_)
+            | Event::PlanDefined(_)
+            | Event::BuiltInRoleDefined(_)
+            | Event::OrganizationRegistered(_) => self.installation.is_some(),
+            Event::KeyCreated(_) | Event::KeyRevoked(_) => self.profile.is_some(),
+        };
+        if !begins {
+            return Err(misplaced);
+        }
+        match &envelope.event {
+            Event::InstallationCreated(event) => {
+                self.installation = Some(Arc::new(Installation::new(event)));
+                Ok(Change::Rule)
+            }
+            Event::OrganizationCreated(event) => self.created(envelope, event),
+            Event::SchemaActivated(event) => self.schemas_activated(event),
+            Event::PlanDefined(event) => self.plan_defined(event),
+            Event::BuiltInRoleDefined(event) => Ok(self.role_defined(revision, event)),
+            Event::OrganizationRegistered(event) => self.registered(envelope, event),
+            Event::KeyCreated(event) => self.key_created(revision, envelope, event),
+            Event::KeyRevoked(event) => self.key_revoked(revision, envelope, event),
+        }
+    }
+
+    fn created(
+        &mut self,
+        envelope: &Envelope,
+        event: &OrganizationCreated,
+    ) -> Result<Change, Fault> {
+        if event.organization_id != self.id {
+            return Err(Fault::Misplaced(envelope.event.event_type()));
+        }
+        self.profile = Some(Arc::new(Profile {
+            name: event.name.clone(),
+            key_prefix: event.key_prefix.clone(),
+            plan: event.plan.clone(),
+            created_at: envelope.at,
+        }));
+        Ok(Change::Profile)
+    }
+
+    fn installation_mut(&mut self) -> Result<&mut Installation, Fault> {
+        self.installation.as_mut().map(Arc::make_mut).ok_or(Fault::Misplaced("InstallationCreated"))
+    }
+
+    fn schemas_activated(&mut self, event: &SchemaActivated) -> Result<Change, Fault> {
+        self.installation_mut()?.schemas.extend(event.schemas.iter().cloned());
+        Ok(Change::Rule)
+    }
+
+    fn plan_defined(&mut self, event: &PlanDefined) -> Result<Change, Fault> {
+        self.installation_mut()?.plans.insert(event.plan.clone(), event.rules.clone());
+        Ok(Change::Rule)
+    }
+
+    fn role_defined(&mut self, revision: Revision, event: &BuiltInRoleDefined) -> Change {
+        let role =
+            Role { id: event.role_id, definition: event.definition.clone(), changed_at: revision };
+        self.roles.insert(event.role_id, Arc::new(role));
+        Change::Rule
+    }
+
+    fn registered(
+        &mut self,
+        envelope: &Envelope,
+        event: &OrganizationRegistered,
+    ) -> Result<Change, Fault> {
+        let id = event.organization_id;
+        let profile = Arc::new(Profile {
+            name: event.name.clone(),
+            key_prefix: event.key_prefix.clone(),
+            plan: event.plan.clone(),
+            created_at: envelope.at,
+        });
+        let installation = self.installation_mut()?;
+        let taken = installation.prefixes.insert(event.key_prefix.clone(), id).is_some();
+        let registration = Registration { profile, event_id: envelope.id };
+        if installation.organizations.insert(id, registration).is_some() || taken {
+            return Err(Fault::DuplicateTarget(envelope.event.event_type()));
+        }
+        Ok(Change::Registration(id))
+    }
+
+    fn key_created(
+        &mut self,
+        revision: Revision,
+        envelope: &Envelope,
+        event: &KeyCreated,
+    ) -> Result<Change, Fault> {
+        let key = Arc::new(Key::created(self.id, revision, envelope, event));
+        if self.keys.insert(event.key_id, key).is_some() {
+            return Err(Fault::DuplicateTarget(envelope.event.event_type()));
+        }
+        self.names.insert(NameDigest::of(event.name.as_str()), event.key_id);
+        Ok(Change::Key(event.key_id))
+    }
+
+    fn key_revoked(
+        &mut self,
+        revision: Revision,
+        envelope: &Envelope,
+        event: &KeyRevoked,
+    ) -> Result<Change, Fault> {
+        let missing = Fault::MissingTarget(envelope.event.event_type());
+        let Some(key) = self.keys.get(&event.key_id).filter(|key| key.revocation.is_none()) else {
+            return Err(missing);
+        };
+        let revoked = Arc::new(key.revoked(revision, envelope, event));
+        let place = NameDigest::of(revoked.name.as_str());
+        if self.names.get(&place) == Some(&event.key_id) {
+            self.names.remove(&place);
+        }
+        self.keys.insert(event.key_id, revoked);
+        self.revoked_keys += 1;
+        Ok(Change::Key(event.key_id))
+    }
+
+    fn remember(
+        &mut self,
+        stamp: RequestStamp,
+        at: Timestamp,
+        revision: Revision,
+        outcome: Change,
+    ) {
+        // One request may cause several events; its outcome is what the first one made.
+        if !self.requests.contains_key(&stamp.id) {
+            self.requests
+                .insert(stamp.id, RememberedRequest { content: stamp.content, outcome, revision });
+            self.requests_by_age.insert((at, stamp.id));
+        }
+    }
+
+    fn forget_requests(&mut self, now: Timestamp) {
+        while let Some((at, id)) = self.requests_by_age.get_min().copied() {
+            if at.saturating_add_millis(REQUEST_MEMORY_MS) > now {
+                break;
+            }
+            self.requests_by_age.remove(&(at, id));
+            self.requests.remove(&id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,336 @@
+//! Permissions: what may be asked for, held, and given.
+//!
+//! A permission is `resource:action`. A key's scopes are an exact list; a role's
+//! permissions may put `*` for either part. Whoever holds `org:admin` holds every
+//! permission of its organization.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::de::{self, SeqAccess};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::id::text_serde;
+
+/// Most characters in a permission.
+pub const PERMISSION_CHARS_MAX: usize = 64;
+/// Most permissions in a key's scopes, in a role, or in one question.
+pub const PERMISSIONS_MAX: usize = 100;
+
+/// Text that is no permission, or no list of them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPermission {
+    /// Not of the form `resource:action`.
+    #[error(
+        "`{0}` must be `resource:action`, each of `a-z 0-9 _ -` with a letter first, 64 characters in all"
+    )]
+    Form(String),
+    /// The list is empty.
+    #[error("must name at least one permission")]
+    Empty,
+    /// The list is too long.
+    #[error("must name at most {PERMISSIONS_MAX} permissions")]
+    TooMany,
+    /// The list names a permission twice.
+    #[error("`{0}` is named twice")]
+    Twice(String),
+}
+
+/// One permission, borrowed from the text that names it.
+///
+/// The older spelling `resource.action` is read as the same permission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Permission<'a> {
+    resource: &'a str,
+    action: &'a str,
+}
+
+impl<'a> Permission<'a> {
+    /// Full authority over one organization.
+    pub const ORG_ADMIN: Permission<'static> = Permission { resource: "org", action: "admin" };
+
+    /// A permission known when the program is written.
+    #[must_use]
+    pub const fn constant(resource: &'static str, action: &'static str) -> Permission<'static> {
+        Permission { resource, action }
+    }
+
+    /// Reads `resource:action`, or the older `resource.action`.
+    pub fn parse(text: &'a str) -> Result<Self, InvalidPermission> {
+        Self::split(text)
+            .filter(|it| is_word(it.resource) && is_word(it.action))
+            .ok_or_else(|| InvalidPermission::Form(clip(text)))
+    }
+
+    fn split(text: &'a str) -> Option<Self> {
+        if text.len() > PERMISSION_CHARS_MAX {
+            return None;
+        }
+        let (resource, action) = text.split_once([':', '.'])?;
+        Some(Self { resource, action })
+    }
+}
+
+impl fmt::Display for Permission<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.resource, self.action)
+    }
+}
+
+fn is_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+}
+
+/// As much of a wrong text as an answer may repeat.
+fn clip(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(PERMISSION_CHARS_MAX).collect()
+}
+
+/// A key's scopes: distinct permissions, sorted, in one piece of memory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Scopes(Arc<str>);
+
+impl Scopes {
+    /// Makes scopes of texts; refuses an empty list, a wrong or a repeated permission.
+    pub fn new<T: AsRef<str>>(texts: &[T]) -> Result<Self, InvalidPermission> {
+        if texts.is_empty() {
+            return Err(InvalidPermission::Empty);
+        }
+        if texts.len() > PERMISSIONS_MAX {
+            return Err(InvalidPermission::TooMany);
+        }
+        let mut permissions = texts
+            .iter()
+            .map(|text| Permission::parse(text.as_ref()))
+            .collect::<Result<Vec<_>, _>>()?;
+        permissions.sort_unstable();
+        if let Some(twice) = permissions.windows(2).find_map(|pair| match pair {
+            [a, b] if a == b => Some(a),
+            _ => None,
+        }) {
+            return Err(InvalidPermission::Twice(twice.to_string()));
+        }
+        let joined = permissions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        Ok(Self(joined.into()))
+    }
+
+    /// The permissions, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Permission<'_>> + Clone {
+        self.0.split(' ').filter_map(Permission::split)
+    }
+
+    /// The permissions as texts, in order.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.0.split(' ')
+    }
+
+    /// Whether they include this permission, by name or through `org:admin`.
+    #[must_use]
+    pub fn imply(&self, wanted: Permission<'_>) -> bool {
+        self.iter().any(|held| held == wanted || held == Permission::ORG_ADMIN)
+    }
+
+    /// Whether they include every permission of the organization.
+    #[must_use]
+    pub fn imply_everything(&self) -> bool {
+        self.imply(Permission::ORG_ADMIN)
+    }
+}
+
+impl fmt::Debug for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.texts()).finish()
+    }
+}
+
+impl Serialize for Scopes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.texts())
+    }
+}
+
+impl<'de> Deserialize<'de> for Scopes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> de::Visitor<'de> for List {
+            type Value = Scopes;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of permissions")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Scopes, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = seq.next_element::<&'de str>()? {
+                    texts.push(text);
+                }
+                Scopes::new(&texts).map_err(de::Error::custom)
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
+}
+
+/// One permission of a role's definition: either part may be `*`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PermissionPattern(Arc<str>);
+
+impl PermissionPattern {
+    fn parts(&self) -> (&str, &str) {
+        self.0.split_once(':').unwrap_or_default()
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn matches(&self, wanted: Permission<'_>) -> bool {
+        let (resource, action) = self.parts();
+        (resource == "*" || resource == wanted.resource)
+            && (action == "*" || action == wanted.action)
+    }
+
+    /// Whether whoever holds this holds the permission, by name, by wildcard or
+    /// through `org:admin`.
+    #[must_use]
+    pub fn implies(&self, wanted: Permission<'_>) -> bool {
+        self.matches(wanted) || self.matches(Permission::ORG_ADMIN)
+    }
+
+    /// Whether everything that `other` implies is implied by this.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let (resource, action) = self.parts();
+        let (other_resource, other_action) = other.parts();
+        self.matches(Permission::ORG_ADMIN)
+            || ((resource == "*" || resource == other_resource)
+                && (action == "*" || action == other_action)
+                && !other.matches(Permission::ORG_ADMIN))
+    }
+
+    /// The exact permission, where this has no wildcard.
+    #[must_use]
+    pub fn as_permission(&self) -> Option<Permission<'_>> {
+        let (resource, action) = self.parts();
+        (resource != "*" && action != "*").then_some(Permission { resource, action })
+    }
+}
+
+impl FromStr for PermissionPattern {
+    type Err = InvalidPermission;
+    fn from_str(text: &str) -> Result<Self, InvalidPermission> {
+        let word = |part: &str| part == "*" || is_word(part);
+        match Permission::split(text) {
+            Some(it) if word(it.resource) && word(it.action) => Ok(Self(it.to_string().into())),
+            _ => Err(InvalidPermission::Form(clip(text))),
+        }
+    }
+}
+
+impl fmt::Display for PermissionPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for PermissionPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+text_serde!(PermissionPattern, "a permission, in which `*` may stand for either part");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> PermissionPattern {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn one_permission_has_two_spellings_and_no_more() {
+        assert_eq!(Permission::parse("admin.users"), Permission::parse("admin:users"));
+        for bad in [
+            "",
+            "a",
+            "a:",
+            ":b",
+            "a:b:c",
+            "A:b",
+            "a:*",
+            "*:*",
+            "a b:c",
+            "1a:b",
+            &format!("a:{}", "b".repeat(63)),
+        ] {
+            assert!(Permission::parse(bad).is_err(), "{bad}");
+        }
+        assert!(Permission::parse(&format!("a:{}", "b".repeat(62))).is_ok());
+    }
+
+    #[test]
+    fn scopes_are_a_set() {
+        let scopes = Scopes::new(&["workflows:read", "events.write"]).unwrap();
+        assert_eq!(serde_json::to_string(&scopes).unwrap(), r#"["events:write","workflows:read"]"#);
+        assert_eq!(Scopes::new::<&str>(&[]), Err(InvalidPermission::Empty));
+        assert_eq!(Scopes::new(&["a:b", "a.b"]), Err(InvalidPermission::Twice("a:b".into())));
+        let many: Vec<_> = (0..=PERMISSIONS_MAX).map(|n| format!("a:b{n}")).collect();
+        assert_eq!(Scopes::new(&many), Err(InvalidPermission::TooMany));
+        assert!(Scopes::new(many.get(1..).unwrap()).is_ok());
+    }
+
+    #[test]
+    fn what_implies_what() {
+        let read = Permission::parse("dns:read").unwrap();
+        assert!(Scopes::new(&["dns:read"]).unwrap().imply(read));
+        assert!(!Scopes::new(&["dns:write"]).unwrap().imply(read));
+        assert!(Scopes::new(&["org:admin"]).unwrap().imply(read));
+        for yes in ["*:*", "dns:*", "*:read", "org:admin", "org:*", "*:admin", "dns:read"] {
+            assert!(pattern(yes).implies(read), "{yes}");
+        }
+        for no in ["dns:write", "*:write", "cache:*", "org:read"] {
+            assert!(!pattern(no).implies(read), "{no}");
+        }
+    }
+
+    #[test]
+    fn covering_is_implying_everything_that_the_other_implies() {
+        let texts = [
+            "*:*",
+            "dns:*",
+            "*:read",
+            "*:admin",
+            "org:*",
+            "org:admin",
+            "org:read",
+            "dns:read",
+            "dns:write",
+            "cache:purge",
+        ];
+        let asked = [
+            "dns:read",
+            "dns:write",
+            "dns:admin",
+            "org:admin",
+            "org:read",
+            "cache:read",
+            "cache:admin",
+            "cache:purge",
+            "x:y",
+        ];
+        for a in texts {
+            for b in texts {
+                let implied = asked.iter().map(|text| Permission::parse(text).unwrap());
+                let subset =
+                    implied.clone().all(|p| !pattern(b).implies(p) || pattern(a).implies(p));
+                assert_eq!(pattern(a).covers(&pattern(b)), subset, "{a} over {b}");
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Who acts.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::id::{InvalidId, OrganizationId, text_serde};
+
+/// Who acts, written as its identifier: the prefix tells the kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Principal {
+    /// An organization itself, through one of its keys; `operator` for the installation's.
+    Organization(OrganizationId),
+    /// The ledger, acting by its own rules.
+    Ledger,
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Organization(id) => id.fmt(f),
+            Self::Ledger => f.write_str("ledger"),
+        }
+    }
+}
+
+impl FromStr for Principal {
+    type Err = InvalidId;
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        match text {
+            "ledger" => Ok(Self::Ledger),
+            other => other.parse().map(Self::Organization),
+        }
+    }
+}
+
+text_serde!(Principal, "`ledger`, `operator` or an organization's identifier");

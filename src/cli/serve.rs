@@ -1,0 +1,107 @@
+//! `keyledger serve`
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _};
+
+use crate::config::{LogFormat, Settings, refuse_unknown_variables};
+use crate::node::{FirstKey, Node};
+use crate::server::{self, Announce};
+
+/// Run the server.
+///
+/// Without any configuration it listens on loopback and keeps everything in
+/// ./keyledger-data; the first start writes the operator's key to
+/// ./keyledger-data/admin.key. `ADMIN_API_TOKEN` in the environment is an operator's key too.
+#[derive(Args)]
+pub(super) struct Serve {
+    /// The settings file [default: keyledger.toml, if it is there]
+    #[arg(long, env = "KEYLEDGER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(clap::Parser)]
+struct Flags {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        refuse_unknown_variables(variables(), &Flags::command())?;
+        let settings = self.settings.or(Settings::from_file(self.config)?);
+        let token = std::env::var("ADMIN_API_TOKEN").ok().filter(|token| !token.is_empty());
+        let config = settings.complete(token)?;
+        start_logging(&config.log, config.log_format)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async { server::serve(config, &Talk, stop()).await })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Names of the environment's variables that are text.
+fn variables() -> impl Iterator<Item = String> {
+    std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())
+}
+
+fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+    Ok(())
+}
+
+async fn stop() {
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            // Without it only the other signal ends the server.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Tells whoever started the server what they need.
+struct Talk;
+
+#[expect(clippy::print_stderr, reason = "stderr is where talk goes")]
+impl Announce for Talk {
+    fn listening(&self, address: SocketAddr) {
+        tracing::info!(%address, "listening; replaying history");
+    }
+
+    fn first_key(&self, key: &FirstKey) {
+        eprintln!();
+        eprintln!("  The operator's key is in {} (readable by you alone).", key.path.display());
+        // The key itself goes to a terminal only, and only this once: never into a log.
+        if std::io::stderr().is_terminal() {
+            eprintln!("  It is shown this once: {}", key.secret.expose());
+        }
+        eprintln!();
+    }
+
+    fn ready(&self, node: &Node) {
+        let replayed = node.replayed;
+        tracing::info!(
+            events = replayed.events,
+            organizations = replayed.organizations,
+            stopped = replayed.stopped,
+            "ready"
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! The rules: a command and the tables give events, or a rejection.
+//!
+//! Pure: the instant, identifiers and digests of secrets come in as arguments, so that
+//! any decision can be made again. All rules of writing are here and nowhere else; the
+//! folds hold none.
+
+mod installation;
+mod key;
+mod organization;
+
+#[cfg(test)]
+mod tests;
+
+use projections::envelope::RequestStamp;
+use projections::event::Event;
+use projections::key::{Key, KeyState};
+use projections::organization::{Change, Organization};
+use projections::permission::Permission;
+use projections::recorded::Revision;
+use projections::time::Timestamp;
+use projections::verification::Authority;
+
+use super::command::{Caller, Command};
+use super::rejection::Rejection;
+
+/// What a decision is made from.
+#[derive(Clone, Copy)]
+pub struct Given<'a> {
+    /// The tables of the organization that the command is for, in-flight events included.
+    pub state: &'a Organization,
+    /// The tables of the operator's organization; `state` itself where that is it.
+    pub operator: &'a Organization,
+    /// The instant.
+    pub now: Timestamp,
+    /// Who gives the command.
+    pub caller: Caller,
+    /// The revision at which the caller saw the stream.
+    pub expected: Option<Revision>,
+    /// How a repeat is known.
+    pub request: Option<RequestStamp>,
+}
+
+/// What the rules make of a command they accept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// These facts come of it.
+    Events(Vec<Event>),
+    /// It was carried out before; this is what it changed, and where.
+    Done {
+        /// What it changed.
+        outcome: Change,
+        /// The event it caused.
+        revision: Revision,
+        /// Whether it was carried out for an earlier request with the same idempotency key.
+        repeat: bool,
+    },
+    /// It is so already.
+    Nothing,
+}
+
+/// Decides a command.
+pub fn decide(given: &Given<'_>, command: &Command) -> Result<Decided, Rejection> {
+    given.authorize(command.permission())?;
+    if let Command::CreateInstallation(command) = command {
+        return installation::create(given, command);
+    }
+    let exists =
+        given.state.profile().is_some() || matches!(command, Command::CreateOrganization(_));
+    if !exists {
+        return Err(Rejection::OrganizationNotFound);
+    }
+    if let Some(repeated) = given.repeated()? {
+        return Ok(repeated);
+    }
+    let current = given.state.revision();
+    if given.expected.is_some() && given.expected != current {
+        return Err(Rejection::WrongExpectedRevision { current });
+    }
+    match command {
+        Command::CreateInstallation(_) => Err(Rejection::InstallationExists),
+        Command::ConfigureInstallation(rules) => installation::configure(given, rules),
+        Command::ConfigureKeys(command) => installation::configure_keys(given, command),
+        Command::ReissueOperatorKey(command) => installation::reissue(given, command),
+        Command::RegisterOrganization(draft) => organization::register(given, draft),
+        Command::CreateOrganization(draft) => organization::create(given, draft),
+        Command::CreateKey(command) => key::create(given, command),
+        Command::RevokeKey(command) => key::revoke(given, *command),
+    }
+}
+
+impl Given<'_> {
+    /// The caller's key and what it may do; none where the ledger itself acts.
+    ///
+    /// A caller of this organization is looked up with the events in flight, so that a
+    /// key which was just revoked decides nothing more.
+    fn caller(&self) -> Result<Option<(&Key, Authority<'_>)>, Rejection> {
+        let Caller::Key { organization_id, key_id } = self.caller else { return Ok(None) };
+        let home = if organization_id == self.state.id { self.state } else { self.operator };
+        let key = (home.id == organization_id).then(|| home.key(key_id)).flatten();
+        let key = key
+            .filter(|key| key.state(self.now) == KeyState::Active)
+            .ok_or(Rejection::CallerNotInForce)?;
+        Ok(Some((key, Authority::of(key, home, self.operator))))
+    }
+
+    fn authorize(&self, permission: Permission<'_>) -> Result<(), Rejection> {
+        match self.caller()? {
+            Some((_, authority)) if !authority.holds(permission) => {
+                Err(Rejection::PermissionDenied(permission.to_string()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn repeated(&self) -> Result<Option<Decided>, Rejection> {
+        let Some(stamp) = self.request else { return Ok(None) };
+        match self.state.request(stamp.id) {
+            None => Ok(None),
+            Some(before) if before.content != stamp.content => Err(Rejection::IdempotencyKeyReused),
+            Some(before) => Ok(Some(Decided::Done {
+                outcome: before.outcome,
+                revision: before.revision,
+                repeat: true,
+            })),
+        }
+    }
+}

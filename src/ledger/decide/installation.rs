@@ -1,0 +1,129 @@
+//! Rules of the installation itself.
+
+use projections::event::{
+    ActivatedSchema, BuiltInRoleDefined, Event, InstallationCreated, KeyOrigin, KeyRevoked,
+    KeyStateBefore, OrganizationCreated, PlanDefined, RevocationReason, SCHEMAS, SchemaActivated,
+};
+use projections::id::OrganizationId;
+use projections::key::{Key, KeyState};
+
+use super::{Decided, Given, key};
+use crate::ledger::built_in;
+use crate::ledger::command::{ConfigureKeys, CreateInstallation, CreateKey, Rules};
+use crate::ledger::rejection::Rejection;
+
+/// Makes the installation: all that its first start needs, in one append.
+pub(super) fn create(
+    given: &Given<'_>,
+    command: &CreateInstallation,
+) -> Result<Decided, Rejection> {
+    if given.state.revision().is_some() {
+        return Err(Rejection::InstallationExists);
+    }
+    let mut events: Vec<Event> = vec![
+        InstallationCreated {
+            installation_id: command.installation_id,
+            pepper: command.pepper,
+            pepper_check: command.pepper_check,
+        }
+        .into(),
+        OrganizationCreated {
+            organization_id: OrganizationId::OPERATOR,
+            name: built_in::operator_name(),
+            key_prefix: built_in::operator_key_prefix(),
+            plan: built_in::operator_plan(),
+        }
+        .into(),
+    ];
+    events.extend(changed_rules(given, &command.rules));
+    events.extend(
+        command
+            .admin_key
+            .iter()
+            .chain(&command.configured)
+            .map(|draft| Event::from(key::created(draft, None))),
+    );
+    Ok(Decided::Events(events))
+}
+
+/// Makes the rules those of the configuration: one event for each that differs.
+pub(super) fn configure(given: &Given<'_>, rules: &Rules) -> Result<Decided, Rejection> {
+    Ok(events_or_nothing(changed_rules(given, rules)))
+}
+
+fn events_or_nothing(events: Vec<Event>) -> Decided {
+    if events.is_empty() { Decided::Nothing } else { Decided::Events(events) }
+}
+
+fn changed_rules(given: &Given<'_>, rules: &Rules) -> Vec<Event> {
+    let installation = given.state.installation();
+    let mut events = Vec::new();
+    let missing: Vec<_> = SCHEMAS
+        .iter()
+        .filter(|(name, schema)| !installation.is_some_and(|it| it.may_write(name, *schema)))
+        .map(|(name, schema)| ActivatedSchema { event_type: (*name).to_owned(), schema: *schema })
+        .collect();
+    if !missing.is_empty() {
+        events.push(SchemaActivated { schemas: missing }.into());
+    }
+    for (plan, rules) in &rules.plans {
+        let before = installation.and_then(|it| it.plans.get(plan)).cloned();
+        if before.as_ref() != Some(rules) {
+            events.push(PlanDefined { plan: plan.clone(), rules: rules.clone(), before }.into());
+        }
+    }
+    for (role_id, definition) in &rules.roles {
+        let before = given.state.role(*role_id).map(|role| role.definition.clone());
+        if before.as_ref() != Some(definition) {
+            let definition = definition.clone();
+            events.push(BuiltInRoleDefined { role_id: *role_id, definition, before }.into());
+        }
+    }
+    events
+}
+
+/// Makes the configured keys those of the configuration: new ones come, others go.
+pub(super) fn configure_keys(
+    given: &Given<'_>,
+    command: &ConfigureKeys,
+) -> Result<Decided, Rejection> {
+    let mut events = Vec::new();
+    let is_wanted = |key: &Key| command.keys.iter().any(|wanted| wanted.digest == key.digest);
+    for key in given.state.keys_after(None).filter(|key| key.is_configured() && !is_wanted(key)) {
+        events.extend(superseded(given, key));
+    }
+    for wanted in &command.keys {
+        match given.state.keys_after(None).find(|key| key.digest == wanted.digest) {
+            Some(key) if key.revocation.is_some() => {
+                return Err(Rejection::ConfiguredKeyRevoked(wanted.name.to_string()));
+            }
+            Some(key) if !key.is_configured() => return Err(Rejection::SecretInUse),
+            Some(_) => {}
+            None => events.push(key::created(wanted, None).into()),
+        }
+    }
+    Ok(events_or_nothing(events))
+}
+
+/// Replaces the operator's own minted administrator keys by a new one.
+pub(super) fn reissue(given: &Given<'_>, command: &CreateKey) -> Result<Decided, Rejection> {
+    let mut events = Vec::new();
+    for key in given.state.keys_after(None) {
+        let is_admin = !key.is_configured() && key.name == command.name;
+        if is_admin {
+            events.extend(superseded(given, key));
+        }
+    }
+    debug_assert_eq!(command.origin, KeyOrigin::Minted, "a reissued key is minted");
+    events.push(key::created(command, None).into());
+    Ok(Decided::Events(events))
+}
+
+fn superseded(given: &Given<'_>, key: &Key) -> Option<Event> {
+    let before = match key.state(given.now) {
+        KeyState::Revoked => return None,
+        KeyState::Active => KeyStateBefore::Active,
+        KeyState::Expired => KeyStateBefore::Expired,
+    };
+    Some(KeyRevoked { key_id: key.id, reason: RevocationReason::Superseded, before }.into())
+}

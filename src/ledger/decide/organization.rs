@@ -1,0 +1,61 @@
+//! Rules of organizations.
+
+use projections::event::{OrganizationCreated, OrganizationRegistered};
+use projections::organization::Change;
+
+use super::{Decided, Given};
+use crate::ledger::command::OrganizationDraft;
+use crate::ledger::rejection::Rejection;
+
+/// Prefixes that the ledger keeps for its own tokens.
+pub(super) const RESERVED_PREFIXES: &[&str] = &["klbg", "klop"];
+
+/// Admits an organization: its prefix is taken from here on.
+pub(super) fn register(given: &Given<'_>, draft: &OrganizationDraft) -> Result<Decided, Rejection> {
+    let Some(installation) = given.state.installation() else {
+        return Err(Rejection::OrganizationNotFound);
+    };
+    if let Some(revision) = given
+        .state
+        .revision()
+        .filter(|_| installation.organizations.contains_key(&draft.organization_id))
+    {
+        let outcome = Change::Registration(draft.organization_id);
+        return Ok(Decided::Done { outcome, revision, repeat: false });
+    }
+    if RESERVED_PREFIXES.contains(&draft.key_prefix.as_str()) {
+        return Err(Rejection::KeyPrefixReserved(draft.key_prefix.to_string()));
+    }
+    if installation.prefixes.contains_key(&draft.key_prefix) {
+        return Err(Rejection::KeyPrefixTaken(draft.key_prefix.to_string()));
+    }
+    if !installation.plans.contains_key(&draft.plan) {
+        let plans: Vec<_> = installation.plans.keys().map(|plan| format!("`{plan}`")).collect();
+        return Err(Rejection::PlanUnknown(draft.plan.to_string(), plans.join(", ")));
+    }
+    Ok(Decided::Events(vec![
+        OrganizationRegistered {
+            organization_id: draft.organization_id,
+            name: draft.name.clone(),
+            key_prefix: draft.key_prefix.clone(),
+            plan: draft.plan.clone(),
+        }
+        .into(),
+    ]))
+}
+
+/// Begins the stream of an organization that was admitted.
+pub(super) fn create(given: &Given<'_>, draft: &OrganizationDraft) -> Result<Decided, Rejection> {
+    if let Some(revision) = given.state.revision() {
+        return Ok(Decided::Done { outcome: Change::Profile, revision, repeat: false });
+    }
+    Ok(Decided::Events(vec![
+        OrganizationCreated {
+            organization_id: draft.organization_id,
+            name: draft.name.clone(),
+            key_prefix: draft.key_prefix.clone(),
+            plan: draft.plan.clone(),
+        }
+        .into(),
+    ]))
+}

@@ -1,0 +1,47 @@
+//! The making of a key's secret.
+
+use projections::api_key::{self, Environment};
+use projections::event::{DigestForm, Hint, KeyedDigest};
+use projections::text::KeyPrefix;
+
+use super::secret::{NoEntropy, Secret, mint_secret_text};
+use super::vault::peppers::Peppers;
+
+/// A key's text, and what the ledger keeps of it.
+pub struct Minted {
+    /// The text: shown once, kept nowhere.
+    pub secret: Secret,
+    /// The end of the text.
+    pub hint: Option<Hint>,
+    /// What stands for the text.
+    pub digest: KeyedDigest,
+}
+
+/// Makes the text of a new key.
+pub fn mint(
+    prefix: &KeyPrefix,
+    environment: Option<Environment>,
+    peppers: &Peppers,
+) -> Result<Minted, NoEntropy> {
+    let mut text = zeroize::Zeroizing::new(String::with_capacity(api_key::CREDENTIAL_CHARS_MAX));
+    text.push_str(&api_key::head(prefix, environment));
+    text.push_str(&mint_secret_text()?);
+    api_key::push_checksum(&mut text);
+    Ok(Minted { hint: Hint::of(&text), digest: digest(&text, peppers), secret: Secret::new(text) })
+}
+
+/// What stands for a text that is presented as it is.
+#[must_use]
+pub fn digest(text: &str, peppers: &Peppers) -> KeyedDigest {
+    keyed(DigestForm::Text, text.as_bytes(), peppers)
+}
+
+/// What stands for a text of which only the SHA-256 digest is known.
+#[must_use]
+pub fn digest_of_sha256(sha256: &[u8; 32], peppers: &Peppers) -> KeyedDigest {
+    keyed(DigestForm::Sha256, sha256, peppers)
+}
+
+fn keyed(form: DigestForm, bytes: &[u8], peppers: &Peppers) -> KeyedDigest {
+    KeyedDigest { form, pepper: peppers.current().0, blake3: peppers.digest(bytes) }
+}

@@ -1,0 +1,29 @@
+//! The permissions that keyledger itself asks for.
+
+use projections::permission::Permission;
+
+macro_rules! permissions {
+    ($($(#[$doc:meta])* $name:ident = $resource:literal : $action:literal,)+) => {
+        $($(#[$doc])* pub const $name: Permission<'static> = Permission::constant($resource, $action);)+
+
+        /// All of them, in the order of this page.
+        pub const ALL: &[Permission<'static>] = &[$($name),+];
+    };
+}
+
+permissions! {
+    /// Ask about credentials.
+    CREDENTIALS_VERIFY = "credentials":"verify",
+    /// See keys.
+    API_KEYS_READ = "api-keys":"read",
+    /// Make and revoke keys.
+    API_KEYS_WRITE = "api-keys":"write",
+    /// See organizations.
+    ORGANIZATIONS_READ = "organizations":"read",
+    /// Make organizations; meaningful only in the operator organization.
+    ORGANIZATIONS_WRITE = "organizations":"write",
+    /// See how the installation fares; meaningful only in the operator organization.
+    INSTALLATION_READ = "installation":"read",
+    /// Change the installation; meaningful only in the operator organization.
+    INSTALLATION_WRITE = "installation":"write",
+}

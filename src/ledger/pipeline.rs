@@ -1,0 +1,188 @@
+//! The way of a command into the history of one organization.
+//!
+//! Commands of one organization are decided one after the other, each on the tables as
+//! the events in flight will leave them, so that many of them share one fsync. What is
+//! answered is durable: an acceptance, and a rejection too, waits for the events that
+//! it was decided on. If an append fails, what was decided behind it is taken back and
+//! decided anew.
+//!
+//! INVARIANT: `ahead` = the published tables + the events in flight, in order.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use projections::organization::{Change, Organization};
+use tokio::sync::{Notify, oneshot};
+
+use super::event_store::AppendError;
+use super::tables::{Published, Tables};
+
+/// What became of the events that an answer relies on.
+#[derive(Clone, Debug)]
+pub(super) enum Landing {
+    /// They are durable and published.
+    Durable,
+    /// The append itself failed: nothing was written.
+    Failed(AppendError),
+    /// An append in front of them failed: decide anew.
+    Discarded,
+}
+
+/// One command's events on their way to the disk.
+struct InFlight {
+    ticket: u64,
+    steps: Vec<(Change, Arc<Organization>)>,
+    waiters: Vec<oneshot::Sender<Landing>>,
+}
+
+/// The writing side of one organization.
+pub(super) struct Pipeline {
+    pub(super) published: Arc<Published>,
+    writer: Mutex<Writer>,
+    /// Woken when a pipeline that was held goes on.
+    flows: Notify,
+}
+
+pub(super) struct Writer {
+    ahead: Organization,
+    in_flight: VecDeque<InFlight>,
+    next_ticket: u64,
+    /// Appends whose outcome has not come back, those taken back included.
+    unresolved: usize,
+    /// An append failed: nothing is decided until every outcome is known and the
+    /// stream was read again.
+    held: bool,
+    /// Somebody is reading it again.
+    recovering: bool,
+}
+
+/// A place in the pipeline.
+pub(super) struct Ticket(u64);
+
+impl Pipeline {
+    pub(super) fn new(published: Arc<Published>) -> Self {
+        let ahead = Organization::clone(&published.tables());
+        let writer = Writer {
+            ahead,
+            in_flight: VecDeque::new(),
+            next_ticket: 0,
+            unresolved: 0,
+            held: false,
+            recovering: false,
+        };
+        Self { published, writer: Mutex::new(writer), flows: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        // A panic inside leaves the writer whole: it is changed by plain assignments only.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The writer, once the pipeline flows.
+    pub(super) async fn writer(&self) -> MutexGuard<'_, Writer> {
+        loop {
+            let flows = self.flows.notified();
+            let mut flows = std::pin::pin!(flows);
+            flows.as_mut().enable();
+            if let Some(writer) = self.flowing() {
+                return writer;
+            }
+            flows.await;
+        }
+    }
+
+    fn flowing(&self) -> Option<MutexGuard<'_, Writer>> {
+        Some(self.lock()).filter(|writer| !writer.held)
+    }
+
+    /// Everything up to this ticket is durable: readers may see it.
+    pub(super) fn landed(&self, tables: &Tables, ticket: &Ticket) {
+        let mut writer = self.lock();
+        writer.unresolved -= 1;
+        let mut landed = Vec::new();
+        while writer.in_flight.front().is_some_and(|it| it.ticket <= ticket.0) {
+            let Some(entry) = writer.in_flight.pop_front() else { break };
+            for (change, step) in entry.steps {
+                tables.publish(&self.published, change, step);
+            }
+            landed.extend(entry.waiters);
+        }
+        drop(writer);
+        for waiter in landed {
+            // Whoever asked may be gone; the fact stands.
+            let _ = waiter.send(Landing::Durable);
+        }
+    }
+
+    /// An append failed: takes back what was decided on it, and holds the pipeline.
+    pub(super) fn failed(&self, ticket: &Ticket, error: &AppendError) {
+        let mut writer = self.lock();
+        writer.unresolved -= 1;
+        writer.held = true;
+        let from = writer.in_flight.iter().position(|it| it.ticket >= ticket.0);
+        let discarded = from.map(|from| writer.in_flight.split_off(from)).unwrap_or_default();
+        drop(writer);
+        for entry in discarded {
+            let landing = if entry.ticket == ticket.0 {
+                Landing::Failed(error.clone())
+            } else {
+                Landing::Discarded
+            };
+            for waiter in entry.waiters {
+                let _ = waiter.send(landing.clone());
+            }
+        }
+    }
+
+    /// True, to one caller only, once the pipeline is held and every outcome is known:
+    /// that caller must read the stream again and then [`Pipeline::recover`].
+    pub(super) fn claim_recovery(&self) -> bool {
+        let mut writer = self.lock();
+        let claimed = writer.held && writer.unresolved == 0 && !writer.recovering;
+        writer.recovering |= claimed;
+        claimed
+    }
+
+    /// Goes on from the published tables.
+    pub(super) fn recover(&self) {
+        let mut writer = self.lock();
+        writer.ahead = Organization::clone(&self.published.tables());
+        writer.in_flight.clear();
+        writer.held = false;
+        writer.recovering = false;
+        drop(writer);
+        self.flows.notify_waiters();
+    }
+}
+
+impl Writer {
+    /// The tables as the events in flight will leave them.
+    pub(super) fn ahead(&self) -> &Organization {
+        &self.ahead
+    }
+
+    /// Takes a place for events that were folded into `steps`, one by one.
+    pub(super) fn enter(
+        &mut self,
+        steps: Vec<(Change, Arc<Organization>)>,
+    ) -> (Ticket, oneshot::Receiver<Landing>) {
+        let (waiter, landing) = oneshot::channel();
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.unresolved += 1;
+        if let Some((_, last)) = steps.last() {
+            self.ahead = Organization::clone(last);
+        }
+        self.in_flight.push_back(InFlight { ticket, steps, waiters: vec![waiter] });
+        (Ticket(ticket), landing)
+    }
+
+    /// What becomes of the events that an answer without events of its own relies on;
+    /// none if all is published.
+    pub(super) fn relied_on(&mut self) -> Option<oneshot::Receiver<Landing>> {
+        let last = self.in_flight.back_mut()?;
+        let (waiter, landing) = oneshot::channel();
+        last.waiters.push(waiter);
+        Some(landing)
+    }
+}

@@ -1,0 +1,410 @@
+//! The start: history is replayed, then the configuration's say is recorded.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use projections::corrupt::{CorruptHistory, Fault};
+use projections::event::{DigestForm, Hint, KeyOrigin, KeyedDigest};
+use projections::id::{OrganizationId, RoleId};
+use projections::organization::Organization;
+use projections::recorded::{Revision, StreamName};
+use projections::text::{CorrelationId, KeyPrefix, Name};
+use tokio::sync::Semaphore;
+
+use super::clock::Clock;
+use super::command::{
+    Caller, Command, ConfigureKeys, CreateInstallation, CreateKey, Expiry, Order,
+    OrganizationDraft, Personal, RequestStamper,
+};
+use super::event_store::{EventStore, Position, READ_EVENTS_MAX, ReadError};
+use super::secret::{Ids, Secret};
+use super::tables::Tables;
+use super::vault::Vault;
+use super::vault::peppers::{PepperId, Peppers};
+use super::{COMMANDS_MAX, Executed, Ledger, LedgerError, built_in, mint};
+
+/// Fewest characters in `ADMIN_API_TOKEN`.
+pub const ADMIN_API_TOKEN_CHARS_MIN: usize = 24;
+/// What a pepper is recognised by.
+const PEPPER_CHECK_TEXT: &[u8] = b"keyledger pepper check";
+
+/// All that a ledger is made of.
+pub struct Parts {
+    /// Where events are kept.
+    pub store: Arc<dyn EventStore>,
+    /// Where usable secrets are kept.
+    pub vault: Arc<dyn Vault>,
+    /// What time it is.
+    pub clock: Clock,
+    /// What makes identifiers.
+    pub ids: Ids,
+    /// What keys the digests of secrets.
+    pub peppers: Peppers,
+    /// What keys the hashes of requests; the same for the installation's life.
+    pub lookup_key: zeroize::Zeroizing<[u8; 32]>,
+}
+
+/// Keys that the configuration of the installation holds.
+#[derive(Default)]
+pub struct ConfiguredKeys {
+    /// The value of `ADMIN_API_TOKEN`.
+    pub admin_api_token: Option<Secret>,
+    /// The SHA-256 digest of an administrator's key.
+    pub admin_key_sha256: Option<[u8; 32]>,
+}
+
+impl ConfiguredKeys {
+    /// Whether there are any.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.admin_api_token.is_none() && self.admin_key_sha256.is_none()
+    }
+}
+
+/// How much was replayed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Events folded.
+    pub events: u64,
+    /// Organizations whose streams were found.
+    pub organizations: u64,
+    /// Of those, the ones that are stopped because their history is corrupt.
+    pub stopped: u64,
+}
+
+/// Why the ledger cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The operator's stream is corrupt: nothing can be decided without it.
+    #[error("the operator's history is corrupt; restore the data directory from a backup")]
+    OperatorCorrupt(#[source] CorruptHistory),
+    /// The store holds streams but no operator's stream.
+    #[error(
+        "the event store holds stream `{0}` but no operator's stream; this is no whole installation"
+    )]
+    OperatorMissing(StreamName),
+    /// A stream of a kind that this version does not know.
+    #[error(
+        "stream `{0}` is of a kind unknown to this version; run the version that wrote it, or a newer one"
+    )]
+    UnknownStream(StreamName),
+    /// The pepper is another one than the installation began with.
+    #[error(
+        "the pepper is not the one this installation began with; put its secrets directory back"
+    )]
+    WrongPepper,
+    /// The store could not be read.
+    #[error("reading history")]
+    Read(#[from] ReadError),
+    /// What the configuration says could not be recorded.
+    #[error("recording the configuration")]
+    Record(#[from] LedgerError),
+    /// A configured secret is too short to be one.
+    #[error(
+        "`ADMIN_API_TOKEN` must have at least {ADMIN_API_TOKEN_CHARS_MIN} visible ASCII characters and at most 512"
+    )]
+    WeakToken,
+}
+
+impl Ledger {
+    /// Replays all history and is then ready to answer.
+    pub async fn open(parts: Parts) -> Result<(Arc<Self>, Replayed), StartError> {
+        let tables = Tables::new();
+        let replayed = replay(&*parts.store, &tables).await?;
+        let ledger = Arc::new(Self {
+            store: parts.store,
+            vault: parts.vault,
+            clock: parts.clock,
+            ids: parts.ids,
+            tables,
+            pipelines: papaya::HashMap::new(),
+            stamper: RequestStamper::new(parts.lookup_key),
+            peppers: parts.peppers,
+            admission: Semaphore::new(COMMANDS_MAX),
+        });
+        ledger.check_pepper()?;
+        Ok((ledger, replayed))
+    }
+
+    /// Whether the installation is still to be made.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.tables.operator().tables().revision().is_none()
+    }
+
+    fn check_pepper(&self) -> Result<(), StartError> {
+        let operator = self.tables.operator().tables();
+        let Some(installation) = operator.installation() else { return Ok(()) };
+        match self.peppers.digest_under(PepperId(installation.pepper), PEPPER_CHECK_TEXT) {
+            Some(check) if check == installation.pepper_check => Ok(()),
+            Some(_) | None => Err(StartError::WrongPepper),
+        }
+    }
+
+    /// Makes the installation, with the operator's first key where one was minted. The
+    /// key must be kept safe by now: once this returns it is in force.
+    pub async fn create_installation(
+        self: &Arc<Self>,
+        admin_key: Option<&Secret>,
+        configured: &ConfiguredKeys,
+    ) -> Result<(), StartError> {
+        let command = CreateInstallation {
+            installation_id: self.ids.installation(self.clock.now()),
+            pepper: self.peppers.current().0,
+            pepper_check: self.peppers.digest(PEPPER_CHECK_TEXT),
+            rules: built_in::rules(),
+            admin_key: admin_key.map(|secret| self.admin_key(secret)),
+            configured: self.configured(configured)?,
+        };
+        self.as_ledger(OrganizationId::OPERATOR, Command::CreateInstallation(Box::new(command)))
+            .await?;
+        Ok(())
+    }
+
+    /// Records what the configuration says now, and finishes what a crash left half done.
+    pub async fn configure(
+        self: &Arc<Self>,
+        configured: &ConfiguredKeys,
+    ) -> Result<(), StartError> {
+        self.as_ledger(OrganizationId::OPERATOR, Command::ConfigureInstallation(built_in::rules()))
+            .await?;
+        let keys = ConfigureKeys { keys: self.configured(configured)? };
+        self.as_ledger(OrganizationId::OPERATOR, Command::ConfigureKeys(keys)).await?;
+        self.finish_organizations().await
+    }
+
+    /// Begins the stream of every organization that was admitted but not begun.
+    async fn finish_organizations(self: &Arc<Self>) -> Result<(), StartError> {
+        let operator = self.tables.operator().tables().clone();
+        let Some(installation) = operator.installation() else { return Ok(()) };
+        for (id, registration) in &installation.organizations {
+            let organization = self.tables.organization(*id);
+            let begun = organization
+                .is_some_and(|it| it.stopped().is_some() || it.tables().profile().is_some());
+            if begun {
+                continue;
+            }
+            let profile = &registration.profile;
+            let draft = OrganizationDraft {
+                organization_id: *id,
+                name: profile.name.clone(),
+                key_prefix: profile.key_prefix.clone(),
+                plan: profile.plan.clone(),
+            };
+            let order = Order {
+                causation_id: Some(registration.event_id),
+                ..self.ledgers_order(Command::CreateOrganization(draft))
+            };
+            self.execute(*id, &order).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the operator's minted administrator keys by this one.
+    pub async fn reissue_operator_key(
+        self: &Arc<Self>,
+        secret: &Secret,
+    ) -> Result<Executed, LedgerError> {
+        let command = Command::ReissueOperatorKey(Box::new(self.admin_key(secret)));
+        self.as_ledger(OrganizationId::OPERATOR, command).await
+    }
+
+    async fn as_ledger(
+        self: &Arc<Self>,
+        id: OrganizationId,
+        command: Command,
+    ) -> Result<Executed, LedgerError> {
+        let order = self.ledgers_order(command);
+        self.execute(id, &order).await
+    }
+
+    fn ledgers_order(&self, command: Command) -> Order {
+        Order {
+            caller: Caller::Ledger,
+            command,
+            expected: None,
+            request: None,
+            correlation_id: self.new_correlation_id(),
+            causation_id: None,
+            personal: Personal::default(),
+        }
+    }
+
+    /// A correlation id for what was asked without one.
+    #[must_use]
+    pub fn new_correlation_id(&self) -> CorrelationId {
+        let id = self.ids.event(self.clock.now()).to_string().replacen("evt_", "cor_", 1);
+        id.parse().unwrap_or_else(|_| built_in::fallback_correlation_id())
+    }
+
+    fn admin_key(&self, secret: &Secret) -> CreateKey {
+        let digest = mint::digest(secret.expose(), &self.peppers);
+        let prefix = Some(built_in::operator_key_prefix());
+        self.operator_key(
+            built_in::admin_key_name(),
+            KeyOrigin::Minted,
+            prefix,
+            Hint::of(secret.expose()),
+            digest,
+        )
+    }
+
+    fn configured(&self, configured: &ConfiguredKeys) -> Result<Vec<CreateKey>, StartError> {
+        let mut keys = Vec::new();
+        if let Some(token) = &configured.admin_api_token {
+            let text = token.expose();
+            let long_enough = (ADMIN_API_TOKEN_CHARS_MIN
+                ..=projections::api_key::CREDENTIAL_CHARS_MAX)
+                .contains(&text.len());
+            if !long_enough || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(StartError::WeakToken);
+            }
+            let digest = mint::digest(text, &self.peppers);
+            keys.push(self.operator_key(
+                built_in::admin_api_token_name(),
+                KeyOrigin::Configured,
+                None,
+                None,
+                digest,
+            ));
+        }
+        if let Some(sha256) = &configured.admin_key_sha256 {
+            let digest = mint::digest_of_sha256(sha256, &self.peppers);
+            debug_assert_eq!(digest.form, DigestForm::Sha256, "the digest of a digest says so");
+            keys.push(self.operator_key(
+                built_in::admin_digest_name(),
+                KeyOrigin::Configured,
+                None,
+                None,
+                digest,
+            ));
+        }
+        Ok(keys)
+    }
+
+    fn operator_key(
+        &self,
+        name: Name,
+        origin: KeyOrigin,
+        prefix: Option<KeyPrefix>,
+        hint: Option<Hint>,
+        digest: KeyedDigest,
+    ) -> CreateKey {
+        const ROLES: [RoleId; 1] = [built_in::OPERATOR_ADMIN];
+        CreateKey {
+            key_id: self.ids.key(self.clock.now()),
+            name,
+            description: None,
+            origin,
+            prefix,
+            environment: None,
+            hint,
+            digest,
+            scopes: None,
+            roles: ROLES.to_vec(),
+            services: None,
+            expiry: Expiry::PlanDefault,
+            metadata: BTreeMap::new(),
+            limits: BTreeMap::new(),
+        }
+    }
+}
+
+/// One organization while its history is replayed.
+struct Replaying {
+    tables: Organization,
+    fault: Option<CorruptHistory>,
+}
+
+/// Folds all history and publishes the tables it comes to.
+async fn replay(store: &dyn EventStore, tables: &Tables) -> Result<Replayed, StartError> {
+    let mut streams: std::collections::HashMap<StreamName, Replaying> =
+        std::collections::HashMap::new();
+    let mut replayed = Replayed::default();
+    let mut batch = store.read_all(None, READ_EVENTS_MAX).await?;
+    while let Some(last) = batch.last() {
+        let last: Position = match last {
+            Ok(item) => item.position,
+            Err((position, _)) => *position,
+        };
+        // The store reads on while this batch is folded.
+        let next = tokio::spawn(store.read_all(Some(last), READ_EVENTS_MAX));
+        for item in batch {
+            fold(&mut streams, item)?;
+            replayed.events += 1;
+        }
+        batch = next.await.map_err(|error| ReadError::Unavailable(error.to_string()))??;
+    }
+    publish(streams, tables, &mut replayed)?;
+    Ok(replayed)
+}
+
+fn fold(
+    streams: &mut std::collections::HashMap<StreamName, Replaying>,
+    item: super::event_store::ReadItem,
+) -> Result<(), StartError> {
+    let (name, folded) = match item {
+        Ok(item) => (item.recorded.stream.clone(), Ok(item.recorded)),
+        Err((_, ReadError::Corrupt { stream, revision, what })) => {
+            (stream, Err(Fault::Stored(what).at(revision)))
+        }
+        Err((_, error @ (ReadError::Lost(_) | ReadError::Unavailable(_)))) => {
+            return Err(error.into());
+        }
+    };
+    let replaying = match streams.entry(name) {
+        std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+        std::collections::hash_map::Entry::Vacant(entry) => {
+            let Some(id) = entry.key().as_organization() else {
+                return Err(StartError::UnknownStream(entry.key().clone()));
+            };
+            entry.insert(Replaying { tables: Organization::new(id), fault: None })
+        }
+    };
+    // Nothing behind a fault is believed; nothing in front of it is forgotten.
+    if replaying.fault.is_none() {
+        replaying.fault = folded.and_then(|recorded| replaying.tables.apply(&recorded)).err();
+    }
+    Ok(())
+}
+
+fn publish(
+    mut streams: std::collections::HashMap<StreamName, Replaying>,
+    tables: &Tables,
+    replayed: &mut Replayed,
+) -> Result<(), StartError> {
+    let operator_stream = StreamName::organization(OrganizationId::OPERATOR);
+    let Some(operator) = streams.remove(&operator_stream) else {
+        return match streams.into_keys().next() {
+            Some(other) => Err(StartError::OperatorMissing(other)),
+            None => Ok(()),
+        };
+    };
+    if let Some(fault) = operator.fault {
+        return Err(StartError::OperatorCorrupt(fault));
+    }
+    let installation = operator.tables.installation().cloned();
+    tables.publish_whole(tables.operator(), Arc::new(operator.tables));
+    replayed.organizations += 1;
+    if let Some(installation) = &installation {
+        // Admitted organizations are known, even those whose stream was not begun.
+        for id in installation.organizations.keys() {
+            tables.obtain(*id);
+        }
+    }
+    for replaying in streams.into_values() {
+        let organization = tables.obtain(replaying.tables.id);
+        let admitted =
+            installation.as_ref().is_some_and(|it| it.organizations.contains_key(&organization.id));
+        let fault = replaying.fault.or_else(|| {
+            (!admitted).then(|| Fault::Misplaced("OrganizationCreated").at(Revision::FIRST))
+        });
+        tables.publish_whole(&organization, Arc::new(replaying.tables));
+        replayed.organizations += 1;
+        if let Some(fault) = fault {
+            tables.stop(&organization, fault);
+            replayed.stopped += 1;
+        }
+    }
+    Ok(())
+}

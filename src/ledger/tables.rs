@@ -1,0 +1,274 @@
+//! The tables that readers see: what is committed, and nothing else.
+//!
+//! Each organization's tables are one immutable value that a writer replaces; the index
+//! finds a key by the digest of its secret, across organizations. No reader takes a lock
+//! that a writer holds.
+//!
+//! INVARIANT: for each event, a writer first puts the row it changed into the index,
+//! then publishes the tables that hold it. So whoever loads an organization's tables at
+//! revision R and then asks the index sees every change up to R, and at most the one
+//! change behind it that is being published.
+
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use projections::corrupt::CorruptHistory;
+use projections::digest::SecretDigest;
+use projections::event::DigestForm;
+use projections::id::OrganizationId;
+use projections::key::Key;
+use projections::organization::{Change, Organization};
+use projections::recorded::{Revision, StreamName};
+use tokio::sync::Notify;
+
+/// One organization, as readers find it.
+pub struct Published {
+    /// The organization.
+    pub id: OrganizationId,
+    /// The stream that holds its facts.
+    pub stream: StreamName,
+    tables: ArcSwap<Organization>,
+    stopped: OnceLock<CorruptHistory>,
+}
+
+impl Published {
+    /// An organization with these tables.
+    #[must_use]
+    pub fn new(tables: Organization) -> Self {
+        Self {
+            id: tables.id,
+            stream: StreamName::organization(tables.id),
+            tables: ArcSwap::from_pointee(tables),
+            stopped: OnceLock::new(),
+        }
+    }
+
+    /// The tables as they are now.
+    pub fn tables(&self) -> arc_swap::Guard<Arc<Organization>> {
+        self.tables.load()
+    }
+
+    /// Why this organization answers nothing any more, if its history proved corrupt.
+    #[must_use]
+    pub fn stopped(&self) -> Option<&CorruptHistory> {
+        self.stopped.get()
+    }
+}
+
+/// A key in the index, with the organization it belongs to.
+#[derive(Clone)]
+pub struct IndexedKey {
+    /// The row.
+    pub key: Arc<Key>,
+    /// Its organization.
+    pub organization: Arc<Published>,
+}
+
+/// Digests are uniform already: their bits are taken as they are.
+#[derive(Default)]
+pub struct TakeBits(u64);
+
+impl Hasher for TakeBits {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+    fn write_u128(&mut self, value: u128) {
+        self.0 = (value >> 64) as u64 ^ value as u64;
+    }
+}
+
+type Index = papaya::HashMap<u128, IndexedKey, BuildHasherDefault<TakeBits>>;
+
+/// All that readers find.
+pub struct Tables {
+    operator: Arc<Published>,
+    organizations: papaya::HashMap<OrganizationId, Arc<Published>>,
+    index: Index,
+    /// Keys whose digest was taken of a digest: none means that no such look-up is needed.
+    sha256_keys: AtomicU64,
+    /// Keys whose text the ledger did not make.
+    foreign_keys: AtomicU64,
+    stopped: AtomicU64,
+    waiting: AtomicU64,
+    published: Notify,
+}
+
+impl Tables {
+    /// Tables of an installation whose streams hold nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        let operator = Arc::new(Published::new(Organization::new(OrganizationId::OPERATOR)));
+        let organizations = papaya::HashMap::new();
+        organizations.pin().insert(OrganizationId::OPERATOR, Arc::clone(&operator));
+        Self {
+            operator,
+            organizations,
+            index: Index::default(),
+            sha256_keys: AtomicU64::new(0),
+            foreign_keys: AtomicU64::new(0),
+            stopped: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            published: Notify::new(),
+        }
+    }
+
+    /// The operator's organization.
+    #[must_use]
+    pub fn operator(&self) -> &Arc<Published> {
+        &self.operator
+    }
+
+    /// The organization of this identifier.
+    #[must_use]
+    pub fn organization(&self, id: OrganizationId) -> Option<Arc<Published>> {
+        if id.is_operator() {
+            return Some(Arc::clone(&self.operator));
+        }
+        self.organizations.pin().get(&id).cloned()
+    }
+
+    /// The organization of this identifier, made with empty tables if it is new here.
+    pub(super) fn obtain(&self, id: OrganizationId) -> Arc<Published> {
+        if id.is_operator() {
+            return Arc::clone(&self.operator);
+        }
+        let pinned = self.organizations.pin();
+        Arc::clone(
+            pinned.get_or_insert_with(id, || Arc::new(Published::new(Organization::new(id)))),
+        )
+    }
+
+    /// Every organization known here, the operator's included, in no order.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Published>> {
+        self.organizations.pin().values().cloned().collect()
+    }
+
+    /// How many keys the index holds.
+    #[must_use]
+    pub fn indexed_keys(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether any key's digest was taken of a SHA-256 digest.
+    #[must_use]
+    pub fn has_sha256_keys(&self) -> bool {
+        self.sha256_keys.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether any key's text is not of the ledger's making.
+    #[must_use]
+    pub fn has_foreign_keys(&self) -> bool {
+        self.foreign_keys.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether any organization is stopped.
+    #[must_use]
+    pub fn any_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire) > 0
+    }
+
+    /// Finds a key by the digest of its secret and gives it to `with`.
+    ///
+    /// The row is no older than any tables loaded before the call.
+    pub fn find<R>(&self, digest: &SecretDigest, with: impl FnOnce(&IndexedKey) -> R) -> Option<R> {
+        let guard = self.index.guard();
+        let found = self.index.get(&digest.head(), &guard)?;
+        same(&found.key.digest.blake3, digest).then(|| with(found))
+    }
+
+    /// Publishes the tables behind one event, and the row that it changed.
+    pub(super) fn publish(
+        &self,
+        organization: &Arc<Published>,
+        change: Change,
+        tables: Arc<Organization>,
+    ) {
+        match change {
+            Change::Key(id) => {
+                if let Some(key) = tables.key(id) {
+                    self.put(organization, key);
+                }
+            }
+            Change::Registration(id) => {
+                self.obtain(id);
+            }
+            Change::Redelivered | Change::Profile | Change::Rule => {}
+        }
+        organization.tables.store(tables);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.published.notify_waiters();
+        }
+    }
+
+    /// Publishes tables that were folded elsewhere, with every key in them.
+    pub(super) fn publish_whole(&self, organization: &Arc<Published>, tables: Arc<Organization>) {
+        for key in tables.keys_after(None) {
+            self.put(organization, key);
+        }
+        organization.tables.store(tables);
+    }
+
+    fn put(&self, organization: &Arc<Published>, key: &Arc<Key>) {
+        let entry = IndexedKey { key: Arc::clone(key), organization: Arc::clone(organization) };
+        if self.index.pin().insert(key.digest.blake3.head(), entry).is_none() {
+            if key.digest.form == DigestForm::Sha256 {
+                self.sha256_keys.fetch_add(1, Ordering::Release);
+            }
+            if key.prefix.is_none() {
+                self.foreign_keys.fetch_add(1, Ordering::Release);
+            }
+        }
+    }
+
+    /// Stops an organization for good: its history proved corrupt.
+    pub(super) fn stop(&self, organization: &Published, fault: CorruptHistory) {
+        tracing::error!(organization = %organization.id, %fault, "organization stopped: its history is corrupt");
+        if organization.stopped.set(fault).is_ok() {
+            self.stopped.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Waits until an organization's tables hold this revision.
+    pub async fn reached(&self, id: OrganizationId, revision: Revision) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let _leave = Leave(&self.waiting);
+        loop {
+            let published = self.published.notified();
+            let mut published = std::pin::pin!(published);
+            published.as_mut().enable();
+            let there = self.organization(id).and_then(|it| it.tables().revision());
+            if there.is_some_and(|there| there >= revision) {
+                return;
+            }
+            published.await;
+        }
+    }
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+struct Leave<'a>(&'a AtomicU64);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Compares in a time that does not depend on where two digests differ.
+fn same(a: &SecretDigest, b: &SecretDigest) -> bool {
+    use subtle::ConstantTimeEq as _;
+    a.0.ct_eq(&b.0).into()
+}

@@ -1,0 +1,198 @@
+//! One node's ledger, opened from its data directory.
+//!
+//! The directory holds `ledger.db` (the truth) and `admin.key` (the operator's first
+//! key); the secrets directory, `secrets` inside it unless configured elsewhere, holds
+//! the vault and the keys that the log is useless without.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use projections::text::KeyPrefix;
+
+use crate::ledger::clock::Clock;
+use crate::ledger::secret::{Ids, NoEntropy, Secret};
+use crate::ledger::start::{ConfiguredKeys, Parts, Replayed, StartError};
+use crate::ledger::vault::{Vault as _, VaultError};
+use crate::ledger::{Ledger, LedgerError, built_in, mint};
+use crate::store::embedded::{EmbeddedStore, OpenError, Options};
+use crate::vault::file::{FileVault, OpenVaultError, Start};
+use crate::vault::files::{self, SecretFileError};
+
+/// The file that holds the operator's own key, in the data directory.
+pub const ADMIN_KEY_FILE: &str = "admin.key";
+/// The file that holds the events, in the data directory.
+const LEDGER_FILE: &str = "ledger.db";
+/// The vault's name for the key of request hashes.
+const LOOKUP_KEY: &str = "lookup-key";
+
+/// Where a node keeps what is its own.
+#[derive(Clone, Debug)]
+pub struct Directories {
+    /// Events, and the operator's key.
+    pub data: PathBuf,
+    /// The vault and its keys.
+    pub secrets: PathBuf,
+}
+
+impl Directories {
+    /// The data directory, and the secrets directory inside it.
+    #[must_use]
+    pub fn inside(data: &Path) -> Self {
+        Self { data: data.to_owned(), secrets: data.join("secrets") }
+    }
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The vault does not open.
+    #[error(transparent)]
+    OpenVault(#[from] OpenVaultError),
+    /// The event store does not open.
+    #[error(transparent)]
+    OpenStore(#[from] OpenError),
+    /// The vault does not give a key.
+    #[error("vault")]
+    Vault(#[from] VaultError),
+    /// The ledger does not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The operator's key cannot be kept or read.
+    #[error(transparent)]
+    AdminKey(#[from] SecretFileError),
+    /// The operator's key could not be recorded.
+    #[error("record the operator's new key")]
+    Record(#[from] LedgerError),
+    /// The operating system gives no entropy.
+    #[error(transparent)]
+    NoEntropy(#[from] NoEntropy),
+    /// There is no installation to work on.
+    #[error("`{0}` holds no installation; `keyledger serve` makes one")]
+    NoInstallation(PathBuf),
+    /// A thread ended early.
+    #[error("a thread of the start ended early")]
+    Interrupted,
+}
+
+/// A node's ledger and what it stands on.
+pub struct Node {
+    /// The ledger.
+    pub ledger: Arc<Ledger>,
+    /// How much was replayed.
+    pub replayed: Replayed,
+    store: Arc<EmbeddedStore>,
+    directories: Directories,
+}
+
+/// The event store and the vault of a node, open, before history is replayed.
+pub struct Opened {
+    store: Arc<EmbeddedStore>,
+    vault: FileVault,
+    peppers: crate::ledger::vault::peppers::Peppers,
+    directories: Directories,
+}
+
+impl Opened {
+    /// Opens what the directories hold, making them where this is the first start.
+    pub async fn open(directories: Directories) -> Result<Self, NodeError> {
+        tokio::task::spawn_blocking(move || {
+            // The vault comes first: events are sealed under its keys from the first one on.
+            files::make_directory(&directories.data).map_err(NodeError::AdminKey)?;
+            let start = if directories.data.join(LEDGER_FILE).exists() {
+                Start::Later
+            } else {
+                Start::First
+            };
+            let (vault, peppers) = FileVault::open(&directories.secrets, start)?;
+            let store = Arc::new(EmbeddedStore::open(&Options::new(&directories.data))?);
+            Ok(Self { store, vault, peppers, directories })
+        })
+        .await
+        .map_err(|_| NodeError::Interrupted)?
+    }
+
+    /// Replays history.
+    pub async fn replay(self) -> Result<Node, NodeError> {
+        let lookup_key = self.vault.obtain_named_key(LOOKUP_KEY).await?;
+        let parts = Parts {
+            store: Arc::clone(&self.store) as _,
+            vault: Arc::new(self.vault),
+            clock: Clock::system(),
+            ids: Ids::from_system()?,
+            peppers: self.peppers,
+            lookup_key,
+        };
+        let (ledger, replayed) = Ledger::open(parts).await?;
+        Ok(Node { ledger, replayed, store: self.store, directories: self.directories })
+    }
+}
+
+/// The operator's first key, just made.
+pub struct FirstKey {
+    /// The key.
+    pub secret: Secret,
+    /// The file that holds it.
+    pub path: PathBuf,
+}
+
+impl Node {
+    /// Makes the installation if there is none, and records what the configuration says.
+    ///
+    /// Gives the operator's key where this start made it: kept in a file of its own,
+    /// which is on disk before the event that brings the key into force.
+    pub async fn configure(
+        &self,
+        configured: &ConfiguredKeys,
+    ) -> Result<Option<FirstKey>, NodeError> {
+        if !self.ledger.is_new() {
+            self.ledger.configure(configured).await?;
+            return Ok(None);
+        }
+        let first = if configured.is_empty() { Some(self.first_key()?) } else { None };
+        self.ledger.create_installation(first.as_ref().map(|it| &it.secret), configured).await?;
+        Ok(first)
+    }
+
+    /// The operator's first key: a new one, or the one that a start which was cut short
+    /// left behind.
+    fn first_key(&self) -> Result<FirstKey, NodeError> {
+        let path = self.admin_key_path();
+        let secret = match files::read(&path) {
+            Ok(text) => Secret::new(text),
+            Err(SecretFileError::Missing { .. }) => {
+                let secret = self.mint_admin_key()?;
+                files::write(&path, secret.expose())?;
+                secret
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(FirstKey { secret, path })
+    }
+
+    fn mint_admin_key(&self) -> Result<Secret, NoEntropy> {
+        let prefix: KeyPrefix = built_in::operator_key_prefix();
+        Ok(mint::mint(&prefix, None, self.ledger.peppers())?.secret)
+    }
+
+    fn admin_key_path(&self) -> PathBuf {
+        self.directories.data.join(ADMIN_KEY_FILE)
+    }
+
+    /// Replaces the operator's own key: the old file's key is revoked, the new one is in
+    /// force and in the file.
+    pub async fn reissue_operator_key(&self) -> Result<FirstKey, NodeError> {
+        if self.ledger.is_new() {
+            return Err(NodeError::NoInstallation(self.directories.data.clone()));
+        }
+        let secret = self.mint_admin_key()?;
+        let path = self.admin_key_path();
+        files::replace(&path, secret.expose())?;
+        self.ledger.reissue_operator_key(&secret).await?;
+        Ok(FirstKey { secret, path })
+    }
+
+    /// Closes the event store: what was acknowledged is on disk already.
+    pub async fn close(&self) {
+        self.store.close().await;
+    }
+}

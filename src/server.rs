@@ -1,0 +1,197 @@
+//! The running server: one port, every service, and an orderly end.
+//!
+//! It listens from the first moment, and answers UNAVAILABLE (health: NOT_SERVING)
+//! until history is replayed.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tower::limit::GlobalConcurrencyLimitLayer;
+
+use crate::config::Config;
+use crate::node::{FirstKey, Node, NodeError, Opened};
+use crate::proto::key_service_server::KeyServiceServer;
+use crate::proto::operator_service_server::OperatorServiceServer;
+use crate::proto::organization_service_server::OrganizationServiceServer;
+use crate::proto::verification_service_server::VerificationServiceServer;
+use crate::services::Door;
+
+/// Most bytes in one request.
+pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes of headers in one request.
+pub const HEADER_BYTES_MAX: u32 = 16 * 1024;
+/// Most requests under way at once on one connection.
+pub const CONNECTION_REQUESTS_MAX: u32 = 1_024;
+/// How long requests under way may take to end after a shutdown began.
+pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+/// How often an idle connection is asked whether it lives.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// The services that health is told of, by their full names.
+pub const SERVICES: &[&str] = &[
+    "keyledger.v1.KeyService",
+    "keyledger.v1.OperatorService",
+    "keyledger.v1.OrganizationService",
+    "keyledger.v1.VerificationService",
+];
+
+/// Why a server ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The port cannot be had.
+    #[error("listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The node did not start.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The transport failed.
+    #[error("serve")]
+    Transport(#[from] tonic::transport::Error),
+    /// Reflection could not be set up.
+    #[error("reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server's task ended early.
+    #[error("the server's task ended early")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// What whoever started the server is told.
+pub trait Announce {
+    /// The port is open; history is about to be replayed.
+    fn listening(&self, address: SocketAddr);
+    /// This start made the operator's key.
+    fn first_key(&self, key: &FirstKey);
+    /// The server answers.
+    fn ready(&self, node: &Node);
+}
+
+/// Serves until `stop` is ready, then lets requests under way end and closes the store.
+pub async fn serve(
+    config: Config,
+    announce: &(dyn Announce + Sync),
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError> {
+    let address = config.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| ServeError::Listen { address, source })?;
+    let address = listener.local_addr().unwrap_or(address);
+    // Before anything is answered: a directory that another process holds is no start.
+    let opened = Opened::open(config.directories.clone()).await?;
+
+    let door = Door::closed();
+    let (health, health_service) = tonic_health::server::health_reporter();
+    say(&health, ServingStatus::NotServing).await;
+    let routes = routes(&door)?.add_service(health_service);
+    let (shut, shutting) = tokio::sync::oneshot::channel::<()>();
+    let server = tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .max_concurrent_streams(CONNECTION_REQUESTS_MAX)
+        .timeout(Duration::from_millis(config.request_timeout_ms))
+        .layer(GlobalConcurrencyLimitLayer::new(config.requests_max))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming(listener), async {
+            // A sender that is gone means the same.
+            let _ = shutting.await;
+        });
+    let mut server = tokio::spawn(server);
+    announce.listening(address);
+
+    let mut stop = std::pin::pin!(stop);
+    let start = async {
+        let node = opened.replay().await?;
+        let first_key = node.configure(&config.configured_keys).await?;
+        Ok::<_, NodeError>((node, first_key))
+    };
+    let (node, first_key) = tokio::select! {
+        started = start => started?,
+        () = &mut stop => return Ok(()),
+    };
+    if let Some(key) = &first_key {
+        announce.first_key(key);
+    }
+    drop(first_key);
+    door.open(node.ledger.clone());
+    say(&health, ServingStatus::Serving).await;
+    announce.ready(&node);
+
+    let ended = tokio::select! {
+        ended = &mut server => Some(ended),
+        () = &mut stop => None,
+    };
+    say(&health, ServingStatus::NotServing).await;
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            tracing::info!("shutting down");
+            let _ = shut.send(());
+            match tokio::time::timeout(SHUTDOWN_MAX, &mut server).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    tracing::warn!("requests under way were cut off");
+                    server.abort();
+                    Ok(Ok(()))
+                }
+            }
+        }
+    };
+    node.close().await;
+    Ok(ended??)
+}
+
+fn incoming(
+    listener: TcpListener,
+) -> impl tokio_stream::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
+    use tokio_stream::StreamExt as _;
+    TcpListenerStream::new(listener).map(|accepted| {
+        accepted.inspect(|stream| {
+            // Answers are small: waiting to fill a packet only delays them.
+            let _ = stream.set_nodelay(true);
+        })
+    })
+}
+
+async fn say(health: &HealthReporter, status: ServingStatus) {
+    for service in SERVICES.iter().chain(&[""]) {
+        health.set_service_status(*service, status).await;
+    }
+}
+
+/// Every service but health, behind one door.
+fn routes(door: &Door) -> Result<Routes, ServeError> {
+    use crate::services::{
+        key::Keys, operator::Operator, organization::Organizations, verification::Verification,
+    };
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(crate::proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    // Older clients, grpcurl among them, ask for the alpha version.
+    let alpha = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(crate::proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1alpha()?;
+    let verification = VerificationServiceServer::new(Verification::new(door.clone()));
+    let keys = KeyServiceServer::new(Keys::new(door.clone()));
+    let organizations = OrganizationServiceServer::new(Organizations::new(door.clone()));
+    let operator = OperatorServiceServer::new(Operator::new(door.clone()));
+    let routes = Routes::new(verification.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(keys.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(organizations.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(operator.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(reflection.build_v1()?)
+        .add_service(alpha);
+    Ok(routes.prepare())
+}

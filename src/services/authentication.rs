@@ -1,0 +1,174 @@
+//! Who calls, and whether they may: every method goes through here first.
+
+use std::net::SocketAddr;
+
+use projections::id::OrganizationId;
+use projections::permission::Permission;
+use projections::presented::Presented;
+use projections::text::CorrelationId;
+use projections::verification::{Code, Question, Wanted};
+use tonic::metadata::MetadataMap;
+use tonic::transport::server::TcpConnectInfo;
+use tonic::{Request, Status};
+
+use super::status;
+use crate::ledger::Ledger;
+use crate::ledger::command::{Caller, Personal};
+use crate::ledger::verify::{Answer, Reach};
+
+/// What keyledger itself is called in a key's service access.
+pub const SERVICE: &str = "keyledger";
+/// Most values of one header.
+pub const HEADER_VALUES_MAX: usize = 8;
+/// Most characters of a user agent that are kept.
+const USER_AGENT_CHARS_MAX: usize = 256;
+
+/// A caller who was let in.
+#[derive(Clone, Copy, Debug)]
+pub struct Authenticated {
+    /// The organization that its key belongs to.
+    pub organization_id: OrganizationId,
+    /// How commands name it.
+    pub caller: Caller,
+}
+
+impl Authenticated {
+    /// Whose credentials and tables it may know.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        if self.organization_id.is_operator() {
+            Reach::Installation
+        } else {
+            Reach::Organization(self.organization_id)
+        }
+    }
+
+    /// The organization that a request is for: the named one, or the caller's own.
+    pub fn target(&self, named: &str) -> Result<OrganizationId, Status> {
+        if named.is_empty() {
+            return match self.reach() {
+                Reach::Organization(own) => Ok(own),
+                Reach::Installation => Err(status::invalid(
+                    "organization_id",
+                    "an operator acts in no organization by default; name one, or `operator`",
+                )),
+            };
+        }
+        let id = named.parse().map_err(|error| status::invalid("organization_id", error))?;
+        if id == self.organization_id || self.organization_id.is_operator() {
+            Ok(id)
+        } else {
+            Err(status::other_organization())
+        }
+    }
+}
+
+/// Lets in whoever holds the permission in their own organization.
+pub fn authenticate<T>(
+    ledger: &Ledger,
+    request: &Request<T>,
+    permission: Permission<'static>,
+) -> Result<Authenticated, Status> {
+    let presented = presented(request.metadata())?;
+    let question = Question {
+        tenant: None,
+        permissions: Wanted::One(permission),
+        service: Some(SERVICE),
+        environment: None,
+        now: ledger.clock().now(),
+    };
+    ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
+        Answer::Unavailable(id) => Err(status::stopped(id)),
+        Answer::Refused(code) => Err(status::unauthenticated(code)),
+        Answer::Decided(decision) => match decision.code {
+            Code::Allowed => {
+                let organization_id = decision.key.organization_id;
+                let caller = Caller::Key { organization_id, key_id: decision.key.id };
+                Ok(Authenticated { organization_id, caller })
+            }
+            Code::PermissionDenied => Err(status::permission_denied(permission)),
+            Code::ServiceNotAllowed => Err(status::service_not_allowed()),
+            code @ (Code::NoCredential
+            | Code::Ambiguous
+            | Code::Malformed
+            | Code::Unknown
+            | Code::TenantMismatch
+            | Code::Revoked
+            | Code::Expired
+            | Code::WrongEnvironment) => Err(status::unauthenticated(code)),
+        },
+    })
+}
+
+/// Lets in whoever holds the permission in the operator organization.
+pub fn authenticate_operator<T>(
+    ledger: &Ledger,
+    request: &Request<T>,
+    permission: Permission<'static>,
+) -> Result<Authenticated, Status> {
+    let authenticated = authenticate(ledger, request, permission)?;
+    if authenticated.organization_id.is_operator() {
+        Ok(authenticated)
+    } else {
+        Err(status::permission_denied(permission))
+    }
+}
+
+fn presented(metadata: &MetadataMap) -> Result<Presented<'_>, Status> {
+    let mut presented = Presented::default();
+    for value in values(metadata, "authorization") {
+        presented.authorization(value?);
+    }
+    for name in ["x-api-key", "x-admin-api-key"] {
+        for value in values(metadata, name) {
+            presented.api_key(value?);
+        }
+    }
+    Ok(presented)
+}
+
+fn values<'a>(
+    metadata: &'a MetadataMap,
+    name: &'static str,
+) -> impl Iterator<Item = Result<&'a str, Status>> {
+    metadata.get_all(name).iter().enumerate().map(move |(place, value)| {
+        if place >= HEADER_VALUES_MAX {
+            return Err(status::invalid(
+                name,
+                format_args!("is sent more than {HEADER_VALUES_MAX} times"),
+            ));
+        }
+        value.to_str().map_err(|_| status::invalid(name, "must be visible ASCII characters"))
+    })
+}
+
+/// The correlation id of a call: the caller's, or a new one.
+pub fn correlation_id<T>(ledger: &Ledger, request: &Request<T>) -> Result<CorrelationId, Status> {
+    let mut given = values(request.metadata(), "x-correlation-id");
+    let Some(first) = given.next().transpose()? else { return Ok(ledger.new_correlation_id()) };
+    for other in given {
+        if other? != first {
+            return Err(status::invalid(
+                "x-correlation-id",
+                "is sent twice with different values; send it once",
+            ));
+        }
+    }
+    first.parse().map_err(|error| status::invalid("x-correlation-id", error))
+}
+
+/// Where a call comes from: personal data, for sealing only.
+pub fn origin<T>(request: &Request<T>) -> Personal {
+    let mut personal = Personal::default();
+    let peer: Option<SocketAddr> =
+        request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    if let Some(peer) = peer {
+        personal.0.insert(Personal::ORIGIN_IP.to_owned(), peer.ip().to_string());
+    }
+    if let Some(agent) = request.metadata().get("user-agent").and_then(|value| value.to_str().ok())
+    {
+        let agent = agent.chars().take(USER_AGENT_CHARS_MAX).collect();
+        personal.0.insert(Personal::USER_AGENT.to_owned(), agent);
+    }
+    personal
+}

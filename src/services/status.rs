@@ -1,0 +1,222 @@
+//! Errors as callers see them: refusals in full, faults not at all.
+
+use std::collections::HashMap;
+
+use projections::id::OrganizationId;
+use projections::verification::Code;
+use tonic::{Code as GrpcCode, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::ledger::LedgerError;
+use crate::ledger::event_store::{AppendError, ReadError};
+use crate::ledger::rejection::Rejection;
+use crate::ledger::vault::VaultError;
+
+/// The domain of our reasons in `google.rpc.ErrorInfo`.
+pub const DOMAIN: &str = "keyledger";
+
+fn refused(code: GrpcCode, reason: &str, message: impl Into<String>) -> Status {
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    Status::with_error_details(code, message, details)
+}
+
+/// A field of the request is wrong.
+pub fn invalid(field: impl Into<String>, problem: impl std::fmt::Display) -> Status {
+    let field = field.into();
+    let message = format!("`{field}`: {problem}");
+    let mut details = ErrorDetails::with_bad_request_violation(field, problem.to_string());
+    details.set_error_info("INVALID_ARGUMENT", DOMAIN, HashMap::new());
+    Status::with_error_details(GrpcCode::InvalidArgument, message, details)
+}
+
+/// History is still being replayed.
+pub fn starting() -> Status {
+    refused(
+        GrpcCode::Unavailable,
+        "STARTING",
+        "the ledger is replaying its history; try again shortly",
+    )
+}
+
+/// An organization answers nothing because its history is corrupt.
+pub fn stopped(id: OrganizationId) -> Status {
+    refused(
+        GrpcCode::Unavailable,
+        "ORGANIZATION_STOPPED",
+        format!(
+            "organization `{id}` is stopped: its stored history is damaged; its operator must restore it"
+        ),
+    )
+}
+
+/// The tables did not reach a revision in time.
+pub fn revision_not_reached(stream: &str) -> Status {
+    refused(
+        GrpcCode::Unavailable,
+        "REVISION_NOT_REACHED",
+        format!(
+            "`at_least_revision`: stream `{stream}` has not reached that revision here; try again"
+        ),
+    )
+}
+
+/// The caller's own credential does not let it in.
+pub fn unauthenticated(code: Code) -> Status {
+    let (reason, message) = match code {
+        Code::NoCredential => (
+            "NO_CREDENTIAL",
+            "no credential; send one as `authorization: Bearer …`, `x-api-key` or `x-admin-api-key`",
+        ),
+        Code::Ambiguous => ("AMBIGUOUS", "two different credentials of one kind; send one"),
+        Code::Malformed => ("MALFORMED", "the credential is malformed; copy it whole"),
+        Code::TenantMismatch => {
+            ("TENANT_MISMATCH", "the credential belongs to another organization")
+        }
+        Code::Revoked => ("REVOKED", "the credential is revoked"),
+        Code::Expired => ("EXPIRED", "the credential is expired"),
+        Code::Unknown
+        | Code::WrongEnvironment
+        | Code::ServiceNotAllowed
+        | Code::PermissionDenied
+        | Code::Allowed => ("UNKNOWN", "the credential is unknown"),
+    };
+    refused(GrpcCode::Unauthenticated, reason, message)
+}
+
+/// The caller may not do this.
+pub fn permission_denied(permission: impl std::fmt::Display) -> Status {
+    refused(
+        GrpcCode::PermissionDenied,
+        "PERMISSION_DENIED",
+        format!("permission `{permission}` is not held"),
+    )
+}
+
+/// The caller's key is limited to services other than keyledger's own.
+pub fn service_not_allowed() -> Status {
+    refused(
+        GrpcCode::PermissionDenied,
+        "SERVICE_NOT_ALLOWED",
+        "the credential is limited to other services than `keyledger`",
+    )
+}
+
+/// The caller names an organization that is not its own. The same whether it exists.
+pub fn other_organization() -> Status {
+    refused(
+        GrpcCode::PermissionDenied,
+        "OTHER_ORGANIZATION",
+        "`organization_id`: is not the caller's own",
+    )
+}
+
+/// What was asked for is not there.
+pub fn not_found(what: impl std::fmt::Display) -> Status {
+    refused(GrpcCode::NotFound, "NOT_FOUND", format!("{what} not found"))
+}
+
+/// The operating system gives no entropy.
+pub fn no_entropy(error: &crate::ledger::secret::NoEntropy) -> Status {
+    tracing::error!(%error, "no entropy");
+    unavailable()
+}
+
+fn unavailable() -> Status {
+    refused(GrpcCode::Unavailable, "UNAVAILABLE", "the ledger cannot do this now; try again later")
+}
+
+/// Maps what the ledger says. Faults are logged here, once, and not shown.
+pub fn from(error: LedgerError) -> Status {
+    match error {
+        LedgerError::Rejected(rejection) => rejected(&rejection),
+        LedgerError::ClockAhead(error) => {
+            tracing::error!(%error, "writes are stopped");
+            refused(
+                GrpcCode::Unavailable,
+                "CLOCK_AHEAD",
+                "the ledger's clock has jumped; writes wait until an operator confirms it",
+            )
+        }
+        LedgerError::Unstorable(error) => {
+            refused(GrpcCode::InvalidArgument, "TOO_LONG", error.to_string())
+        }
+        LedgerError::Seal(error) => {
+            refused(GrpcCode::InvalidArgument, "TOO_LONG", error.to_string())
+        }
+        LedgerError::Stopped { organization_id, .. } => stopped(organization_id),
+        LedgerError::Append(AppendError::Full) => refused(
+            GrpcCode::ResourceExhausted,
+            "STORE_FULL",
+            "the ledger's disk is full; nothing was written; verification goes on",
+        ),
+        LedgerError::Append(AppendError::WrongExpectedRevision { .. }) | LedgerError::Contended => {
+            refused(GrpcCode::Aborted, "CONTENDED", "other writers came first; try again")
+        }
+        LedgerError::Append(AppendError::Limits(_)) => refused(
+            GrpcCode::InvalidArgument,
+            "TOO_LARGE",
+            "the request makes more than one append may hold; ask for less",
+        ),
+        LedgerError::Append(
+            error
+            @ (AppendError::Unavailable(_) | AppendError::Fenced(_) | AppendError::Unknown(_)),
+        ) => {
+            tracing::error!(%error, "append");
+            unavailable()
+        }
+        LedgerError::Vault(error) => from_vault(&error),
+        LedgerError::Closing => {
+            refused(GrpcCode::Unavailable, "CLOSING", "the ledger is shutting down; try again")
+        }
+    }
+}
+
+/// Maps what a read of the event store says.
+pub fn from_read(error: &ReadError) -> Status {
+    tracing::error!(%error, "read");
+    unavailable()
+}
+
+/// Maps what the vault says.
+pub fn from_vault(error: &VaultError) -> Status {
+    tracing::error!(%error, "vault");
+    unavailable()
+}
+
+/// Sealed data does not open, although nobody erased it.
+pub fn unsealable(error: crate::ledger::vault::seal::OpenError) -> Status {
+    tracing::error!(%error, "open sealed data");
+    refused(GrpcCode::DataLoss, "SEALED_DATA_DAMAGED", "sealed data of this record is damaged")
+}
+
+fn rejected(rejection: &Rejection) -> Status {
+    let message = rejection.to_string();
+    let (code, reason) = match rejection {
+        Rejection::CallerNotInForce => (GrpcCode::Unauthenticated, "CALLER_NOT_IN_FORCE"),
+        Rejection::PermissionDenied(_) => (GrpcCode::PermissionDenied, "PERMISSION_DENIED"),
+        Rejection::OrganizationNotFound => (GrpcCode::NotFound, "ORGANIZATION_NOT_FOUND"),
+        Rejection::IdempotencyKeyReused => (GrpcCode::InvalidArgument, "IDEMPOTENCY_KEY_REUSED"),
+        Rejection::WrongExpectedRevision { .. } => (GrpcCode::Aborted, "WRONG_EXPECTED_REVISION"),
+        Rejection::InstallationExists => (GrpcCode::FailedPrecondition, "INSTALLATION_EXISTS"),
+        Rejection::KeyPrefixTaken(_) => (GrpcCode::AlreadyExists, "KEY_PREFIX_TAKEN"),
+        Rejection::KeyPrefixReserved(_) => (GrpcCode::InvalidArgument, "KEY_PREFIX_RESERVED"),
+        Rejection::PlanUnknown(..) => (GrpcCode::InvalidArgument, "PLAN_UNKNOWN"),
+        Rejection::KeyNotFound(_) => (GrpcCode::NotFound, "KEY_NOT_FOUND"),
+        Rejection::KeyAlreadyRevoked(_) => (GrpcCode::FailedPrecondition, "KEY_ALREADY_REVOKED"),
+        Rejection::KeyWithoutPermissions => (GrpcCode::InvalidArgument, "KEY_WITHOUT_PERMISSIONS"),
+        Rejection::RoleNotFound(_) => (GrpcCode::InvalidArgument, "ROLE_NOT_FOUND"),
+        Rejection::PermissionNotHeld(_) => (GrpcCode::PermissionDenied, "PERMISSION_NOT_HELD"),
+        Rejection::EnvironmentNotHeld => (GrpcCode::PermissionDenied, "ENVIRONMENT_NOT_HELD"),
+        Rejection::ServiceNotHeld => (GrpcCode::PermissionDenied, "SERVICE_NOT_HELD"),
+        Rejection::KeyNameTaken(_) => (GrpcCode::AlreadyExists, "KEY_NAME_TAKEN"),
+        Rejection::ExpiryNotInFuture => (GrpcCode::InvalidArgument, "EXPIRY_NOT_IN_FUTURE"),
+        Rejection::LifetimeAbovePlan { .. } => {
+            (GrpcCode::FailedPrecondition, "LIFETIME_ABOVE_PLAN")
+        }
+        Rejection::ConfiguredKeyRevoked(_) => {
+            (GrpcCode::FailedPrecondition, "CONFIGURED_KEY_REVOKED")
+        }
+        Rejection::SecretInUse => (GrpcCode::AlreadyExists, "SECRET_IN_USE"),
+    };
+    refused(code, reason, message)
+}
