@@ -25,6 +25,8 @@ pub mod presented;
 pub mod principal;
 pub mod recorded;
 pub mod role;
+#[cfg(test)]
+mod sample;
 pub mod sealed;
 pub mod text;
 pub mod time;

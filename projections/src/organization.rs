@@ -298,11 +298,13 @@ impl Organization {
             created_at: envelope.at,
         });
         let installation = self.installation_mut()?;
-        let taken = installation.prefixes.insert(event.key_prefix.clone(), id).is_some();
-        let registration = Registration { profile, event_id: envelope.id };
-        if installation.organizations.insert(id, registration).is_some() || taken {
+        if installation.prefixes.contains_key(&event.key_prefix)
+            || installation.organizations.contains_key(&id)
+        {
             return Err(Fault::DuplicateTarget(envelope.event.event_type()));
         }
+        installation.prefixes.insert(event.key_prefix.clone(), id);
+        installation.organizations.insert(id, Registration { profile, event_id: envelope.id });
         Ok(Change::Registration(id))
     }
 
@@ -312,10 +314,11 @@ impl Organization {
         envelope: &Envelope,
         event: &KeyCreated,
     ) -> Result<Change, Fault> {
-        let key = Arc::new(Key::created(self.id, revision, envelope, event));
-        if self.keys.insert(event.key_id, key).is_some() {
+        if self.keys.contains_key(&event.key_id) {
             return Err(Fault::DuplicateTarget(envelope.event.event_type()));
         }
+        let key = Arc::new(Key::created(self.id, revision, envelope, event));
+        self.keys.insert(event.key_id, key);
         self.names.insert(NameDigest::of(event.name.as_str()), event.key_id);
         Ok(Change::Key(event.key_id))
     }

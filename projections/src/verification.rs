@@ -217,3 +217,6 @@ fn code(key: &Key, authority: &Authority<'_>, question: &Question<'_>) -> Code {
     }
     Code::Allowed
 }
+
+#[cfg(test)]
+mod tests;

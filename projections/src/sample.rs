@@ -1,0 +1,136 @@
+//! Histories for tests: each event stands in for the many that differ in what the test
+//! does not ask about.
+
+use crate::api_key::Environment;
+use crate::digest::{LeafHash, SecretDigest};
+use crate::envelope::Envelope;
+use crate::event::*;
+use crate::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId};
+use crate::organization::Organization;
+use crate::principal::Principal;
+use crate::recorded::{Recorded, Revision, StreamName};
+use crate::time::Timestamp;
+
+pub(crate) const ACME: OrganizationId = OrganizationId::from_bytes([7; 16]);
+
+pub(crate) fn key_id(number: u8) -> KeyId {
+    KeyId::from_bytes([number; 16])
+}
+
+pub(crate) fn role_id(number: u8) -> RoleId {
+    RoleId::from_bytes([number; 16])
+}
+
+pub(crate) fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(millis).unwrap()
+}
+
+pub(crate) fn envelope(millis: i64, event: Event) -> Envelope {
+    Envelope {
+        id: EventId::from_bytes([9; 16]),
+        at: at(millis),
+        actor: Principal::Ledger,
+        credential: None,
+        request: None,
+        correlation_id: "c".parse().unwrap(),
+        causation_id: None,
+        event,
+        sealed: Vec::new(),
+    }
+}
+
+pub(crate) fn created() -> Event {
+    OrganizationCreated {
+        organization_id: ACME,
+        name: "Acme".parse().unwrap(),
+        key_prefix: "vtx".parse().unwrap(),
+        plan: "paid".parse().unwrap(),
+    }
+    .into()
+}
+
+/// A live key with one scope and no end; the closure makes it otherwise.
+pub(crate) fn key_created(number: u8, otherwise: impl FnOnce(&mut KeyCreated)) -> Event {
+    let mut event = KeyCreated {
+        key_id: key_id(number),
+        name: format!("key {number}").parse().unwrap(),
+        description: None,
+        origin: KeyOrigin::Minted,
+        prefix: Some("vtx".parse().unwrap()),
+        environment: Some(Environment::Live),
+        hint: Hint::of("a1B2"),
+        digest: KeyedDigest {
+            form: DigestForm::Text,
+            pepper: 1,
+            blake3: SecretDigest([number; 32]),
+        },
+        scopes: Some(crate::permission::Scopes::new(&["dns:read"]).unwrap()),
+        roles: Vec::new(),
+        services: None,
+        expires_at: None,
+        metadata: std::collections::BTreeMap::new(),
+        limits: std::collections::BTreeMap::new(),
+    };
+    otherwise(&mut event);
+    event.into()
+}
+
+pub(crate) fn key_revoked(number: u8) -> Event {
+    KeyRevoked {
+        key_id: key_id(number),
+        reason: RevocationReason::KeyCompromise,
+        before: KeyStateBefore::Active,
+    }
+    .into()
+}
+
+pub(crate) fn installation_created() -> Event {
+    InstallationCreated {
+        installation_id: InstallationId::from_bytes([1; 16]),
+        pepper: 1,
+        pepper_check: SecretDigest([1; 32]),
+    }
+    .into()
+}
+
+pub(crate) fn role_defined(number: u8, permissions: &[&str]) -> Event {
+    BuiltInRoleDefined {
+        role_id: role_id(number),
+        definition: RoleDefinition {
+            name: format!("role {number}").parse().unwrap(),
+            description: "a role".parse().unwrap(),
+            permissions: permissions.iter().map(|text| text.parse().unwrap()).collect(),
+        },
+        before: None,
+    }
+    .into()
+}
+
+pub(crate) fn recorded(owner: OrganizationId, revision: u64, envelope: &Envelope) -> Recorded {
+    let (stored, leaf_hash) = envelope.encode().unwrap();
+    Recorded {
+        stream: StreamName::organization(owner),
+        revision: Revision(revision),
+        stored: stored.into(),
+        leaf_hash,
+    }
+}
+
+/// The tables that these events leave, one a millisecond.
+pub(crate) fn tables(owner: OrganizationId, events: &[Event]) -> Organization {
+    let mut tables = Organization::new(owner);
+    for (event, number) in events.iter().zip(0..) {
+        let envelope = envelope(number, event.clone());
+        tables.apply(&recorded(owner, u64::try_from(number).unwrap(), &envelope)).unwrap();
+    }
+    tables
+}
+
+pub(crate) fn operator(events: &[Event]) -> Organization {
+    let mut all = vec![installation_created()];
+    all.extend_from_slice(events);
+    tables(OrganizationId::OPERATOR, &all)
+}
+
+/// A leaf hash that is no event's.
+pub(crate) const OTHER: LeafHash = LeafHash([0; 32]);

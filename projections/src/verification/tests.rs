@@ -1,0 +1,261 @@
+use super::*;
+use crate::event::{Event, KeyCreated};
+use crate::sample::{
+    ACME, at, created, key_created, key_id, key_revoked, operator, role_defined, role_id, tables,
+};
+
+/// Everything that can be wrong with a question about a known key, in order of
+/// precedence: how the key comes to be wrong, what is asked, and the answer.
+type Wrong = (fn(&mut KeyCreated), bool, fn(&mut Question<'_>), Code);
+
+const WRONGS: &[Wrong] = &[
+    (
+        |_| {},
+        false,
+        |question| question.tenant = Some(OrganizationId::OPERATOR),
+        Code::TenantMismatch,
+    ),
+    (|_| {}, true, |_| {}, Code::Revoked),
+    (|key| key.expires_at = Some(at(50)), false, |_| {}, Code::Expired),
+    (
+        |_| {},
+        false,
+        |question| question.environment = Some(Environment::Test),
+        Code::WrongEnvironment,
+    ),
+    (
+        |key| key.services = Some(vec!["cdn".parse().unwrap()]),
+        false,
+        |question| question.service = Some("dns"),
+        Code::ServiceNotAllowed,
+    ),
+    (
+        |_| {},
+        false,
+        |question| question.permissions = Wanted::One(Permission::constant("dns", "write")),
+        Code::PermissionDenied,
+    ),
+];
+
+fn ask<'a>() -> Question<'a> {
+    Question {
+        tenant: None,
+        permissions: Wanted::One(Permission::constant("dns", "read")),
+        service: None,
+        environment: None,
+        now: at(100),
+    }
+}
+
+#[track_caller]
+fn check(
+    key: impl FnOnce(&mut KeyCreated),
+    revoked: bool,
+    roles: &[Event],
+    question: &Question<'_>,
+    code: Code,
+) {
+    let mut history = vec![created(), key_created(1, key)];
+    history.extend(revoked.then(|| key_revoked(1)));
+    let organization = tables(ACME, &history);
+    let operator = operator(roles);
+    let decision = decide(organization.key(key_id(1)).unwrap(), &organization, &operator, question);
+    assert_eq!(decision.code, code);
+    assert_eq!(decision.revision, organization.revision());
+    assert_eq!(decision.operator_revision, operator.revision());
+}
+
+#[test]
+fn each_wrong_alone_has_its_own_code() {
+    check(|_| {}, false, &[], &ask(), Code::Allowed);
+    for (key, revoked, change, code) in WRONGS {
+        let mut question = ask();
+        change(&mut question);
+        check(key, *revoked, &[], &question, *code);
+    }
+}
+
+#[test]
+fn of_two_wrongs_the_earlier_is_the_answer() {
+    for (place, (first_key, first_revoked, first_change, code)) in WRONGS.iter().enumerate() {
+        for (second_key, second_revoked, second_change, second) in WRONGS.iter().skip(place + 1) {
+            assert!(code < second, "codes stand in order of precedence");
+            let mut question = ask();
+            first_change(&mut question);
+            second_change(&mut question);
+            let both = |key: &mut KeyCreated| {
+                first_key(key);
+                second_key(key);
+            };
+            check(both, *first_revoked || *second_revoked, &[], &question, *code);
+        }
+    }
+}
+
+#[test]
+fn a_lifetime_ends_at_its_instant() {
+    for (now, code) in [(49, Code::Allowed), (50, Code::Expired), (51, Code::Expired)] {
+        check(
+            |key| key.expires_at = Some(at(50)),
+            false,
+            &[],
+            &Question { now: at(now), ..ask() },
+            code,
+        );
+    }
+}
+
+#[test]
+fn a_key_without_environment_is_live() {
+    let asked = |environment| Question { environment: Some(environment), ..ask() };
+    check(|key| key.environment = None, false, &[], &asked(Environment::Live), Code::Allowed);
+    check(
+        |key| key.environment = None,
+        false,
+        &[],
+        &asked(Environment::Test),
+        Code::WrongEnvironment,
+    );
+    check(
+        |key| key.environment = Some(Environment::Test),
+        false,
+        &[],
+        &asked(Environment::Test),
+        Code::Allowed,
+    );
+}
+
+#[test]
+fn a_key_limited_to_services_must_be_asked_with_one() {
+    let limited = |key: &mut KeyCreated| {
+        key.services = Some(vec!["cdn".parse().unwrap(), "dns".parse().unwrap()])
+    };
+    check(limited, false, &[], &ask(), Code::ServiceNotAllowed);
+    check(limited, false, &[], &Question { service: Some("dns"), ..ask() }, Code::Allowed);
+    check(|_| {}, false, &[], &Question { service: Some("anything"), ..ask() }, Code::Allowed);
+}
+
+#[test]
+fn scopes_and_roles_narrow_each_other() {
+    let roles =
+        [role_defined(1, &["dns:*"]), role_defined(2, &["cache:purge"]), role_defined(3, &["*:*"])];
+    let scopes = |list: &[&str]| Some(crate::permission::Scopes::new(list).unwrap());
+    let wants = |resource, action| Question {
+        permissions: Wanted::One(Permission::constant(resource, action)),
+        ..ask()
+    };
+    for (scoped, key_roles, resource, action, allowed) in [
+        (None, &[][..], "dns", "read", false),
+        (scopes(&["dns:read"]), &[], "dns", "read", true),
+        (scopes(&["org:admin"]), &[], "dns", "read", true),
+        (None, &[1], "dns", "write", true),
+        (None, &[1], "cache", "purge", false),
+        (None, &[1, 2], "cache", "purge", true),
+        (scopes(&["dns:read"]), &[1], "dns", "read", true),
+        (scopes(&["dns:read"]), &[1], "dns", "write", false),
+        (scopes(&["dns:read"]), &[2], "dns", "read", false),
+        (scopes(&["org:admin"]), &[2], "cache", "purge", true),
+        (scopes(&["org:admin"]), &[2], "dns", "read", false),
+        (scopes(&["dns:read"]), &[3], "dns", "read", true),
+        (None, &[9], "dns", "read", false),
+        (scopes(&["dns:read"]), &[9], "dns", "read", false),
+    ] {
+        let code = if allowed { Code::Allowed } else { Code::PermissionDenied };
+        let change = |key: &mut KeyCreated| {
+            key.scopes.clone_from(&scoped);
+            key.roles = key_roles.iter().map(|number| role_id(*number)).collect();
+        };
+        check(change, false, &roles, &wants(resource, action), code);
+    }
+}
+
+#[test]
+fn a_role_means_what_it_means_now() {
+    let with_role = |key: &mut KeyCreated| {
+        key.scopes = None;
+        key.roles = vec![role_id(1)];
+    };
+    check(with_role, false, &[role_defined(1, &["dns:read"])], &ask(), Code::Allowed);
+    let edited = [role_defined(1, &["dns:read"]), role_defined(1, &["dns:write"])];
+    check(with_role, false, &edited, &ask(), Code::PermissionDenied);
+}
+
+#[test]
+fn all_wanted_permissions_must_be_held() {
+    let texts = |list: &[&str]| list.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+    let scopes = |key: &mut KeyCreated| {
+        key.scopes = Some(crate::permission::Scopes::new(&["a:b", "c:d"]).unwrap())
+    };
+    for (wanted, code) in [
+        (texts(&[]), Code::Allowed),
+        (texts(&["a:b"]), Code::Allowed),
+        (texts(&["a.b", "c:d"]), Code::Allowed),
+        (texts(&["a:b", "c:e"]), Code::PermissionDenied),
+    ] {
+        check(
+            scopes,
+            false,
+            &[],
+            &Question { permissions: Wanted::new(&wanted).unwrap(), ..ask() },
+            code,
+        );
+    }
+    assert_eq!(Wanted::new(&texts(&["a:b", "x"])).unwrap_err().0, 1);
+    assert!(Wanted::new(&vec!["a:b".to_owned(); PERMISSIONS_MAX]).is_ok());
+    assert!(Wanted::new(&vec!["a:b".to_owned(); PERMISSIONS_MAX + 1]).is_err());
+}
+
+/// Covering a pattern must mean holding all it matches: compared with asking one by one.
+#[test]
+fn an_authority_covers_a_pattern_only_if_it_holds_all_of_it() {
+    let patterns = ["*:*", "dns:*", "*:read", "org:admin", "dns:read", "cache:purge", "*:admin"];
+    let asked =
+        ["dns:read", "dns:write", "cache:purge", "cache:read", "org:admin", "x:y", "x:admin"];
+    let scope_lists: [Option<&[&str]>; 4] =
+        [None, Some(&["org:admin"]), Some(&["dns:read"]), Some(&["dns:read", "dns:write"])];
+    for scoped in scope_lists {
+        for role in [None, Some("*:*"), Some("dns:*"), Some("*:read"), Some("dns:read")] {
+            let roles: Vec<_> = role.map(|it| role_defined(1, &[it])).into_iter().collect();
+            let event = key_created(1, |key| {
+                key.scopes = scoped.map(|list| crate::permission::Scopes::new(list).unwrap());
+                key.roles = role.map(|_| role_id(1)).into_iter().collect();
+            });
+            let organization = tables(ACME, &[created(), event]);
+            let operator = operator(&roles);
+            let authority =
+                Authority::of(organization.key(key_id(1)).unwrap(), &organization, &operator);
+            for pattern in patterns {
+                let pattern: PermissionPattern = pattern.parse().unwrap();
+                let matched = asked
+                    .iter()
+                    .map(|it| Permission::parse(it).unwrap())
+                    .filter(|it| pattern.implies(*it));
+                let holds_all = matched.clone().all(|permission| authority.holds(permission));
+                if authority.covers(&pattern) {
+                    assert!(holds_all, "{scoped:?} {role:?} covers {pattern} without holding it");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn effective_permissions_are_what_is_held() {
+    let roles = [role_defined(1, &["dns:*"])];
+    let listed = |scoped: Option<&[&str]>, with_role: bool| {
+        let event = key_created(1, |key| {
+            key.scopes = scoped.map(|list| crate::permission::Scopes::new(list).unwrap());
+            key.roles = with_role.then(|| role_id(1)).into_iter().collect();
+        });
+        let organization = tables(ACME, &[created(), event]);
+        let operator = operator(&roles);
+        let authority =
+            Authority::of(organization.key(key_id(1)).unwrap(), &organization, &operator);
+        authority.permissions().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(Some(&["dns:read", "cache:purge"]), true), ["dns:read"]);
+    assert_eq!(listed(Some(&["dns:read", "cache:purge"]), false), ["cache:purge", "dns:read"]);
+    assert_eq!(listed(None, true), ["dns:*"]);
+    assert_eq!(listed(Some(&["org:admin"]), true), ["dns:*"]);
+    assert_eq!(listed(Some(&["org:admin"]), false), ["org:admin"]);
+}
