@@ -446,3 +446,6 @@ struct Flight {
     hashes: Vec<LeafHash>,
     append: StoreFuture<Result<Revision, AppendError>>,
 }
+
+#[cfg(test)]
+mod tests;
