@@ -24,7 +24,7 @@ impl Embedded {
     }
 
     fn options(&self) -> Options {
-        Options::new(self.root.path().join(self.count.lock().unwrap().to_string()))
+        options(self.root.path().join(self.count.lock().unwrap().to_string()))
     }
 }
 
@@ -68,6 +68,11 @@ fn directory() -> TempDir {
     tempfile::tempdir_in(target).unwrap()
 }
 
+/// As usual, with a short log: a test writes little.
+fn options(directory: impl Into<PathBuf>) -> Options {
+    Options { log_bytes_reserved: 1 << 20, ..Options::new(directory) }
+}
+
 fn stream(name: &str) -> StreamName {
     StreamName::from_store(&format!("org-{name}"))
 }
@@ -105,7 +110,7 @@ async fn it_keeps_the_contract() {
 #[tokio::test]
 async fn nobody_is_answered_before_the_commit() {
     let root = directory();
-    let options = Options::new(root.path().join("data"));
+    let options = options(root.path().join("data"));
     let store = EmbeddedStore::open(&options).unwrap();
     let (reached, at_commit) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
@@ -129,7 +134,7 @@ async fn nobody_is_answered_before_the_commit() {
 #[tokio::test]
 async fn what_waits_is_committed_together_across_streams() {
     let root = directory();
-    let store = EmbeddedStore::open(&Options::new(root.path().join("data"))).unwrap();
+    let store = EmbeddedStore::open(&options(root.path().join("data"))).unwrap();
     let (reached, commits) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
     store.commit_fault.arrange(move || {
@@ -154,7 +159,7 @@ async fn what_waits_is_committed_together_across_streams() {
 #[tokio::test]
 async fn an_io_error_fences_until_the_store_is_opened_again() {
     let root = directory();
-    let options = Options::new(root.path().join("data"));
+    let options = options(root.path().join("data"));
     let store = EmbeddedStore::open(&options).unwrap();
     store.append(&stream("a"), None, vec![event(0, 100)]).await.unwrap();
     let broken = Arc::new(AtomicBool::new(true));
@@ -178,7 +183,7 @@ async fn an_io_error_fences_until_the_store_is_opened_again() {
 #[tokio::test]
 async fn a_full_disk_refuses_and_does_not_fence() {
     let root = directory();
-    let mut options = Options::new(root.path().join("data"));
+    let mut options = options(root.path().join("data"));
     options.pages_max = Some(64);
     let store = EmbeddedStore::open(&options).unwrap();
     let mut count = 0;
@@ -218,7 +223,7 @@ async fn a_full_disk_refuses_and_does_not_fence() {
 #[tokio::test]
 async fn the_queue_has_a_limit() {
     let root = directory();
-    let store = EmbeddedStore::open(&Options::new(root.path().join("data"))).unwrap();
+    let store = EmbeddedStore::open(&options(root.path().join("data"))).unwrap();
     let (reached, at_commit) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
     store.commit_fault.arrange(move || {
@@ -248,7 +253,7 @@ async fn the_queue_has_a_limit() {
 #[tokio::test]
 async fn closing_carries_out_what_waits_and_leaves_no_log() {
     let root = directory();
-    let options = Options::new(root.path().join("data"));
+    let options = options(root.path().join("data"));
     let store = EmbeddedStore::open(&options).unwrap();
     let mut subscription = store.subscribe_all(None);
     let appends: Vec<_> = (0..200)
