@@ -89,9 +89,9 @@ impl EmbeddedStore {
     /// Opens the store, making an empty one where there is none. Blocks.
     ///
     /// The write-ahead log is first synced and moved into the database, so that
-    /// whatever is found is durable before it is read; then the length of the database
-    /// and its last events are checked. Damage to single events is logged and left to
-    /// those who read them.
+    /// whatever is found is durable before it is read; then the last events are checked.
+    /// Damage to single events is logged and left to those who read them; a database
+    /// that is shorter than it says is refused by the engine.
     ///
     /// # Errors
     ///
@@ -243,26 +243,12 @@ fn open_checked(database: &Path, log_bytes: usize) -> Result<Connection, OpenErr
     if checkpointer::checkpoint(&connection, "TRUNCATE")?.held_up {
         return Err(OpenError::InUse);
     }
-    check_length(&connection, database)?;
     check_tail(database)?;
     let log = database.with_extension("db-wal");
     if let Err(error) = checkpointer::reserve(&log, log_bytes) {
         tracing::warn!(%error, "no space could be reserved for the write-ahead log");
     }
     Ok(connection)
-}
-
-/// Once the write-ahead log is empty, the file holds exactly its pages.
-fn check_length(connection: &Connection, database: &Path) -> Result<(), OpenError> {
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
-    let expected = u64::from(pragma("page_count")?) * u64::from(pragma("page_size")?);
-    let found = std::fs::metadata(database)
-        .map_err(|source| OpenError::Io { path: database.to_owned(), source })?
-        .len();
-    if found == expected {
-        return Ok(());
-    }
-    Err(OpenError::Corrupt(format!("it has {found} bytes where {expected} are expected")))
 }
 
 /// Reads the last events: an engine that cannot is damaged.

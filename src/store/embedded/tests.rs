@@ -12,6 +12,9 @@ use crate::store::conformance::{self, Adapter, Damage, event};
 mod damage;
 mod opening;
 
+/// How long a test waits for what must come: a test that fails must end.
+const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(20);
+
 /// Stores in directories of their own, remembered so that they can be opened again.
 struct Embedded {
     root: TempDir,
@@ -120,7 +123,7 @@ async fn nobody_is_answered_before_the_commit() {
     });
     let mut subscription = store.subscribe_all(None);
     let mut append = store.append(&stream("a"), None, vec![event(0, 100)]);
-    at_commit.recv().unwrap();
+    at_commit.recv_timeout(WAIT_MAX).unwrap();
     let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(append.as_mut().poll(cx))).await;
     assert!(polled.is_pending(), "answered before the commit");
     assert_eq!(store.read_all(None, 10).await, Ok(Vec::new()), "read before the commit");
@@ -144,7 +147,7 @@ async fn what_waits_is_committed_together_across_streams() {
         Ok(())
     });
     let first = store.append(&stream("first"), None, vec![event(0, 100)]);
-    commits.recv().unwrap();
+    commits.recv_timeout(WAIT_MAX).unwrap();
     let waiting: Vec<_> = (0..50)
         .map(|number| store.append(&stream(&number.to_string()), None, vec![event(number, 100)]))
         .collect();
@@ -205,7 +208,7 @@ async fn a_full_disk_refuses_and_does_not_fence() {
     });
     let last = Revision(count - 1);
     let first = store.append(&stream("a"), Some(last), vec![event(900, 100)]);
-    commits.recv().unwrap();
+    commits.recv_timeout(WAIT_MAX).unwrap();
     let small = store.append(&stream("a"), Some(last.next()), vec![event(901, 100)]);
     let big = store.append(&stream("b"), None, vec![event(902, 60_000), event(903, 60_000)]);
     drop(release);
@@ -232,7 +235,7 @@ async fn the_queue_has_a_limit() {
         Ok(())
     });
     let first = store.append(&stream("first"), None, vec![event(0, 100)]);
-    at_commit.recv().unwrap();
+    at_commit.recv_timeout(WAIT_MAX).unwrap();
     let fill = append_queue::QUEUE_EVENTS_MAX / 1_024;
     let waiting: Vec<_> = (0..fill)
         .map(|number| {
@@ -240,7 +243,8 @@ async fn the_queue_has_a_limit() {
             store.append(&stream(&number.to_string()), None, events)
         })
         .collect();
-    let refused = store.append(&stream("a"), None, vec![event(0, 100)]).await;
+    let refused = store.append(&stream("a"), None, vec![event(0, 100)]);
+    let refused = tokio::time::timeout(WAIT_MAX, refused).await.expect("refused at once");
     assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
     drop(release);
     first.await.unwrap();
