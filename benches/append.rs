@@ -11,7 +11,7 @@
 )]
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,8 +24,10 @@ use rusqlite::Connection;
 
 const EVENT_BYTES: usize = 600;
 const WRITERS: [usize; 3] = [1, 8, 64];
-const ROUNDS: usize = 3;
-const ROUND_TIME: Duration = Duration::from_millis(1_000);
+/// Each subject runs for a slice, in turn: what else happens on the machine meets all.
+const SLICES: usize = 30;
+const SLICE: Duration = Duration::from_millis(120);
+const RAW_FILE_BYTES: usize = 12 << 20;
 const REPLAY_EVENTS: u64 = 400_000;
 
 fn main() {
@@ -36,28 +38,34 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
-    println!("durable appends of {EVENT_BYTES} bytes, events/s, median of {ROUNDS} rounds in turn");
+    println!(
+        "durable appends of {EVENT_BYTES} bytes, events/s: medians of {SLICES} slices in turn"
+    );
     println!("writers      port  bare SQLite   raw sync  port/SQLite  port/raw");
     for writers in WRITERS {
-        let (mut port, mut bare, mut raw) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..ROUNDS {
-            let directory = |what: &str| root.path().join(format!("{what}-{writers}-{round}"));
-            port.push(runtime.block_on(through_port(&directory("port"), writers)));
-            bare.push(bare_sqlite(&directory("bare"), writers));
-            raw.push(raw_sync(&directory("raw"), writers));
-        }
-        let (port, bare, raw) = (median(port), median(bare), median(raw));
+        let directory = root.path().join(writers.to_string());
+        let mut port = Port::new(&directory.join("port"), writers);
+        let mut bare = Bare::new(&directory, writers);
+        let mut raw = Raw::new(&directory, writers);
+        let rates: Vec<_> = (0..SLICES)
+            .map(|_| (runtime.block_on(port.slice()), bare.slice(), raw.slice()))
+            .collect();
         println!(
-            "{writers:>7} {port:>9.0} {bare:>12.0} {raw:>10.0} {:>12.2} {:>9.2}",
-            port / bare,
-            port / raw
+            "{writers:>7} {:>9.0} {:>12.0} {:>10.0} {:>12.2} {:>9.2}",
+            median(rates.iter().map(|(port, _, _)| *port)),
+            median(rates.iter().map(|(_, bare, _)| *bare)),
+            median(rates.iter().map(|(_, _, raw)| *raw)),
+            median(rates.iter().map(|(port, bare, _)| port / bare)),
+            median(rates.iter().map(|(port, _, raw)| port / raw)),
         );
+        runtime.block_on(port.store.close());
     }
     let replayed = runtime.block_on(replay(&root.path().join("replay")));
     println!("replay through read_all: {replayed:.0} events/s of {EVENT_BYTES} bytes");
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
+fn median(rates: impl Iterator<Item = f64>) -> f64 {
+    let mut rates: Vec<_> = rates.collect();
     rates.sort_by(f64::total_cmp);
     rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN)
 }
@@ -67,7 +75,7 @@ fn rate(count: usize, began: Instant) -> f64 {
 }
 
 /// Events made beforehand: making one is no part of keeping it.
-fn prepared() -> Vec<NewEvent> {
+fn prepared() -> Arc<[NewEvent]> {
     (0..4_096).map(|number| event(number, EVENT_BYTES)).collect()
 }
 
@@ -75,97 +83,146 @@ fn name(writer: usize) -> StreamName {
     StreamName::from_store(&format!("org-{writer:026}"))
 }
 
-async fn through_port(directory: &Path, writers: usize) -> f64 {
-    let store = Arc::new(EmbeddedStore::open(&Options::new(directory)).expect("a store"));
-    let events = Arc::new(prepared());
-    let began = Instant::now();
-    let tasks: Vec<_> = (0..writers)
-        .map(|writer| {
-            let (store, events) = (Arc::clone(&store), Arc::clone(&events));
-            tokio::spawn(async move {
-                let (stream, mut last, mut count) = (name(writer), None, 0);
-                for event in events.iter().cycle() {
-                    if began.elapsed() >= ROUND_TIME {
-                        break;
+/// Writers that each append one event and wait for it.
+struct Port {
+    store: Arc<EmbeddedStore>,
+    events: Arc<[NewEvent]>,
+    lasts: Vec<Option<Revision>>,
+}
+
+impl Port {
+    fn new(directory: &Path, writers: usize) -> Self {
+        let store = Arc::new(EmbeddedStore::open(&Options::new(directory)).expect("a store"));
+        Self { store, events: prepared(), lasts: vec![None; writers] }
+    }
+
+    async fn slice(&mut self) -> f64 {
+        let began = Instant::now();
+        let tasks: Vec<_> = self
+            .lasts
+            .iter()
+            .copied()
+            .enumerate()
+            .map(|(writer, mut last)| {
+                let (store, events) = (Arc::clone(&self.store), Arc::clone(&self.events));
+                tokio::spawn(async move {
+                    let (stream, mut count) = (name(writer), 0);
+                    for event in events.iter().cycle() {
+                        if began.elapsed() >= SLICE {
+                            break;
+                        }
+                        let append = store.append(&stream, last, vec![event.clone()]);
+                        last = Some(append.await.expect("an append"));
+                        count += 1;
                     }
-                    let append = store.append(&stream, last, vec![event.clone()]);
-                    last = Some(append.await.expect("an append"));
-                    count += 1;
-                }
-                count
+                    (last, count)
+                })
             })
-        })
-        .collect();
-    let mut count = 0;
-    for task in tasks {
-        count += task.await.expect("a writer");
-    }
-    let rate = rate(count, began);
-    store.close().await;
-    rate
-}
-
-/// The same rows in the same tables, as many in each transaction as there are writers,
-/// with nothing around it: no triggers, no threads, checkpoints as the engine likes.
-fn bare_sqlite(directory: &Path, batch: usize) -> f64 {
-    std::fs::create_dir(directory).expect("a directory");
-    let mut connection = Connection::open(directory.join("bare.db")).expect("a database");
-    connection
-        .execute_batch(
-            "PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = FULL;
-             CREATE TABLE events (
-                 position INTEGER PRIMARY KEY,
-                 stream INTEGER NOT NULL,
-                 revision INTEGER NOT NULL,
-                 stored BLOB NOT NULL,
-                 leaf_hash BLOB NOT NULL,
-                 place_check INTEGER NOT NULL,
-                 UNIQUE (stream, revision)
-             ) STRICT;",
-        )
-        .expect("tables");
-    let events = prepared();
-    let mut events = events.iter().cycle();
-    let (mut count, mut revision) = (0, 0_i64);
-    let began = Instant::now();
-    while began.elapsed() < ROUND_TIME {
-        let transaction = connection.transaction().expect("a transaction");
-        {
-            let mut insert = transaction
-                .prepare_cached(
-                    "INSERT INTO events (stream, revision, stored, leaf_hash, place_check)
-                     VALUES (?1, ?2, ?3, ?4, ?5)",
-                )
-                .expect("a statement");
-            for (event, stream) in events.by_ref().take(batch).zip(0_i64..) {
-                let hash = event.leaf_hash.0.as_slice();
-                insert.execute((stream, revision, &*event.stored, hash, stream)).expect("a row");
-            }
+            .collect();
+        let mut count = 0;
+        for (task, last) in tasks.into_iter().zip(&mut self.lasts) {
+            let more;
+            (*last, more) = task.await.expect("a writer");
+            count += more;
         }
-        transaction.commit().expect("a commit");
-        revision += 1;
-        count += batch;
+        rate(count, began)
     }
-    rate(count, began)
 }
 
-/// The same bytes to a file that is there already, synced after each batch.
-fn raw_sync(path: &Path, batch: usize) -> f64 {
-    let mut file = File::create(path).expect("a file");
-    let events = prepared();
-    let mut events = events.iter().cycle();
-    let mut count = 0;
-    let mut bytes = Vec::new();
-    let began = Instant::now();
-    while began.elapsed() < ROUND_TIME {
-        bytes.clear();
-        events.by_ref().take(batch).for_each(|event| bytes.extend_from_slice(&event.stored));
-        file.write_all(&bytes).expect("a write");
-        file.sync_data().expect("a sync");
-        count += batch;
+/// The same rows in the same table, as many in each transaction as there are writers,
+/// with nothing around it: no triggers, no threads, checkpoints as the engine likes.
+struct Bare {
+    connection: Connection,
+    events: Arc<[NewEvent]>,
+    batch: usize,
+    revision: i64,
+}
+
+impl Bare {
+    fn new(directory: &Path, batch: usize) -> Self {
+        let connection = Connection::open(directory.join("bare.db")).expect("a database");
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL;
+                 PRAGMA synchronous = FULL;
+                 CREATE TABLE events (
+                     position INTEGER PRIMARY KEY,
+                     stream INTEGER NOT NULL,
+                     revision INTEGER NOT NULL,
+                     stored BLOB NOT NULL,
+                     leaf_hash BLOB NOT NULL,
+                     place_check INTEGER NOT NULL,
+                     UNIQUE (stream, revision)
+                 ) STRICT;",
+            )
+            .expect("a table");
+        Self { connection, events: prepared(), batch, revision: 0 }
     }
-    rate(count, began)
+
+    fn slice(&mut self) -> f64 {
+        let mut events = self.events.iter().cycle();
+        let mut count = 0;
+        let began = Instant::now();
+        while began.elapsed() < SLICE {
+            let transaction = self.connection.transaction().expect("a transaction");
+            {
+                let mut insert = transaction
+                    .prepare_cached(
+                        "INSERT INTO events (stream, revision, stored, leaf_hash, place_check)
+                         VALUES (?1, ?2, ?3, ?4, ?5)",
+                    )
+                    .expect("a statement");
+                for (event, stream) in events.by_ref().take(self.batch).zip(0_i64..) {
+                    let hash = event.leaf_hash.0.as_slice();
+                    let row = (stream, self.revision, &*event.stored, hash, stream);
+                    insert.execute(row).expect("a row");
+                }
+            }
+            transaction.commit().expect("a commit");
+            self.revision += 1;
+            count += self.batch;
+        }
+        rate(count, began)
+    }
+}
+
+/// The same bytes over a file that has its length already, synced after each batch.
+struct Raw {
+    file: File,
+    events: Arc<[NewEvent]>,
+    batch: usize,
+    written: usize,
+}
+
+impl Raw {
+    fn new(directory: &Path, batch: usize) -> Self {
+        let mut file = File::create(directory.join("raw")).expect("a file");
+        file.write_all(&vec![1; RAW_FILE_BYTES]).expect("a write");
+        file.sync_all().expect("a sync");
+        Self { file, events: prepared(), batch, written: RAW_FILE_BYTES }
+    }
+
+    fn slice(&mut self) -> f64 {
+        let mut events = self.events.iter().cycle();
+        let (mut count, mut bytes) = (0, Vec::new());
+        let began = Instant::now();
+        while began.elapsed() < SLICE {
+            bytes.clear();
+            events
+                .by_ref()
+                .take(self.batch)
+                .for_each(|event| bytes.extend_from_slice(&event.stored));
+            if self.written + bytes.len() > RAW_FILE_BYTES {
+                self.file.seek(SeekFrom::Start(0)).expect("a seek");
+                self.written = 0;
+            }
+            self.file.write_all(&bytes).expect("a write");
+            self.file.sync_data().expect("a sync");
+            self.written += bytes.len();
+            count += self.batch;
+        }
+        rate(count, began)
+    }
 }
 
 async fn replay(directory: &Path) -> f64 {
@@ -190,10 +247,10 @@ async fn replay(directory: &Path) -> f64 {
     let store = EmbeddedStore::open(&Options::new(directory)).expect("a store");
     println!("opening {written} events: {:.1} ms", opening.elapsed().as_secs_f64() * 1e3);
     let mut rates = Vec::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..5 {
         rates.push(replay_once(&store).await);
     }
-    median(rates)
+    median(rates.into_iter())
 }
 
 /// One pass. The next page is asked for before the last is looked at, as a fold would.

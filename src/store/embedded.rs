@@ -55,6 +55,9 @@ pub struct Options {
     pub directory: PathBuf,
     /// How many threads read.
     pub reader_threads: usize,
+    /// How long the write-ahead log is made at once: as long as it usually gets. To sync
+    /// a file that grows takes longer.
+    pub log_bytes_reserved: usize,
     /// Most pages the database may have; none for what the disk holds.
     pub pages_max: Option<u32>,
 }
@@ -63,7 +66,12 @@ impl Options {
     /// The usual options for a data directory.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), reader_threads: 2, pages_max: None }
+        Self {
+            directory: directory.into(),
+            reader_threads: 2,
+            log_bytes_reserved: 40 << 20,
+            pages_max: None,
+        }
     }
 }
 
@@ -81,9 +89,9 @@ impl EmbeddedStore {
     /// Opens the store, making an empty one where there is none. Blocks.
     ///
     /// The write-ahead log is first synced and moved into the database, so that
-    /// whatever is found is durable before it is read; then the length of the database
-    /// and its last events are checked. Damage to single events is logged and left to
-    /// those who read them.
+    /// whatever is found is durable before it is read; then the last events are checked.
+    /// Damage to single events is logged and left to those who read them; a database
+    /// that is shorter than it says is refused by the engine.
     ///
     /// # Errors
     ///
@@ -92,7 +100,7 @@ impl EmbeddedStore {
         let directory = Directory::open(&options.directory)?;
         directory.ensure_database()?;
         let database = directory.database();
-        let connection = open_checked(&database)?;
+        let connection = open_checked(&database, options.log_bytes_reserved)?;
         if let Some(pages_max) = options.pages_max {
             let set = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
             connection.pragma_update_and_check(None, "max_page_count", pages_max, set)?;
@@ -224,7 +232,7 @@ impl Drop for Abandon {
 }
 
 /// Opens the database for writing and checks all that can be checked in little time.
-fn open_checked(database: &Path) -> Result<Connection, OpenError> {
+fn open_checked(database: &Path, log_bytes: usize) -> Result<Connection, OpenError> {
     let io = |source| OpenError::Io { path: database.to_owned(), source };
     if std::fs::metadata(database).map_err(io)?.len() == 0 {
         return Err(OpenError::Corrupt("it is empty".to_owned()));
@@ -235,22 +243,12 @@ fn open_checked(database: &Path) -> Result<Connection, OpenError> {
     if checkpointer::checkpoint(&connection, "TRUNCATE")?.held_up {
         return Err(OpenError::InUse);
     }
-    check_length(&connection, database)?;
     check_tail(database)?;
-    Ok(connection)
-}
-
-/// Once the write-ahead log is empty, the file holds exactly its pages.
-fn check_length(connection: &Connection, database: &Path) -> Result<(), OpenError> {
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
-    let expected = u64::from(pragma("page_count")?) * u64::from(pragma("page_size")?);
-    let found = std::fs::metadata(database)
-        .map_err(|source| OpenError::Io { path: database.to_owned(), source })?
-        .len();
-    if found == expected {
-        return Ok(());
+    let log = database.with_extension("db-wal");
+    if let Err(error) = checkpointer::reserve(&log, log_bytes) {
+        tracing::warn!(%error, "no space could be reserved for the write-ahead log");
     }
-    Err(OpenError::Corrupt(format!("it has {found} bytes where {expected} are expected")))
+    Ok(connection)
 }
 
 /// Reads the last events: an engine that cannot is damaged.

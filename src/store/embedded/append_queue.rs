@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use projections::recorded::{Revision, StreamName};
 use tokio::sync::oneshot;
@@ -17,6 +17,9 @@ pub(super) const QUEUE_BYTES_MAX: usize = 256 << 20;
 pub(super) const COMMIT_EVENTS_MAX: usize = 4_096;
 /// Most bytes of events in one commit.
 pub(super) const COMMIT_BYTES_MAX: usize = 16 << 20;
+
+/// In how many parts the writer takes those who come late.
+const LATE_PARTS: usize = 4;
 
 /// One append and whom to answer.
 pub(super) struct Request {
@@ -91,42 +94,46 @@ impl AppendQueue {
         waiting.requests.clear();
     }
 
-    /// Takes the next commit's requests; none once the queue is closed and empty.
-    ///
-    /// Whoever was answered together tends to ask again together. So once there is one
-    /// request, those up to `company` are waited for, for at most `patience`.
-    pub(super) fn take(&self, company: usize, patience: Duration) -> Option<Vec<Request>> {
+    /// Takes a commit's first requests; none once the queue is closed and empty.
+    pub(super) fn take(&self) -> Option<Vec<Request>> {
         let mut waiting = self.lock();
         waiting.wake_at = 1;
         let mut waiting = self
             .changed
             .wait_while(waiting, |waiting| waiting.requests.is_empty() && !waiting.closed)
             .unwrap_or_else(PoisonError::into_inner);
-        if waiting.requests.len() < company && !patience.is_zero() {
-            waiting.wake_at = company;
-            waiting = self.wait_for_company(waiting, company, patience);
-        }
         waiting.wake_at = usize::MAX;
-        let batch = waiting.take_batch();
+        let mut batch = Vec::new();
+        waiting.take_batch(&mut batch);
         if batch.is_empty() { None } else { Some(batch) }
     }
 
-    fn wait_for_company<'a>(
+    /// Adds to a commit that has begun: waits until `until` for it to have `company`
+    /// requests. False when no more should be waited for.
+    pub(super) fn take_late(
         &self,
-        mut waiting: MutexGuard<'a, Waiting>,
+        batch: &mut Vec<Request>,
         company: usize,
-        patience: Duration,
-    ) -> MutexGuard<'a, Waiting> {
-        let until = Instant::now() + patience;
-        while waiting.requests.len() < company && !waiting.closed {
+        until: Instant,
+    ) -> bool {
+        let taken = batch.len();
+        let Some(missing) = company.checked_sub(taken).filter(|missing| *missing > 0) else {
+            return false;
+        };
+        let mut waiting = self.lock();
+        // Woken for a part, so that placing and coming overlap, but not for each.
+        waiting.wake_at = missing.div_ceil(LATE_PARTS);
+        while waiting.requests.is_empty() && !waiting.closed {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            waiting =
-                self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+            let woken = self.changed.wait_timeout(waiting, left);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
-        waiting
+        waiting.wake_at = usize::MAX;
+        waiting.take_batch(batch);
+        batch.len() > taken
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -135,19 +142,23 @@ impl AppendQueue {
 }
 
 impl Waiting {
-    fn take_batch(&mut self) -> Vec<Request> {
-        let (mut count, mut events, mut bytes) = (0, 0, 0);
-        for request in &self.requests {
-            let (more_events, more_bytes) =
-                (events + request.events.len(), bytes + request.bytes());
-            let fits = more_events <= COMMIT_EVENTS_MAX && more_bytes <= COMMIT_BYTES_MAX;
-            if count > 0 && !fits {
-                break;
+    /// Moves what fits into one commit to the end of `batch`.
+    fn take_batch(&mut self, batch: &mut Vec<Request>) {
+        let mut events: usize = batch.iter().map(|request| request.events.len()).sum();
+        let mut bytes: usize = batch.iter().map(Request::bytes).sum();
+        while let Some(request) = self.requests.pop_front() {
+            let (more_events, more_bytes) = (request.events.len(), request.bytes());
+            let fits =
+                events + more_events <= COMMIT_EVENTS_MAX && bytes + more_bytes <= COMMIT_BYTES_MAX;
+            if !batch.is_empty() && !fits {
+                self.requests.push_front(request);
+                return;
             }
-            (count, events, bytes) = (count + 1, more_events, more_bytes);
+            self.events -= more_events;
+            self.bytes -= more_bytes;
+            events += more_events;
+            bytes += more_bytes;
+            batch.push(request);
         }
-        self.events -= events;
-        self.bytes -= bytes;
-        self.requests.drain(..count).collect()
     }
 }

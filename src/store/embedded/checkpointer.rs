@@ -3,21 +3,41 @@
 //! A passive checkpoint copies what it can while the writer goes on. Under steady load
 //! that never reaches the end of the log, so beyond a limit the checkpointer also asks
 //! for a restart: it first copies all it can, then holds the writer up for the rest.
+//!
+//! The limit is low on purpose: a log that begins again writes over itself, and to sync
+//! that is much cheaper than to sync a file that grows.
 
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
 
-/// How many pages the writer may have added before a checkpoint begins.
-const CHECKPOINT_PAGES: usize = 4_096;
+/// How many pages the writer may have added before the length of the log is looked at.
+const LOOK_PAGES: usize = 512;
+/// How many pages of the log may wait to be copied.
+const PENDING_PAGES_MAX: i64 = 4_096;
 /// How long the log may grow, in pages, before the writer is held up to restart it.
-const LOG_PAGES_MAX: i64 = 16_384;
+const LOG_PAGES_MAX: i64 = 8_192;
 /// How long the log may be, in pages, before it is also cut.
 const LOG_PAGES_KEPT_MAX: i64 = 131_072;
 /// How long a restart waits for reads: the writer waits as long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 const PAGE_BYTES: usize = 4_096;
+
+/// Fills a log that was just cut with zeros, which the engine takes for an empty log.
+///
+/// Without it the first commits would each make the file longer.
+pub(super) fn reserve(log: &Path, bytes: usize) -> io::Result<()> {
+    let mut log = OpenOptions::new().write(true).open(log)?;
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..bytes / zeros.len() {
+        log.write_all(&zeros)?;
+    }
+    log.sync_all()
+}
 
 /// What the writer tells the checkpointer.
 #[derive(Default)]
@@ -38,7 +58,7 @@ impl Checkpoints {
     pub(super) fn committed(&self, events: usize, bytes: usize) {
         let mut state = self.lock();
         state.pages += events + bytes / PAGE_BYTES;
-        let due = state.pages >= CHECKPOINT_PAGES;
+        let due = state.pages >= LOOK_PAGES;
         drop(state);
         if due {
             self.changed.notify_one();
@@ -61,9 +81,7 @@ impl Checkpoints {
         let state = self.lock();
         let mut state = self
             .changed
-            .wait_while(state, |state| {
-                !state.closed && (state.fenced || state.pages < CHECKPOINT_PAGES)
-            })
+            .wait_while(state, |state| !state.closed && (state.fenced || state.pages < LOOK_PAGES))
             .unwrap_or_else(PoisonError::into_inner);
         state.pages = 0;
         !state.closed
@@ -100,10 +118,14 @@ pub(super) fn run(connection: &Connection, checkpoints: &Checkpoints) {
 }
 
 fn relieve(connection: &Connection) -> rusqlite::Result<()> {
-    let pages = checkpoint(connection, "PASSIVE")?.log_pages;
-    if pages > LOG_PAGES_KEPT_MAX {
+    let log = checkpoint(connection, "NOOP")?;
+    if log.log_pages - log.copied_pages < PENDING_PAGES_MAX {
+        return Ok(());
+    }
+    let log = checkpoint(connection, "PASSIVE")?;
+    if log.log_pages > LOG_PAGES_KEPT_MAX {
         checkpoint(connection, "TRUNCATE")?;
-    } else if pages > LOG_PAGES_MAX {
+    } else if log.log_pages > LOG_PAGES_MAX {
         checkpoint(connection, "RESTART")?;
     }
     Ok(())
@@ -115,11 +137,13 @@ pub(super) struct Checkpointed {
     pub(super) held_up: bool,
     /// How long the log is, in pages.
     pub(super) log_pages: i64,
+    /// How many of these are in the database.
+    copied_pages: i64,
 }
 
 /// Runs one checkpoint.
 pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<Checkpointed> {
     connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
-        Ok(Checkpointed { held_up: row.get(0)?, log_pages: row.get(1)? })
+        Ok(Checkpointed { held_up: row.get(0)?, log_pages: row.get(1)?, copied_pages: row.get(2)? })
     })
 }

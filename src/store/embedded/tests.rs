@@ -12,6 +12,9 @@ use crate::store::conformance::{self, Adapter, Damage, event};
 mod damage;
 mod opening;
 
+/// How long a test waits for what must come: a test that fails must end.
+const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(20);
+
 /// Stores in directories of their own, remembered so that they can be opened again.
 struct Embedded {
     root: TempDir,
@@ -24,7 +27,7 @@ impl Embedded {
     }
 
     fn options(&self) -> Options {
-        Options::new(self.root.path().join(self.count.lock().unwrap().to_string()))
+        options(self.root.path().join(self.count.lock().unwrap().to_string()))
     }
 }
 
@@ -68,6 +71,11 @@ fn directory() -> TempDir {
     tempfile::tempdir_in(target).unwrap()
 }
 
+/// As usual, with a short log: a test writes little.
+fn options(directory: impl Into<PathBuf>) -> Options {
+    Options { log_bytes_reserved: 1 << 20, ..Options::new(directory) }
+}
+
 fn stream(name: &str) -> StreamName {
     StreamName::from_store(&format!("org-{name}"))
 }
@@ -105,7 +113,7 @@ async fn it_keeps_the_contract() {
 #[tokio::test]
 async fn nobody_is_answered_before_the_commit() {
     let root = directory();
-    let options = Options::new(root.path().join("data"));
+    let options = options(root.path().join("data"));
     let store = EmbeddedStore::open(&options).unwrap();
     let (reached, at_commit) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
@@ -115,7 +123,7 @@ async fn nobody_is_answered_before_the_commit() {
     });
     let mut subscription = store.subscribe_all(None);
     let mut append = store.append(&stream("a"), None, vec![event(0, 100)]);
-    at_commit.recv().unwrap();
+    at_commit.recv_timeout(WAIT_MAX).unwrap();
     let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(append.as_mut().poll(cx))).await;
     assert!(polled.is_pending(), "answered before the commit");
     assert_eq!(store.read_all(None, 10).await, Ok(Vec::new()), "read before the commit");
@@ -129,7 +137,7 @@ async fn nobody_is_answered_before_the_commit() {
 #[tokio::test]
 async fn what_waits_is_committed_together_across_streams() {
     let root = directory();
-    let store = EmbeddedStore::open(&Options::new(root.path().join("data"))).unwrap();
+    let store = EmbeddedStore::open(&options(root.path().join("data"))).unwrap();
     let (reached, commits) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
     store.commit_fault.arrange(move || {
@@ -139,7 +147,7 @@ async fn what_waits_is_committed_together_across_streams() {
         Ok(())
     });
     let first = store.append(&stream("first"), None, vec![event(0, 100)]);
-    commits.recv().unwrap();
+    commits.recv_timeout(WAIT_MAX).unwrap();
     let waiting: Vec<_> = (0..50)
         .map(|number| store.append(&stream(&number.to_string()), None, vec![event(number, 100)]))
         .collect();
@@ -154,7 +162,7 @@ async fn what_waits_is_committed_together_across_streams() {
 #[tokio::test]
 async fn an_io_error_fences_until_the_store_is_opened_again() {
     let root = directory();
-    let options = Options::new(root.path().join("data"));
+    let options = options(root.path().join("data"));
     let store = EmbeddedStore::open(&options).unwrap();
     store.append(&stream("a"), None, vec![event(0, 100)]).await.unwrap();
     let broken = Arc::new(AtomicBool::new(true));
@@ -178,7 +186,7 @@ async fn an_io_error_fences_until_the_store_is_opened_again() {
 #[tokio::test]
 async fn a_full_disk_refuses_and_does_not_fence() {
     let root = directory();
-    let mut options = Options::new(root.path().join("data"));
+    let mut options = options(root.path().join("data"));
     options.pages_max = Some(64);
     let store = EmbeddedStore::open(&options).unwrap();
     let mut count = 0;
@@ -200,7 +208,7 @@ async fn a_full_disk_refuses_and_does_not_fence() {
     });
     let last = Revision(count - 1);
     let first = store.append(&stream("a"), Some(last), vec![event(900, 100)]);
-    commits.recv().unwrap();
+    commits.recv_timeout(WAIT_MAX).unwrap();
     let small = store.append(&stream("a"), Some(last.next()), vec![event(901, 100)]);
     let big = store.append(&stream("b"), None, vec![event(902, 60_000), event(903, 60_000)]);
     drop(release);
@@ -218,7 +226,7 @@ async fn a_full_disk_refuses_and_does_not_fence() {
 #[tokio::test]
 async fn the_queue_has_a_limit() {
     let root = directory();
-    let store = EmbeddedStore::open(&Options::new(root.path().join("data"))).unwrap();
+    let store = EmbeddedStore::open(&options(root.path().join("data"))).unwrap();
     let (reached, at_commit) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
     store.commit_fault.arrange(move || {
@@ -227,7 +235,7 @@ async fn the_queue_has_a_limit() {
         Ok(())
     });
     let first = store.append(&stream("first"), None, vec![event(0, 100)]);
-    at_commit.recv().unwrap();
+    at_commit.recv_timeout(WAIT_MAX).unwrap();
     let fill = append_queue::QUEUE_EVENTS_MAX / 1_024;
     let waiting: Vec<_> = (0..fill)
         .map(|number| {
@@ -235,7 +243,8 @@ async fn the_queue_has_a_limit() {
             store.append(&stream(&number.to_string()), None, events)
         })
         .collect();
-    let refused = store.append(&stream("a"), None, vec![event(0, 100)]).await;
+    let refused = store.append(&stream("a"), None, vec![event(0, 100)]);
+    let refused = tokio::time::timeout(WAIT_MAX, refused).await.expect("refused at once");
     assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
     drop(release);
     first.await.unwrap();
@@ -248,7 +257,7 @@ async fn the_queue_has_a_limit() {
 #[tokio::test]
 async fn closing_carries_out_what_waits_and_leaves_no_log() {
     let root = directory();
-    let options = Options::new(root.path().join("data"));
+    let options = options(root.path().join("data"));
     let store = EmbeddedStore::open(&options).unwrap();
     let mut subscription = store.subscribe_all(None);
     let appends: Vec<_> = (0..200)

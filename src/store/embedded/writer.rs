@@ -48,6 +48,12 @@ pub(super) struct Writer {
     gathering: Gathering,
 }
 
+/// Who may still join a commit that has begun.
+struct Late {
+    company: usize,
+    until: Instant,
+}
+
 /// Why a commit failed.
 enum CommitError {
     Full,
@@ -112,71 +118,96 @@ impl Writer {
 
     /// Works until the queue is closed and empty.
     pub(super) fn run(mut self) {
-        loop {
+        while let Some(mut batch) = self.queue.take() {
             let (company, patience) = self.gathering.next();
-            let Some(batch) = self.queue.take(company, patience) else { return };
-            let (began, count) = (Instant::now(), batch.len());
+            let began = Instant::now();
+            let late = Late { company, until: began + patience };
+            let verdicts = self.decide(&mut batch, Some(late));
             // Read before anyone is answered: whoever comes later may have been answered.
-            let verdicts = self.decide(batch);
             let waiting = self.queue.len();
-            self.gathering.committed(count, count + waiting, began.elapsed());
-            answer(verdicts);
+            self.gathering.committed(batch.len(), batch.len() + waiting, began.elapsed());
+            for (request, verdict) in batch.into_iter().zip(verdicts) {
+                // Whoever asked may have dropped the future: the events stay.
+                let _ = request.answer.send(verdict);
+            }
         }
     }
 
-    /// Carries out a batch and says what came of each.
-    fn decide(&mut self, batch: Vec<Request>) -> Vec<(Request, Verdict)> {
+    /// Carries out a batch, which may grow, and says what came of each.
+    fn decide(&mut self, batch: &mut Vec<Request>, late: Option<Late>) -> Vec<Verdict> {
         let before = self.last_position;
-        match self.commit(&batch) {
+        match self.commit(batch, late) {
             Ok(verdicts) => {
                 if self.last_position != before {
                     self.durable.send_replace(());
                 }
-                batch.into_iter().zip(verdicts).collect()
+                verdicts
             }
             // One that is too big must not fail those that fit.
             Err(CommitError::Full) if batch.len() > 1 => {
-                batch.into_iter().flat_map(|request| self.decide(vec![request])).collect()
+                let mut verdicts = Vec::with_capacity(batch.len());
+                for request in std::mem::take(batch) {
+                    let mut alone = vec![request];
+                    verdicts.append(&mut self.decide(&mut alone, None));
+                    batch.append(&mut alone);
+                }
+                verdicts
             }
-            Err(error) => {
-                let verdict = AppendError::from(&error);
-                batch.into_iter().map(|request| (request, Err(verdict.clone()))).collect()
-            }
+            Err(error) => vec![Err(AppendError::from(&error)); batch.len()],
         }
     }
 
     /// Writes a batch in one transaction. The verdicts hold only because it committed.
-    fn commit(&mut self, batch: &[Request]) -> Result<Vec<Verdict>, CommitError> {
+    fn commit(
+        &mut self,
+        batch: &mut Vec<Request>,
+        late: Option<Late>,
+    ) -> Result<Vec<Verdict>, CommitError> {
         if let Some(what) = &self.fenced {
             return Err(CommitError::Fence(what.clone()));
         }
         let before = self.last_position;
-        let result = self.try_commit(batch);
-        if let Err(error) = &result {
+        self.try_commit(batch, late).map_err(|error| {
             self.last_position = before;
             self.heads.forget(batch.iter().map(|request| &request.stream));
-            let rolled_back = self.connection.is_autocommit()
-                || self.connection.execute_batch("ROLLBACK").is_ok();
-            let fence = match error {
-                CommitError::Fence(what) => Some(what.clone()),
-                CommitError::Full | CommitError::Unavailable(_) if rolled_back => None,
-                CommitError::Full | CommitError::Unavailable(_) => {
-                    Some("a failed commit could not be rolled back".to_owned())
-                }
-            };
-            if let Some(what) = fence {
-                tracing::error!(%what, "the event store is fenced: writes are refused until restart");
-                self.checkpoints.fence();
-                self.fenced = Some(what.clone());
-                return Err(CommitError::Fence(what));
-            }
-        }
-        result
+            self.roll_back(error)
+        })
     }
 
-    fn try_commit(&mut self, batch: &[Request]) -> Result<Vec<Verdict>, CommitError> {
+    /// Leaves the failed transaction, and fences the store unless nothing can be in doubt.
+    fn roll_back(&mut self, error: CommitError) -> CommitError {
+        let rolled_back =
+            self.connection.is_autocommit() || self.connection.execute_batch("ROLLBACK").is_ok();
+        let what = match error {
+            CommitError::Full | CommitError::Unavailable(_) if rolled_back => return error,
+            CommitError::Full | CommitError::Unavailable(_) => {
+                "a failed commit could not be rolled back".to_owned()
+            }
+            CommitError::Fence(what) => what,
+        };
+        tracing::error!(%what, "the event store is fenced: writes are refused until restart");
+        self.checkpoints.fence();
+        self.fenced = Some(what.clone());
+        CommitError::Fence(what)
+    }
+
+    fn try_commit(
+        &mut self,
+        batch: &mut Vec<Request>,
+        late: Option<Late>,
+    ) -> Result<Vec<Verdict>, CommitError> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let verdicts = batch.iter().map(|request| self.place(request)).collect::<Result<_, _>>()?;
+        let mut verdicts = Vec::with_capacity(batch.len());
+        loop {
+            for request in batch.iter().skip(verdicts.len()) {
+                verdicts.push(self.place(request)?);
+            }
+            // Those who come late are placed as they come, not after the last of them.
+            let Some(late) = &late else { break };
+            if !self.queue.take_late(batch, late.company, late.until) {
+                break;
+            }
+        }
         self.fault.strike().map_err(|error| CommitError::Fence(error.to_string()))?;
         self.connection.execute_batch("COMMIT")?;
         let bytes = batch.iter().map(Request::bytes).sum();
@@ -212,12 +243,5 @@ impl Writer {
         }
         head.last = Some(last);
         Ok(Ok(revision(last)))
-    }
-}
-
-fn answer(verdicts: Vec<(Request, Verdict)>) {
-    for (request, verdict) in verdicts {
-        // Whoever asked may have dropped the future: the events stay.
-        let _ = request.answer.send(verdict);
     }
 }

@@ -18,7 +18,7 @@ fn made(options: &Options) {
 #[test]
 fn the_tables_take_only_what_comes_next() {
     let root = directory();
-    let options = Options::new(root.path().join("data"));
+    let options = options(root.path().join("data"));
     made(&options);
     let connection = foreign(&options);
     let columns = "(position, stream, revision, stored, leaf_hash, place_check)";
@@ -54,7 +54,7 @@ fn the_tables_take_only_what_comes_next() {
 /// After an edit, reading all gives at least one error, and all of `sound` streams.
 fn check(edit: &str, sound: &[&str]) {
     let root = directory();
-    let options = Options::new(root.path().join("data"));
+    let options = options(root.path().join("data"));
     made(&options);
     edit_behind(&options, edit);
     let store = EmbeddedStore::open(&options).unwrap();
@@ -119,7 +119,7 @@ fn damage_to_any_column_is_reported_and_hides_no_other_stream() {
 #[tokio::test]
 async fn a_stream_that_ends_in_damage_takes_no_more() {
     let root = directory();
-    let options = Options::new(root.path().join("data"));
+    let options = options(root.path().join("data"));
     let store = EmbeddedStore::open(&options).unwrap();
     for name in ["a", "b"] {
         store.append(&stream(name), None, vec![event(0, 100)]).await.unwrap();
@@ -136,7 +136,7 @@ async fn a_stream_that_ends_in_damage_takes_no_more() {
 async fn a_damaged_page_hides_only_the_events_on_it() {
     const EVENTS: u64 = 1_000;
     let root = directory();
-    let options = Options::new(root.path().join("data"));
+    let options = options(root.path().join("data"));
     let store = EmbeddedStore::open(&options).unwrap();
     let events = (0..EVENTS).map(|number| event(number, 500)).collect();
     store.append(&stream("a"), None, events).await.unwrap();

@@ -13,7 +13,7 @@ fn made(options: &Options) {
 #[track_caller]
 fn check(change: impl FnOnce(&Options), says: &str) {
     let root = directory();
-    let options = Options::new(root.path().join("data"));
+    let options = options(root.path().join("data"));
     made(&options);
     change(&options);
     let Err(error) = EmbeddedStore::open(&options) else { panic!("opened; wanted `{says}`") };
@@ -52,7 +52,7 @@ fn what_is_wrong_is_said() {
 #[test]
 fn a_foreign_database_is_left_as_it_is() {
     let root = directory();
-    let options = Options::new(root.path());
+    let options = options(root.path());
     let path = root.path().join("ledger.db");
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE other (a)").unwrap();
     let before = fs::read(&path).unwrap();
@@ -63,7 +63,7 @@ fn a_foreign_database_is_left_as_it_is() {
 #[test]
 fn a_directory_has_one_store() {
     let root = directory();
-    let options = Options::new(root.path().join("data"));
+    let options = options(root.path().join("data"));
     let store = EmbeddedStore::open(&options).unwrap();
     let Err(error) = EmbeddedStore::open(&options) else { panic!("opened twice") };
     let text = error.to_string();
@@ -75,7 +75,7 @@ fn a_directory_has_one_store() {
 #[test]
 fn only_the_owner_can_read_the_files() {
     let root = directory();
-    let options = Options::new(root.path().join("data"));
+    let options = options(root.path().join("data"));
     let store = EmbeddedStore::open(&options).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&options.directory), 0o700);
@@ -93,7 +93,7 @@ fn only_the_owner_can_read_the_files() {
 #[test]
 fn a_database_half_made_is_made_anew() {
     let root = directory();
-    let options = Options::new(root.path().join("data"));
+    let options = options(root.path().join("data"));
     fs::create_dir(&options.directory).unwrap();
     fs::write(options.directory.join("ledger.db.new"), "half").unwrap();
     EmbeddedStore::open(&options).unwrap();
@@ -103,7 +103,7 @@ fn a_database_half_made_is_made_anew() {
 #[test]
 fn commits_are_synced() {
     let root = directory();
-    let options = Options::new(root.path().join("data"));
+    let options = options(root.path().join("data"));
     drop(EmbeddedStore::open(&options).unwrap());
     let connection = writer::connect(&options.directory.join("ledger.db")).unwrap();
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
