@@ -1,7 +1,7 @@
 //! What durable appends and replay cost, as ratios to what the disk and the database
 //! engine do on their own in the same run.
 //!
-//! Budgets (DESIGN.md, section 11): with 64 writers at least 0.8 of a bare SQLite loop
+//! Budgets (docs/PERFORMANCE.md): with 64 writers at least 0.8 of a bare SQLite loop
 //! of the same rows and batch; replay well above 400,000 events a second.
 
 #![allow(

@@ -12,7 +12,6 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tower::limit::GlobalConcurrencyLimitLayer;
 
 use crate::config::Config;
 use crate::node::{FirstKey, Node, NodeError, Opened};
@@ -90,7 +89,7 @@ pub async fn serve(
     // Before anything is answered: a directory that another process holds is no start.
     let opened = Opened::open(config.directories.clone()).await?;
 
-    let door = Door::closed();
+    let door = Door::closed(config.requests_max);
     let (health, health_service) = tonic_health::server::health_reporter();
     say(&health, ServingStatus::NotServing).await;
     let routes = routes(&door)?.add_service(health_service);
@@ -101,7 +100,6 @@ pub async fn serve(
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .max_concurrent_streams(CONNECTION_REQUESTS_MAX)
         .timeout(Duration::from_millis(config.request_timeout_ms))
-        .layer(GlobalConcurrencyLimitLayer::new(config.requests_max))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming(listener), async {
             // A sender that is gone means the same.

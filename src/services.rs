@@ -16,21 +16,39 @@ pub mod write;
 
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Status;
 
 use crate::ledger::Ledger;
 
-/// What every service shares: the ledger, once it has replayed its history.
-#[derive(Clone, Default)]
+/// What every service shares: the ledger, once it has replayed its history, and the
+/// number of requests that may be inside at once.
+#[derive(Clone)]
 pub struct Door {
     ledger: Arc<OnceLock<Arc<Ledger>>>,
+    places: Arc<Semaphore>,
+}
+
+/// A request that was let in. It leaves when this is dropped.
+pub struct Entered<'a> {
+    ledger: &'a Arc<Ledger>,
+    _place: SemaphorePermit<'a>,
+}
+
+impl Entered<'_> {
+    /// The ledger.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        self.ledger
+    }
 }
 
 impl Door {
-    /// A door that answers UNAVAILABLE until it is opened.
+    /// A door that answers UNAVAILABLE until it is opened, and then lets in this many at once.
     #[must_use]
-    pub fn closed() -> Self {
-        Self::default()
+    pub fn closed(requests_max: usize) -> Self {
+        let places = requests_max.min(Semaphore::MAX_PERMITS);
+        Self { ledger: Arc::default(), places: Arc::new(Semaphore::new(places)) }
     }
 
     /// Lets requests through to this ledger from here on.
@@ -39,8 +57,11 @@ impl Door {
         let _ = self.ledger.set(ledger);
     }
 
-    /// The ledger; UNAVAILABLE while it replays its history.
-    pub fn ledger(&self) -> Result<&Arc<Ledger>, Status> {
-        self.ledger.get().ok_or_else(status::starting)
+    /// Lets a request in. UNAVAILABLE while history is replayed, RESOURCE_EXHAUSTED while
+    /// the ledger is full of requests: better told at once than kept waiting.
+    pub fn enter(&self) -> Result<Entered<'_>, Status> {
+        let ledger = self.ledger.get().ok_or_else(status::starting)?;
+        let place = self.places.try_acquire().map_err(|_| status::too_many_requests())?;
+        Ok(Entered { ledger, _place: place })
     }
 }

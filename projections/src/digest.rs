@@ -121,17 +121,12 @@ impl NameDigest {
 impl SecretDigest {
     /// The first 128 bits: enough to find a key by, before all 256 are compared.
     #[must_use]
-    pub fn head(&self) -> u128 {
-        let [head, _] = self.halves();
-        head
-    }
-
-    fn halves(&self) -> [u128; 2] {
-        let mut halves = [0_u128; 2];
-        for (half, bytes) in halves.iter_mut().zip(self.0.chunks_exact(16)) {
-            *half = bytes.iter().fold(0, |value, byte| value << 8 | u128::from(*byte));
+    pub fn head(&self) -> [u64; 2] {
+        let mut head = [0; 2];
+        for (half, bytes) in head.iter_mut().zip(self.0.as_chunks::<8>().0) {
+            *half = u64::from_le_bytes(*bytes);
         }
-        halves
+        head
     }
 }
 

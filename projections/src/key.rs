@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::api_key::Environment;
 use crate::envelope::Envelope;
 use crate::event::{Hint, KeyCreated, KeyOrigin, KeyRevoked, KeyedDigest, RevocationReason};
-use crate::id::{KeyId, OrganizationId, RoleId};
+use crate::id::{KeyId, RoleId};
 use crate::permission::Scopes;
 use crate::principal::Principal;
 use crate::recorded::Revision;
@@ -14,38 +14,90 @@ use crate::text::{Description, KeyPrefix, Label, MetadataValue, Name, ServiceNam
 use crate::time::Timestamp;
 
 /// A key as it is now. The row is never changed in place: a change makes a new row.
+///
+/// There are millions of these, and each verification reads one that is in no cache:
+/// what it reads stands first, in two cache lines, and what many rows have in common
+/// they share.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Key {
-    /// The key.
-    pub id: KeyId,
-    /// The organization it belongs to.
-    pub organization_id: OrganizationId,
-    /// What people call it.
-    pub name: Name,
     /// What stands for its secret.
     pub digest: KeyedDigest,
     /// What narrows it; none for nothing but its roles.
     pub scopes: Option<Scopes>,
-    /// The first instant at which it is no longer accepted; none for never.
-    pub expires_at: Option<Timestamp>,
-    /// When and by whom it was made.
-    pub created_at: Timestamp,
-    /// Who made it.
-    pub created_by: Principal,
-    /// The key they made it with.
-    pub created_with: Option<KeyId>,
-    /// The event that last changed this row.
-    pub changed_at: Revision,
-    /// The environment that its text names.
-    pub environment: Option<Environment>,
-    /// The end of its text.
-    pub hint: Option<Hint>,
-    /// What its text begins with.
-    pub prefix: Option<KeyPrefix>,
+    /// See [`Key::expires_at`]; [`NEVER_MS`] for never, which no instant is.
+    ends_at_ms: i64,
     /// Its revocation, if it was revoked.
     pub revocation: Option<Arc<Revocation>>,
     /// What few keys have.
     pub extras: Option<Arc<Extras>>,
+    /// The event that last changed this row.
+    pub changed_at: Revision,
+    /// The environment that its text names.
+    pub environment: Option<Environment>,
+    /// Whether its text is of the ledger's making, and begins with the organization's prefix.
+    pub minted: bool,
+    /// The end of its text.
+    pub hint: Option<Hint>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Who made it.
+    pub maker: Arc<Maker>,
+    /// The key.
+    pub id: KeyId,
+    /// What people call it.
+    pub name: Name,
+}
+
+/// Later than every instant that can be written.
+const NEVER_MS: i64 = i64::MAX;
+
+/// Who makes keys, and with which key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maker {
+    /// Who.
+    pub by: Principal,
+    /// With which key; none where the ledger acted.
+    pub with: Option<KeyId>,
+}
+
+/// Values that many rows have in common, so that rows can share them: the last few seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shared {
+    makers: Arc<Vec<Arc<Maker>>>,
+    scopes: Arc<Vec<Scopes>>,
+}
+
+/// Most values of a kind that are looked through for one to share.
+const SHARED_MAX: usize = 16;
+
+/// The equal value seen before, or this one, kept for the next.
+fn share<T: Clone, Q: ?Sized>(
+    seen: &mut Arc<Vec<T>>,
+    wanted: &Q,
+    same: impl Fn(&T, &Q) -> bool,
+    new: impl FnOnce() -> T,
+) -> T {
+    if let Some(found) = seen.iter().find(|it| same(it, wanted)) {
+        return found.clone();
+    }
+    let new = new();
+    let list = Arc::make_mut(seen);
+    if list.len() == SHARED_MAX {
+        list.remove(0);
+    }
+    list.push(new.clone());
+    new
+}
+
+impl Shared {
+    fn maker(&mut self, maker: Maker) -> Arc<Maker> {
+        share(&mut self.makers, &maker, |seen, it| **seen == *it, || Arc::new(maker.clone()))
+    }
+
+    fn scopes(&mut self, scopes: &Scopes) -> Scopes {
+        share(&mut self.scopes, scopes, |seen, it| seen == it, || scopes.clone())
+    }
 }
 
 /// What few keys have: kept apart, so that the others are small.
@@ -94,7 +146,7 @@ pub enum KeyState {
 impl Key {
     /// The row that a creation makes.
     pub(crate) fn created(
-        organization_id: OrganizationId,
+        shared: &mut Shared,
         revision: Revision,
         envelope: &Envelope,
         event: &KeyCreated,
@@ -109,18 +161,16 @@ impl Key {
         };
         Self {
             id: event.key_id,
-            organization_id,
             name: event.name.clone(),
             digest: event.digest.clone(),
-            scopes: event.scopes.clone(),
-            expires_at: event.expires_at,
+            scopes: event.scopes.as_ref().map(|scopes| shared.scopes(scopes)),
+            ends_at_ms: event.expires_at.map_or(NEVER_MS, Timestamp::as_millis),
             created_at: envelope.at,
-            created_by: envelope.actor,
-            created_with: envelope.credential,
+            maker: shared.maker(Maker { by: envelope.actor, with: envelope.credential }),
             changed_at: revision,
             environment: event.environment,
+            minted: event.prefix.is_some(),
             hint: event.hint,
-            prefix: event.prefix.clone(),
             revocation: None,
             extras: (extras != Extras::default()).then(|| Arc::new(extras)),
         }
@@ -148,11 +198,17 @@ impl Key {
     pub fn state(&self, now: Timestamp) -> KeyState {
         if self.revocation.is_some() {
             KeyState::Revoked
-        } else if self.expires_at.is_some_and(|end| now >= end) {
+        } else if now.as_millis() >= self.ends_at_ms {
             KeyState::Expired
         } else {
             KeyState::Active
         }
+    }
+
+    /// The first instant at which it is no longer accepted; none for never.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        Timestamp::from_millis(self.ends_at_ms)
     }
 
     /// Its roles.
@@ -187,9 +243,9 @@ impl Key {
 
     /// Enough of its text to recognise it by.
     #[must_use]
-    pub fn masked(&self) -> String {
-        match (&self.prefix, &self.hint) {
-            (Some(prefix), Some(hint)) => {
+    pub fn masked(&self, prefix: &KeyPrefix) -> String {
+        match &self.hint {
+            Some(hint) if self.minted => {
                 format!("{}…{}", crate::api_key::head(prefix, self.environment), hint.as_str())
             }
             _ => "…".to_owned(),

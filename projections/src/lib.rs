@@ -7,7 +7,7 @@
 //! any machine, in any year. That is what lets us rebuild, audit and fuzz them.
 //!
 //! Invariant: this crate depends on no runtime, socket, file, clock or entropy
-//! source. `tests/it/tidy.rs` in the root package pins the dependency list.
+//! source. `tests/tidy.rs` in the root package pins the dependency list.
 //!
 //! Start at [`event::Event`], then read [`organization`] top to bottom.
 

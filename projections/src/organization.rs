@@ -16,7 +16,7 @@ use crate::event::{
 };
 use crate::id::{KeyId, OrganizationId, RoleId};
 use crate::installation::{Installation, Registration};
-use crate::key::Key;
+use crate::key::{Key, Shared};
 use crate::recorded::{Recorded, Revision};
 use crate::role::Role;
 use crate::text::{KeyPrefix, Name, PlanName};
@@ -85,6 +85,7 @@ pub struct Organization {
     keys: OrdMap<KeyId, Arc<Key>>,
     names: OrdMap<NameDigest, KeyId>,
     revoked_keys: u64,
+    shared: Shared,
     roles: OrdMap<RoleId, Arc<Role>>,
     requests: OrdMap<RequestId, RememberedRequest>,
     requests_by_age: OrdSet<(Timestamp, RequestId)>,
@@ -102,6 +103,7 @@ impl Organization {
             keys: OrdMap::new(),
             names: OrdMap::new(),
             revoked_keys: 0,
+            shared: Shared::default(),
             roles: OrdMap::new(),
             requests: OrdMap::new(),
             requests_by_age: OrdSet::new(),
@@ -179,21 +181,38 @@ impl Organization {
     /// An event applied before changes nothing, if it is the same one; only the last
     /// one's hash is at hand to tell.
     pub fn apply(&mut self, recorded: &Recorded) -> Result<Change, CorruptHistory> {
-        let revision = recorded.revision;
+        self.place(recorded.revision, recorded.leaf_hash, || Envelope::decode(&recorded.stored))
+    }
+
+    /// As [`Organization::apply`], for an event that was decoded elsewhere.
+    pub fn apply_decoded(
+        &mut self,
+        revision: Revision,
+        leaf_hash: LeafHash,
+        envelope: Result<Envelope, Fault>,
+    ) -> Result<Change, CorruptHistory> {
+        self.place(revision, leaf_hash, || envelope)
+    }
+
+    fn place(
+        &mut self,
+        revision: Revision,
+        leaf_hash: LeafHash,
+        envelope: impl FnOnce() -> Result<Envelope, Fault>,
+    ) -> Result<Change, CorruptHistory> {
         let expected = Revision::after(self.revision());
         if revision > expected {
             return Err(Fault::Gap { expected }.at(revision));
         }
         if revision < expected {
             return match self.head {
-                Some(head) if head.revision == revision && head.leaf_hash != recorded.leaf_hash => {
+                Some(head) if head.revision == revision && head.leaf_hash != leaf_hash => {
                     Err(Fault::Rewritten.at(revision))
                 }
                 _ => Ok(Change::Redelivered),
             };
         }
-        let envelope = Envelope::decode(&recorded.stored).map_err(|fault| fault.at(revision))?;
-        self.apply_next(&envelope, recorded.leaf_hash)
+        self.apply_next(&envelope().map_err(|fault| fault.at(revision))?, leaf_hash)
     }
 
     /// Folds in the event that follows the last one, already read.
@@ -317,7 +336,7 @@ impl Organization {
         if self.keys.contains_key(&event.key_id) {
             return Err(Fault::DuplicateTarget(envelope.event.event_type()));
         }
-        let key = Arc::new(Key::created(self.id, revision, envelope, event));
+        let key = Arc::new(Key::created(&mut self.shared, revision, envelope, event));
         self.keys.insert(event.key_id, key);
         self.names.insert(NameDigest::of(event.name.as_str()), event.key_id);
         Ok(Change::Key(event.key_id))

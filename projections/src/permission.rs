@@ -92,7 +92,12 @@ fn clip(text: &str) -> String {
 
 /// A key's scopes: distinct permissions, sorted, in one piece of memory.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Scopes(Arc<str>);
+pub struct Scopes(Arc<Joined>);
+
+/// Permissions, with a space between each two. A struct around the text keeps the
+/// pointer to it thin: every key has one.
+#[derive(PartialEq, Eq)]
+struct Joined(Box<str>);
 
 impl Scopes {
     /// Makes scopes of texts; refuses an empty list, a wrong or a repeated permission.
@@ -115,17 +120,17 @@ impl Scopes {
             return Err(InvalidPermission::Twice(twice.to_string()));
         }
         let joined = permissions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        Ok(Self(joined.into()))
+        Ok(Self(Arc::new(Joined(joined.into()))))
     }
 
     /// The permissions, in order.
     pub fn iter(&self) -> impl Iterator<Item = Permission<'_>> + Clone {
-        self.0.split(' ').filter_map(Permission::split)
+        self.0.0.split(' ').filter_map(Permission::split)
     }
 
     /// The permissions as texts, in order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
-        self.0.split(' ')
+        self.0.0.split(' ')
     }
 
     /// Whether they include this permission, by name or through `org:admin`.

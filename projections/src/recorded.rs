@@ -43,7 +43,13 @@ impl StreamName {
     /// The stream that holds all facts of one organization.
     #[must_use]
     pub fn organization(id: OrganizationId) -> Self {
-        Self(format!("{}{id}", Self::ORGANIZATION).into())
+        Self(Self::organization_text(id).into())
+    }
+
+    /// The name of the stream that holds all facts of one organization, as text.
+    #[must_use]
+    pub fn organization_text(id: OrganizationId) -> String {
+        [Self::ORGANIZATION, &id.text()].concat()
     }
 
     /// A stream by the name that a store has for it.

@@ -80,7 +80,9 @@ fn is_person(text: &str) -> bool {
 
 /// Whether this is `YYYY-MM`, of the years that a [`Timestamp`] has.
 fn is_month(text: &str) -> bool {
-    text.len() == 7 && format!("{text}-01T00:00:00.000Z").parse::<Timestamp>().is_ok()
+    let &[a, b, c, d, b'-', e, f] = text.as_bytes() else { return false };
+    let digits = [a, b, c, d, e, f].iter().all(u8::is_ascii_digit);
+    digits && [a, b, c, d] != *b"0000" && (*b"01"..=*b"12").contains(&[e, f])
 }
 
 text_serde!(Subject, "an organization and a month or person, such as `org_…/2026-11`");

@@ -166,6 +166,8 @@ pub struct Decision<'a> {
     pub code: Code,
     /// The key.
     pub key: &'a Key,
+    /// The organization that it belongs to.
+    pub organization_id: OrganizationId,
     /// What it may do.
     pub authority: Authority<'a>,
     /// The revision of the key's organization that the decision speaks for.
@@ -184,16 +186,22 @@ pub fn decide<'a>(
 ) -> Decision<'a> {
     let authority = Authority::of(key, organization, operator);
     Decision {
-        code: code(key, &authority, question),
+        code: code(key, organization.id, &authority, question),
         key,
+        organization_id: organization.id,
         authority,
         revision: organization.revision().max(Some(key.changed_at)),
         operator_revision: operator.revision(),
     }
 }
 
-fn code(key: &Key, authority: &Authority<'_>, question: &Question<'_>) -> Code {
-    if question.tenant.is_some_and(|tenant| tenant != key.organization_id) {
+fn code(
+    key: &Key,
+    organization_id: OrganizationId,
+    authority: &Authority<'_>,
+    question: &Question<'_>,
+) -> Code {
+    if question.tenant.is_some_and(|tenant| tenant != organization_id) {
         return Code::TenantMismatch;
     }
     match key.state(question.now) {

@@ -1,22 +1,24 @@
 //! The start: history is replayed, then the configuration's say is recorded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, hash_map};
 use std::sync::Arc;
 
 use projections::corrupt::{CorruptHistory, Fault};
+use projections::digest::LeafHash;
+use projections::envelope::Envelope;
 use projections::event::{DigestForm, Hint, KeyOrigin, KeyedDigest};
 use projections::id::{OrganizationId, RoleId};
 use projections::organization::Organization;
-use projections::recorded::{Revision, StreamName};
+use projections::recorded::{Recorded, Revision, StreamName};
 use projections::text::{CorrelationId, KeyPrefix, Name};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::clock::Clock;
 use super::command::{
     Caller, Command, ConfigureKeys, CreateInstallation, CreateKey, Expiry, Order,
     OrganizationDraft, Personal, RequestStamper,
 };
-use super::event_store::{EventStore, Position, READ_EVENTS_MAX, ReadError};
+use super::event_store::{EventStore, Positioned, READ_EVENTS_MAX, ReadError, ReadItem};
 use super::secret::{Ids, Secret};
 use super::tables::Tables;
 use super::vault::Vault;
@@ -110,7 +112,7 @@ impl Ledger {
     /// Replays all history and is then ready to answer.
     pub async fn open(parts: Parts) -> Result<(Arc<Self>, Replayed), StartError> {
         let tables = Tables::new();
-        let replayed = replay(&*parts.store, &tables).await?;
+        let replayed = replay(&parts.store, &tables).await?;
         let ledger = Arc::new(Self {
             store: parts.store,
             vault: parts.vault,
@@ -316,45 +318,94 @@ struct Replaying {
     fault: Option<CorruptHistory>,
 }
 
+/// One event on its way from the store into the tables.
+type Arriving = (StreamName, Result<Arrived, CorruptHistory>);
+
+/// An event that the store gave whole.
+struct Arrived {
+    revision: Revision,
+    leaf_hash: LeafHash,
+    envelope: Result<Envelope, Fault>,
+}
+
+/// How many batches may wait between two stages of a replay.
+const BATCHES_WAITING_MAX: usize = 2;
+
 /// Folds all history and publishes the tables it comes to.
-async fn replay(store: &dyn EventStore, tables: &Tables) -> Result<Replayed, StartError> {
-    let mut streams: std::collections::HashMap<StreamName, Replaying> =
-        std::collections::HashMap::new();
+///
+/// In three stages side by side: the store reads and checks hashes, a thread decodes,
+/// and this task folds.
+async fn replay(store: &Arc<dyn EventStore>, tables: &Tables) -> Result<Replayed, StartError> {
+    let (read, mut to_decode) = mpsc::channel(BATCHES_WAITING_MAX);
+    let (decoded, mut to_fold) = mpsc::channel(BATCHES_WAITING_MAX);
+    let reading = tokio::spawn(read_all(Arc::clone(store), read));
+    let decoding = tokio::task::spawn_blocking(move || {
+        while let Some(batch) = to_decode.blocking_recv() {
+            let batch: Vec<ReadItem> = batch;
+            let arriving: Result<Vec<Arriving>, ReadError> =
+                batch.into_iter().map(decode).collect();
+            let failed = arriving.is_err();
+            if decoded.blocking_send(arriving).is_err() || failed {
+                break;
+            }
+        }
+    });
+    let mut streams = HashMap::new();
     let mut replayed = Replayed::default();
-    let mut batch = store.read_all(None, READ_EVENTS_MAX).await?;
-    while let Some(last) = batch.last() {
-        let last: Position = match last {
-            Ok(item) => item.position,
-            Err((position, _)) => *position,
-        };
-        // The store reads on while this batch is folded.
-        let next = tokio::spawn(store.read_all(Some(last), READ_EVENTS_MAX));
-        for item in batch {
-            fold(&mut streams, item)?;
+    while let Some(batch) = to_fold.recv().await {
+        for (stream, arriving) in batch? {
+            fold(&mut streams, stream, arriving)?;
             replayed.events += 1;
         }
-        batch = next.await.map_err(|error| ReadError::Unavailable(error.to_string()))??;
     }
+    let ended = |error: tokio::task::JoinError| ReadError::Unavailable(error.to_string());
+    decoding.await.map_err(ended)?;
+    reading.await.map_err(ended)??;
     publish(streams, tables, &mut replayed)?;
     Ok(replayed)
 }
 
-fn fold(
-    streams: &mut std::collections::HashMap<StreamName, Replaying>,
-    item: super::event_store::ReadItem,
-) -> Result<(), StartError> {
-    let (name, folded) = match item {
-        Ok(item) => (item.recorded.stream.clone(), Ok(item.recorded)),
+/// Reads the whole store, batch by batch, ahead of whoever takes them.
+async fn read_all(
+    store: Arc<dyn EventStore>,
+    batches: mpsc::Sender<Vec<ReadItem>>,
+) -> Result<(), ReadError> {
+    let mut after = None;
+    loop {
+        let batch = store.read_all(after, READ_EVENTS_MAX).await?;
+        after = match batch.last() {
+            None => return Ok(()),
+            Some(Ok(item)) => Some(item.position),
+            Some(Err((position, _))) => Some(*position),
+        };
+        if batches.send(batch).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn decode(item: ReadItem) -> Result<Arriving, ReadError> {
+    match item {
+        Ok(Positioned { recorded, .. }) => {
+            let envelope = Envelope::decode(&recorded.stored);
+            let Recorded { stream, revision, leaf_hash, .. } = recorded;
+            Ok((stream, Ok(Arrived { revision, leaf_hash, envelope })))
+        }
         Err((_, ReadError::Corrupt { stream, revision, what })) => {
-            (stream, Err(Fault::Stored(what).at(revision)))
+            Ok((stream, Err(Fault::Stored(what).at(revision))))
         }
-        Err((_, error @ (ReadError::Lost(_) | ReadError::Unavailable(_)))) => {
-            return Err(error.into());
-        }
-    };
-    let replaying = match streams.entry(name) {
-        std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-        std::collections::hash_map::Entry::Vacant(entry) => {
+        Err((_, error @ (ReadError::Lost(_) | ReadError::Unavailable(_)))) => Err(error),
+    }
+}
+
+fn fold(
+    streams: &mut HashMap<StreamName, Replaying>,
+    stream: StreamName,
+    arriving: Result<Arrived, CorruptHistory>,
+) -> Result<(), StartError> {
+    let replaying = match streams.entry(stream) {
+        hash_map::Entry::Occupied(entry) => entry.into_mut(),
+        hash_map::Entry::Vacant(entry) => {
             let Some(id) = entry.key().as_organization() else {
                 return Err(StartError::UnknownStream(entry.key().clone()));
             };
@@ -363,13 +414,16 @@ fn fold(
     };
     // Nothing behind a fault is believed; nothing in front of it is forgotten.
     if replaying.fault.is_none() {
-        replaying.fault = folded.and_then(|recorded| replaying.tables.apply(&recorded)).err();
+        let tables = &mut replaying.tables;
+        let folded =
+            arriving.and_then(|it| tables.apply_decoded(it.revision, it.leaf_hash, it.envelope));
+        replaying.fault = folded.err();
     }
     Ok(())
 }
 
 fn publish(
-    mut streams: std::collections::HashMap<StreamName, Replaying>,
+    mut streams: HashMap<StreamName, Replaying>,
     tables: &Tables,
     replayed: &mut Replayed,
 ) -> Result<(), StartError> {

@@ -79,12 +79,37 @@ impl Hasher for TakeBits {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }
     }
-    fn write_u128(&mut self, value: u128) {
-        self.0 = (value >> 64) as u64 ^ value as u64;
+    fn write_u64(&mut self, value: u64) {
+        self.0 ^= value;
+    }
+    fn write_usize(&mut self, _: usize) {
+        // The length of a list whose length is fixed.
     }
 }
 
-type Index = papaya::HashMap<u128, IndexedKey, BuildHasherDefault<TakeBits>>;
+type Index = papaya::HashMap<[u64; 2], IndexedKey, BuildHasherDefault<TakeBits>>;
+
+/// The index while somebody reads it: rows that are replaced meanwhile live on until the
+/// view is dropped.
+pub struct IndexView<'a> {
+    index: &'a Index,
+    guard: papaya::LocalGuard<'a>,
+}
+
+impl IndexView<'_> {
+    /// The key whose secret has this digest. The row is no older than any tables loaded
+    /// before this call.
+    #[must_use]
+    pub fn key(&self, digest: &SecretDigest) -> Option<&IndexedKey> {
+        self.latest(digest).filter(|found| same(&found.key.digest.blake3, digest))
+    }
+
+    /// The latest row of a key that was found by this digest before.
+    #[must_use]
+    pub fn latest(&self, digest: &SecretDigest) -> Option<&IndexedKey> {
+        self.index.get(&digest.head(), &self.guard)
+    }
+}
 
 /// All that readers find.
 pub struct Tables {
@@ -175,13 +200,10 @@ impl Tables {
         self.stopped.load(Ordering::Acquire) > 0
     }
 
-    /// Finds a key by the digest of its secret and gives it to `with`.
-    ///
-    /// The row is no older than any tables loaded before the call.
-    pub fn find<R>(&self, digest: &SecretDigest, with: impl FnOnce(&IndexedKey) -> R) -> Option<R> {
-        let guard = self.index.guard();
-        let found = self.index.get(&digest.head(), &guard)?;
-        same(&found.key.digest.blake3, digest).then(|| with(found))
+    /// A view of the index, from which rows can be borrowed.
+    #[must_use]
+    pub fn index(&self) -> IndexView<'_> {
+        IndexView { index: &self.index, guard: self.index.guard() }
     }
 
     /// Publishes the tables behind one event, and the row that it changed.
@@ -222,7 +244,7 @@ impl Tables {
             if key.digest.form == DigestForm::Sha256 {
                 self.sha256_keys.fetch_add(1, Ordering::Release);
             }
-            if key.prefix.is_none() {
+            if !key.minted {
                 self.foreign_keys.fetch_add(1, Ordering::Release);
             }
         }

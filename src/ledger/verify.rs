@@ -6,14 +6,14 @@
 use projections::api_key;
 use projections::digest::SecretDigest;
 use projections::event::DigestForm;
-use projections::id::{KeyId, OrganizationId};
+use projections::id::OrganizationId;
 use projections::presented::{Deciding, Presented};
 use projections::recorded::Revision;
 use projections::verification::{self, Code, Decision, Question};
 use sha2::{Digest as _, Sha256};
 
 use super::Ledger;
-use super::tables::IndexedKey;
+use super::tables::{IndexView, IndexedKey};
 
 /// Whose credentials the asker may know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,45 +71,17 @@ impl Ledger {
         if prefix.is_none() && !self.tables.has_foreign_keys() {
             return with(Answer::Refused(Code::Malformed));
         }
-        let Some(found) = self.find(text) else {
+        let index = self.tables.index();
+        let Some((digest, found)) = self.find(&index, text) else {
             return with(match prefix {
                 None => Answer::Refused(Code::Malformed),
                 Some(prefix) => self.unknown(prefix, reach),
             });
         };
-        let organization = &found.organization;
-        if !reach.includes(organization.id) {
+        let published = &found.organization;
+        if !reach.includes(published.id) {
             return with(Answer::Refused(Code::Unknown));
         }
-        self.decide(&found, question, with)
-    }
-
-    /// The key that this text is the secret of.
-    fn find(&self, text: &str) -> Option<IndexedKey> {
-        let by_text = self.find_digest(DigestForm::Text, text.as_bytes());
-        if by_text.is_some() || !self.tables.has_sha256_keys() {
-            return by_text;
-        }
-        self.find_digest(DigestForm::Sha256, &Sha256::digest(text.as_bytes()))
-    }
-
-    fn find_digest(&self, form: DigestForm, bytes: &[u8]) -> Option<IndexedKey> {
-        self.peppers.digests(bytes).find_map(|digest| self.find_keyed(form, &digest))
-    }
-
-    fn find_keyed(&self, form: DigestForm, digest: &SecretDigest) -> Option<IndexedKey> {
-        self.tables.find(digest, IndexedKey::clone).filter(|found| found.key.digest.form == form)
-    }
-
-    /// Decides on one consistent state of the key's organization.
-    fn decide<R>(
-        &self,
-        found: &IndexedKey,
-        question: &Question<'_>,
-        with: impl FnOnce(Answer<'_>) -> R,
-    ) -> R {
-        let published = &found.organization;
-        let digest = &found.key.digest.blake3;
         loop {
             if published.stopped().is_some() {
                 return with(Answer::Unavailable(published.id));
@@ -117,7 +89,7 @@ impl Ledger {
             let tables = published.tables();
             // INVARIANT (tables.rs): a row read after the tables is no older than they are,
             // and if it is at most one event newer, that event changed this row alone.
-            let Some(found) = self.tables.find(digest, IndexedKey::clone) else {
+            let Some(found) = index.latest(&digest) else {
                 return with(Answer::Refused(Code::Unknown));
             };
             if found.key.changed_at > Revision::after(tables.revision()) {
@@ -134,6 +106,31 @@ impl Ledger {
                 &found.key, &tables, operator, question,
             )));
         }
+    }
+
+    /// The key that this text is the secret of, and its digest.
+    fn find<'a>(
+        &self,
+        index: &'a IndexView<'_>,
+        text: &str,
+    ) -> Option<(SecretDigest, &'a IndexedKey)> {
+        let by_text = self.find_by(index, DigestForm::Text, text.as_bytes());
+        if by_text.is_some() || !self.tables.has_sha256_keys() {
+            return by_text;
+        }
+        self.find_by(index, DigestForm::Sha256, &Sha256::digest(text.as_bytes()))
+    }
+
+    fn find_by<'a>(
+        &self,
+        index: &'a IndexView<'_>,
+        form: DigestForm,
+        bytes: &[u8],
+    ) -> Option<(SecretDigest, &'a IndexedKey)> {
+        self.peppers.digests(bytes).find_map(|digest| {
+            let found = index.key(&digest).filter(|found| found.key.digest.form == form)?;
+            Some((digest, found))
+        })
     }
 
     /// A key that was never seen: unknown, unless its organization cannot say.
@@ -157,13 +154,4 @@ impl Ledger {
         }
         Answer::Refused(Code::Unknown)
     }
-}
-
-/// A credential that was shown to be in force, for what the holder then asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verified {
-    /// The organization that the key belongs to.
-    pub organization_id: OrganizationId,
-    /// The key.
-    pub key_id: KeyId,
 }

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use projections::id::OrganizationId;
 use projections::permission::Permission;
 use projections::presented::Presented;
 use projections::text::CorrelationId;
+use projections::time::Timestamp;
 use projections::verification::{Code, Question, Wanted};
 use tonic::metadata::MetadataMap;
 use tonic::transport::server::TcpConnectInfo;
@@ -20,6 +22,9 @@ use crate::ledger::verify::{Answer, Reach};
 pub const SERVICE: &str = "keyledger";
 /// Most values of one header.
 pub const HEADER_VALUES_MAX: usize = 8;
+static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+static X_ADMIN_API_KEY: HeaderName = HeaderName::from_static("x-admin-api-key");
+static X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 /// Most characters of a user agent that are kept.
 const USER_AGENT_CHARS_MAX: usize = 256;
 
@@ -69,20 +74,30 @@ pub fn authenticate<T>(
     request: &Request<T>,
     permission: Permission<'static>,
 ) -> Result<Authenticated, Status> {
+    authenticate_at(ledger, request, permission, ledger.clock().now())
+}
+
+/// As [`authenticate`], at an instant that was read already.
+pub fn authenticate_at<T>(
+    ledger: &Ledger,
+    request: &Request<T>,
+    permission: Permission<'static>,
+    now: Timestamp,
+) -> Result<Authenticated, Status> {
     let presented = presented(request.metadata())?;
     let question = Question {
         tenant: None,
         permissions: Wanted::One(permission),
         service: Some(SERVICE),
         environment: None,
-        now: ledger.clock().now(),
+        now,
     };
     ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
         Answer::Unavailable(id) => Err(status::stopped(id)),
         Answer::Refused(code) => Err(status::unauthenticated(code)),
         Answer::Decided(decision) => match decision.code {
             Code::Allowed => {
-                let organization_id = decision.key.organization_id;
+                let organization_id = decision.organization_id;
                 let caller = Caller::Key { organization_id, key_id: decision.key.id };
                 Ok(Authenticated { organization_id, caller })
             }
@@ -115,12 +130,13 @@ pub fn authenticate_operator<T>(
 }
 
 fn presented(metadata: &MetadataMap) -> Result<Presented<'_>, Status> {
+    let headers = metadata.as_ref();
     let mut presented = Presented::default();
-    for value in values(metadata, "authorization") {
+    for value in values(headers, &AUTHORIZATION) {
         presented.authorization(value?);
     }
-    for name in ["x-api-key", "x-admin-api-key"] {
-        for value in values(metadata, name) {
+    for name in [&X_API_KEY, &X_ADMIN_API_KEY] {
+        for value in values(headers, name) {
             presented.api_key(value?);
         }
     }
@@ -128,23 +144,23 @@ fn presented(metadata: &MetadataMap) -> Result<Presented<'_>, Status> {
 }
 
 fn values<'a>(
-    metadata: &'a MetadataMap,
-    name: &'static str,
+    headers: &'a HeaderMap,
+    name: &'static HeaderName,
 ) -> impl Iterator<Item = Result<&'a str, Status>> {
-    metadata.get_all(name).iter().enumerate().map(move |(place, value)| {
+    headers.get_all(name).iter().enumerate().map(move |(place, value)| {
         if place >= HEADER_VALUES_MAX {
-            return Err(status::invalid(
-                name,
-                format_args!("is sent more than {HEADER_VALUES_MAX} times"),
-            ));
+            let problem = format!("is sent more than {HEADER_VALUES_MAX} times");
+            return Err(status::invalid(name.as_str(), problem));
         }
-        value.to_str().map_err(|_| status::invalid(name, "must be visible ASCII characters"))
+        value
+            .to_str()
+            .map_err(|_| status::invalid(name.as_str(), "must be visible ASCII characters"))
     })
 }
 
 /// The correlation id of a call: the caller's, or a new one.
 pub fn correlation_id<T>(ledger: &Ledger, request: &Request<T>) -> Result<CorrelationId, Status> {
-    let mut given = values(request.metadata(), "x-correlation-id");
+    let mut given = values(request.metadata().as_ref(), &X_CORRELATION_ID);
     let Some(first) = given.next().transpose()? else { return Ok(ledger.new_correlation_id()) };
     for other in given {
         if other? != first {

@@ -41,7 +41,8 @@ impl KeyService for Keys {
         &self,
         request: Request<proto::CreateKeyRequest>,
     ) -> Result<Response<proto::CreateKeyResponse>, Status> {
-        let ledger = self.door.ledger()?;
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
         let caller = authenticate(ledger, &request, permissions::API_KEYS_WRITE)?;
         let target = caller.target(&request.get_ref().organization_id)?;
         let organization = known(ledger, target)?;
@@ -76,7 +77,8 @@ impl KeyService for Keys {
         &self,
         request: Request<proto::GetKeyRequest>,
     ) -> Result<Response<proto::GetKeyResponse>, Status> {
-        let ledger = self.door.ledger()?;
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
         let caller = authenticate(ledger, &request, permissions::API_KEYS_READ)?;
         let message = request.into_inner();
         let organization = known(ledger, caller.target(&message.organization_id)?)?;
@@ -95,7 +97,8 @@ impl KeyService for Keys {
         &self,
         request: Request<proto::ListKeysRequest>,
     ) -> Result<Response<proto::ListKeysResponse>, Status> {
-        let ledger = self.door.ledger()?;
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
         let caller = authenticate(ledger, &request, permissions::API_KEYS_READ)?;
         let message = request.into_inner();
         let organization = known(ledger, caller.target(&message.organization_id)?)?;
@@ -106,7 +109,8 @@ impl KeyService for Keys {
         &self,
         request: Request<proto::RevokeKeyRequest>,
     ) -> Result<Response<proto::RevokeKeyResponse>, Status> {
-        let ledger = self.door.ledger()?;
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
         let caller = authenticate(ledger, &request, permissions::API_KEYS_WRITE)?;
         let target = caller.target(&request.get_ref().organization_id)?;
         let organization = known(ledger, target)?;

@@ -27,7 +27,8 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::GetStatusResponse>, Status> {
-        let ledger = self.door.ledger()?;
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
         authenticate_operator(ledger, &request, permissions::INSTALLATION_READ)?;
         let operator = ledger.tables().operator().tables();
         let installation = operator.installation().ok_or_else(status::starting)?;
@@ -55,7 +56,8 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::ConfirmClockRequest>,
     ) -> Result<Response<proto::ConfirmClockResponse>, Status> {
-        let ledger = self.door.ledger()?;
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
         let caller = authenticate_operator(ledger, &request, permissions::INSTALLATION_WRITE)?;
         let clock_ahead_ms = ledger.clock().confirm();
         tracing::warn!(caller = ?caller.caller, clock_ahead_ms, "the wall clock was confirmed");

@@ -33,7 +33,8 @@ impl OrganizationService for Organizations {
         &self,
         request: Request<proto::CreateOrganizationRequest>,
     ) -> Result<Response<proto::CreateOrganizationResponse>, Status> {
-        let ledger = self.door.ledger()?;
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
         let caller = authenticate_operator(ledger, &request, permissions::ORGANIZATIONS_WRITE)?;
         let context = Context::of(ledger, &caller, &request)?;
         let message = request.into_inner();
@@ -58,7 +59,8 @@ impl OrganizationService for Organizations {
         &self,
         request: Request<proto::GetOrganizationRequest>,
     ) -> Result<Response<proto::GetOrganizationResponse>, Status> {
-        let ledger = self.door.ledger()?;
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
         let caller = authenticate(ledger, &request, permissions::ORGANIZATIONS_READ)?;
         let organization = known(ledger, caller.target(&request.get_ref().organization_id)?)?;
         let tables = organization.tables();
@@ -74,7 +76,8 @@ impl OrganizationService for Organizations {
         &self,
         request: Request<proto::ListOrganizationsRequest>,
     ) -> Result<Response<proto::ListOrganizationsResponse>, Status> {
-        let ledger = self.door.ledger()?;
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
         authenticate_operator(ledger, &request, permissions::ORGANIZATIONS_READ)?;
         list_organizations(ledger, request.get_ref()).map(Response::new)
     }

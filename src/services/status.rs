@@ -38,6 +38,15 @@ pub fn starting() -> Status {
     )
 }
 
+/// As many requests are under way as may be.
+pub fn too_many_requests() -> Status {
+    refused(
+        GrpcCode::ResourceExhausted,
+        "TOO_MANY_REQUESTS",
+        "too many requests are under way; try again shortly",
+    )
+}
+
 /// An organization answers nothing because its history is corrupt.
 pub fn stopped(id: OrganizationId) -> Status {
     refused(

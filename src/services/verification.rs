@@ -7,10 +7,11 @@ use projections::presented::Presented;
 use projections::principal::Principal;
 use projections::recorded::{Revision, StreamName};
 use projections::text;
+use projections::time::Timestamp;
 use projections::verification::{Code, Decision, Question, Wanted};
 use tonic::{Request, Response, Status};
 
-use super::authentication::{Authenticated, HEADER_VALUES_MAX, authenticate};
+use super::authentication::{Authenticated, HEADER_VALUES_MAX, authenticate_at};
 use super::{Door, read, status, write};
 use crate::ledger::verify::{Answer, Reach};
 use crate::ledger::{Ledger, permissions};
@@ -41,14 +42,17 @@ impl VerificationService for Verification {
         &self,
         request: Request<proto::VerifyRequest>,
     ) -> Result<Response<proto::VerifyResponse>, Status> {
-        let ledger = self.door.ledger()?;
-        let asker = authenticate(ledger, &request, permissions::CREDENTIALS_VERIFY)?;
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let mut now = ledger.clock().now();
+        let asker = authenticate_at(ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
         let mut message = request.into_inner();
         if !message.at_least_revision.is_empty() {
             reach_revisions(ledger, &asker, &message.at_least_revision).await?;
+            now = ledger.clock().now();
         }
         let correlation_id = correlation_id(ledger, std::mem::take(&mut message.correlation_id))?;
-        answer(ledger, &message, asker.reach(), correlation_id).map(Response::new)
+        answer(ledger, &message, asker.reach(), correlation_id, now).map(Response::new)
     }
 }
 
@@ -68,6 +72,7 @@ pub(super) fn answer(
     message: &proto::VerifyRequest,
     reach: Reach,
     correlation_id: String,
+    now: Timestamp,
 ) -> Result<proto::VerifyResponse, Status> {
     let question = Question {
         tenant: read::optional("tenant_id", &message.tenant_id)?,
@@ -75,7 +80,7 @@ pub(super) fn answer(
             .map_err(|(place, error)| status::invalid(format!("permissions[{place}]"), error))?,
         service: service(&message.service)?,
         environment: read::environment(message.environment)?,
-        now: ledger.clock().now(),
+        now,
     };
     ledger.verify(presented(message)?, &question, reach, |answer| match answer {
         Answer::Unavailable(id) => Err(status::stopped(id)),
@@ -122,15 +127,15 @@ fn decided(decision: &Decision<'_>, correlation_id: String) -> proto::VerifyResp
     let extras = key.extras.as_deref();
     let operator =
         StreamRevision { stream: OrganizationId::OPERATOR, revision: decision.operator_revision };
-    let own = StreamRevision { stream: key.organization_id, revision: decision.revision };
-    let operator = (!key.organization_id.is_operator()).then_some(operator);
+    let own = StreamRevision { stream: decision.organization_id, revision: decision.revision };
+    let operator = (!decision.organization_id.is_operator()).then_some(operator);
     proto::VerifyResponse {
         allowed: decision.code == Code::Allowed,
         code: wire_code(decision.code).into(),
-        principal: Some(write::principal(Principal::Organization(key.organization_id))),
-        organization_id: key.organization_id.to_string(),
+        principal: Some(write::principal(Principal::Organization(decision.organization_id))),
+        organization_id: decision.organization_id.text(),
         credential_kind: proto::CredentialKind::ApiKey.into(),
-        credential_id: key.id.to_string(),
+        credential_id: key.id.text(),
         environment: write::environment(Some(key.effective_environment())).into(),
         roles: decision.authority.roles().map(write::role_reference).collect(),
         permissions: decision.authority.permissions().map(str::to_owned).collect(),
@@ -140,7 +145,7 @@ fn decided(decision: &Decision<'_>, correlation_id: String) -> proto::VerifyResp
         metadata: extras
             .map(|it| it.metadata.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
             .unwrap_or_default(),
-        expires_at: key.expires_at.map(write::timestamp),
+        expires_at: key.expires_at().map(write::timestamp),
         revisions: std::iter::once(own).chain(operator).filter_map(StreamRevision::wire).collect(),
         correlation_id,
     }
@@ -153,7 +158,8 @@ struct StreamRevision {
 
 impl StreamRevision {
     fn wire(self) -> Option<proto::StreamRevision> {
-        write::revision(&StreamName::organization(self.stream), self.revision)
+        let revision = self.revision?.0;
+        Some(proto::StreamRevision { stream: StreamName::organization_text(self.stream), revision })
     }
 }
 

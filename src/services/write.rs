@@ -37,9 +37,9 @@ pub fn revision(stream: &StreamName, revision: Option<Revision>) -> Option<proto
 pub fn principal(principal: Principal) -> proto::Principal {
     let (kind, organization_id) = match principal {
         Principal::Organization(id) if id.is_operator() => {
-            (proto::PrincipalKind::Operator, id.to_string())
+            (proto::PrincipalKind::Operator, id.text())
         }
-        Principal::Organization(id) => (proto::PrincipalKind::Organization, id.to_string()),
+        Principal::Organization(id) => (proto::PrincipalKind::Organization, id.text()),
         Principal::Ledger => (proto::PrincipalKind::Ledger, String::new()),
     };
     proto::Principal { kind: kind.into(), organization_id }
@@ -112,13 +112,13 @@ pub fn key(
     let extras = key.extras.as_deref();
     proto::Key {
         id: key.id.to_string(),
-        organization_id: key.organization_id.to_string(),
+        organization_id: organization.id.to_string(),
         name: key.name.to_string(),
         description: extras
             .and_then(|it| it.description.as_ref())
             .map(ToString::to_string)
             .unwrap_or_default(),
-        masked: key.masked(),
+        masked: organization.profile().map(|it| key.masked(&it.key_prefix)).unwrap_or_default(),
         environment: environment(key.environment).into(),
         scopes: key.scopes.as_ref().map(scopes),
         roles: roles(key, organization, operator),
@@ -126,9 +126,9 @@ pub fn key(
             services: list.iter().map(ToString::to_string).collect(),
         }),
         created_at: Some(timestamp(key.created_at)),
-        created_by: Some(principal(key.created_by)),
-        created_with: key.created_with.map(|id| id.to_string()).unwrap_or_default(),
-        expires_at: key.expires_at.map(timestamp),
+        created_by: Some(principal(key.maker.by)),
+        created_with: key.maker.with.map(|id| id.to_string()).unwrap_or_default(),
+        expires_at: key.expires_at().map(timestamp),
         state: key_state(key.state(now)).into(),
         revocation: key.revocation.as_deref().map(revocation),
         metadata: extras

@@ -670,7 +670,7 @@ proptest! {
                     Event::KeyCreated(event) => {
                         number += 1;
                         let made = world.acme.key(event.key_id).unwrap();
-                        prop_assert!(made.expires_at.unwrap() <= at(world.now + 3_600_000));
+                        prop_assert!(made.expires_at().unwrap() <= at(world.now + 3_600_000));
                         let Caller::Key { key_id: maker, .. } = caller else { unreachable!() };
                         let maker = before.acme.key(maker).unwrap();
                         prop_assert_eq!(maker.state(at(world.now)), KeyState::Active);

@@ -1,0 +1,106 @@
+//! The allow path allocates nothing. A test of its own: counting takes the place of the
+//! allocator of the whole program.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a broken set-up should stop the test")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use keyledger::ledger::command::{
+    Caller, Command, CreateKey, Expiry, Order, OrganizationDraft, Personal,
+};
+use keyledger::ledger::start::{ConfiguredKeys, Parts};
+use keyledger::ledger::vault::peppers::{PepperId, Peppers};
+use keyledger::ledger::verify::{Answer, Reach};
+use keyledger::ledger::{Ledger, clock::Clock, mint, secret::Ids};
+use keyledger::store::memory::MemoryStore;
+use keyledger::vault::memory::MemoryVault;
+use projections::event::KeyOrigin;
+use projections::id::OrganizationId;
+use projections::permission::{Permission, Scopes};
+use projections::presented::Presented;
+use projections::verification::{Code, Question, Wanted};
+
+fn order(command: Command) -> Order {
+    Order {
+        caller: Caller::Ledger,
+        command,
+        expected: None,
+        request: None,
+        correlation_id: "c".parse().unwrap(),
+        causation_id: None,
+        personal: Personal::default(),
+    }
+}
+
+/// A ledger with one key, and the text of that key.
+async fn ledger() -> (Arc<Ledger>, String) {
+    let parts = Parts {
+        store: Arc::new(MemoryStore::new()),
+        vault: Arc::new(MemoryVault::new()),
+        clock: Clock::system(),
+        ids: Ids::from_system().unwrap(),
+        peppers: Peppers::new(PepperId::FIRST, [1; 32].into()),
+        lookup_key: [2; 32].into(),
+    };
+    let (ledger, _) = Ledger::open(parts).await.unwrap();
+    ledger.create_installation(None, &ConfiguredKeys::default()).await.unwrap();
+    let id = OrganizationId::from_bytes([7; 16]);
+    let draft = OrganizationDraft {
+        organization_id: id,
+        name: "Acme".parse().unwrap(),
+        key_prefix: "vtx".parse().unwrap(),
+        plan: "paid".parse().unwrap(),
+    };
+    let registered = order(Command::RegisterOrganization(draft.clone()));
+    ledger.execute(OrganizationId::OPERATOR, &registered).await.unwrap();
+    ledger.execute(id, &order(Command::CreateOrganization(draft.clone()))).await.unwrap();
+    let minted = mint::mint(&draft.key_prefix, None, ledger.peppers()).unwrap();
+    let command = CreateKey {
+        key_id: ledger.ids().key(ledger.clock().now()),
+        name: "a key".parse().unwrap(),
+        description: None,
+        origin: KeyOrigin::Minted,
+        prefix: Some(draft.key_prefix),
+        environment: None,
+        hint: minted.hint,
+        digest: minted.digest.clone(),
+        scopes: Some(Scopes::new(&["dns:read", "dns:write"]).unwrap()),
+        roles: Vec::new(),
+        services: None,
+        expiry: Expiry::After(3_600_000),
+        metadata: BTreeMap::new(),
+        limits: BTreeMap::new(),
+    };
+    ledger.execute(id, &order(Command::CreateKey(Box::new(command)))).await.unwrap();
+    (ledger, minted.secret.expose().to_owned())
+}
+
+fn verify(ledger: &Ledger, text: &str) -> Code {
+    let question = Question {
+        tenant: None,
+        permissions: Wanted::One(Permission::constant("dns", "write")),
+        service: Some("dns"),
+        environment: Some(projections::api_key::Environment::Live),
+        now: ledger.clock().now(),
+    };
+    let mut presented = Presented::default();
+    presented.bearer(text);
+    ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
+        Answer::Decided(decision) => decision.code,
+        Answer::Refused(code) => code,
+        Answer::Unavailable(id) => panic!("{id} is stopped"),
+    })
+}
+
+#[tokio::test]
+async fn the_allow_path_allocates_nothing() {
+    let (ledger, text) = ledger().await;
+    // What a thread sets up once is not the path's.
+    assert_eq!(verify(&ledger, &text), Code::Allowed);
+    let allocated =
+        allocation_counter::measure(|| assert_eq!(verify(&ledger, &text), Code::Allowed));
+    assert_eq!(allocated.count_total, 0, "{allocated:?}");
+    let counted = allocation_counter::measure(|| drop(std::hint::black_box(text.clone())));
+    assert_eq!(counted.count_total, 1, "the count counts");
+}
