@@ -16,24 +16,23 @@ use zeroize::Zeroizing;
 
 use super::failure::{Failure, Outcome};
 use super::{flags, output};
+use crate::config::LISTEN_DEFAULT;
 use api_key::ApiKey;
 use server::Server;
 
 /// Most bytes of an answer: a page of a thousand keys with all that a key can carry.
 pub(super) const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// How long to wait for an answer unless told otherwise.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
 // No doc comment: clap would take it for the verb's own.
 #[derive(Args)]
 #[command(next_help_heading = "Server and output")]
 pub(super) struct Client {
-    /// The server to ask
-    #[arg(
-        long,
-        env = "KEYLEDGER_SERVER",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:50051"
-    )]
-    server: String,
+    /// The server to ask [default: http://127.0.0.1:50051]
+    #[arg(long, env = "KEYLEDGER_SERVER", value_name = "URL", value_parser = flags::not_empty)]
+    server: Option<String>,
 
     /// The file that holds your API key [env: KEYLEDGER_API_KEY_FILE]
     ///
@@ -53,9 +52,9 @@ pub(super) struct Client {
     )]
     allow_plaintext: Option<bool>,
 
-    /// The longest time to wait for an answer
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = flags::timeout)]
-    timeout: Duration,
+    /// The longest time to wait for an answer [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = flags::timeout)]
+    timeout: Option<Duration>,
 
     /// An identifier of your own that is recorded with what happens
     #[arg(long, value_name = "ID", value_parser = flags::token)]
@@ -70,28 +69,37 @@ pub(super) struct Client {
 #[derive(Args)]
 pub(super) struct Target {
     /// The organization [default: your key's own; an operator must name one]
-    #[arg(long = "org", value_name = "ID", default_value = "", hide_default_value = true)]
-    pub(super) organization_id: String,
+    #[arg(long = "org", value_name = "ID", value_parser = flags::not_empty)]
+    organization_id: Option<String>,
+}
+
+impl Target {
+    /// As requests name it.
+    pub(super) fn organization_id(self) -> String {
+        self.organization_id.unwrap_or_default()
+    }
 }
 
 /// Makes a repeat of a request harmless.
 #[derive(Args)]
 pub(super) struct Repeat {
     /// A text of your choice: the same request with the same text within 24 hours is done once
-    #[arg(
-        long,
-        value_name = "TEXT",
-        value_parser = flags::token,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub(super) idempotency_key: String,
+    #[arg(long, value_name = "TEXT", value_parser = flags::token)]
+    idempotency_key: Option<String>,
+}
+
+impl Repeat {
+    /// As requests hold it.
+    pub(super) fn idempotency_key(self) -> String {
+        self.idempotency_key.unwrap_or_default()
+    }
 }
 
 impl Client {
     /// Runs a verb against the server.
     pub(super) fn run(&self, verb: impl AsyncFnOnce(&Session<'_>) -> Outcome) -> Outcome {
-        let server = Server::parse(&self.server)?;
+        let server =
+            Server::parse(self.server.as_deref().unwrap_or(&format!("http://{LISTEN_DEFAULT}")))?;
         server.refuse_plaintext_unless(self.allow_plaintext == Some(true))?;
         let api_key = ApiKey::obtain(self.api_key_file.as_deref(), &server)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -99,9 +107,13 @@ impl Client {
             .build()
             .map_err(|error| Failure::fault("cannot start").because(error))?;
         runtime.block_on(async {
-            let channel = server.connect(self.timeout).await?;
+            let channel = server.connect(self.timeout()).await?;
             verb(&Session { client: self, channel, api_key }).await
         })
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT_DEFAULT)
     }
 
     /// Whether JSON is wanted.
@@ -131,7 +143,7 @@ impl Session<'_> {
     /// A request that shows the caller's key.
     pub(super) fn request<T>(&self, message: T) -> Result<Request<T>, Failure> {
         let mut request = Request::new(message);
-        request.set_timeout(self.client.timeout);
+        request.set_timeout(self.client.timeout());
         let value = Zeroizing::new(format!("Bearer {}", self.api_key.expose()));
         let mut authorization = AsciiMetadataValue::try_from(value.as_bytes())
             .map_err(|_| self.api_key.unsendable())?;
@@ -149,7 +161,7 @@ impl Session<'_> {
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Failure> {
-        match tokio::time::timeout(self.client.timeout, call).await {
+        match tokio::time::timeout(self.client.timeout(), call).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) if is_late(&status) => Err(self.late()),
             Ok(Err(status)) => Err(Failure::of_status(&status, &self.api_key.source())),
@@ -158,7 +170,7 @@ impl Session<'_> {
     }
 
     fn late(&self) -> Failure {
-        Failure::fault(format!("no answer within {:?}", self.client.timeout)).hint(
+        Failure::fault(format!("no answer within {:?}", self.client.timeout())).hint(
             "what was asked may have been done all the same; `--timeout` waits longer, and \
              `--idempotency-key` makes a repeat harmless",
         )

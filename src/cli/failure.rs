@@ -141,16 +141,12 @@ fn hint_for_field(field: &str) -> Option<String> {
     let outer = field.split(['.', '[']).next().unwrap_or_default();
     let flag = match outer {
         "organization_id" => {
-            return Some(
-                "name the organization with `--org`; `keyledger org list` shows them".to_owned(),
-            );
+            let hint = "name the organization (`key … --org ID`, `org get ID`); \
+                        `keyledger org list` shows them";
+            return Some(hint.to_owned());
         }
         "key_id" => return Some("`keyledger key list` shows the identifiers of keys".to_owned()),
-        "scopes" => "--scope",
         "role_ids" | "role_id" => "--role",
-        "services" => "--service",
-        "permissions" => "--permission",
-        "limits" => "--limit",
         "tenant_id" => "--tenant",
         "at_least_revision" => "--at-least",
         "x-correlation-id" => "--correlation-id",
@@ -175,8 +171,11 @@ fn hint_for_reason(reason: &str, key_source: &str) -> Option<String> {
         "PERMISSION_DENIED" | "SERVICE_NOT_ALLOWED" => {
             return Some(format!("the API key came from {key_source}; use one that may do this"));
         }
-        "OTHER_ORGANIZATION" => "leave `--org` out, or use an operator's key",
+        "OTHER_ORGANIZATION" => {
+            "name your own organization, or none; an operator's key reaches all"
+        }
         "ORGANIZATION_NOT_FOUND" => "`keyledger org list` shows them",
+        "NOT_FOUND" => "`keyledger org list` and `keyledger key list` show what is there",
         "KEY_NOT_FOUND" => "`keyledger key list` shows the organization's keys",
         "KEY_NAME_TAKEN" => "`keyledger key list --state active` shows the names in use",
         "KEY_WITHOUT_PERMISSIONS" => "name what it may do with `--scope`, `--role` or both",

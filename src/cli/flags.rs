@@ -69,6 +69,11 @@ pub(super) fn token(text: &str) -> Result<String, String> {
     }
 }
 
+/// A text that is there: an empty one is most likely a variable that nobody set.
+pub(super) fn not_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
 /// `key=value`.
 pub(super) fn entry(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("must be `key=value`")?;

@@ -19,9 +19,12 @@ const JSON_ROOM_BYTES: usize = 64 * 1024;
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    written.map_err(|error| match error.kind() {
-        ErrorKind::BrokenPipe => Failure::unheard(),
-        _ => Failure::fault("cannot write to standard output").because(error),
+    written.map_err(|error| {
+        if error.kind() == ErrorKind::BrokenPipe {
+            Failure::unheard()
+        } else {
+            Failure::fault("cannot write to standard output").because(error)
+        }
     })
 }
 

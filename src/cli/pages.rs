@@ -22,8 +22,8 @@ pub(super) struct Pages {
     page_size: Option<u32>,
 
     /// Where to continue: what the page before gave as the next
-    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
-    page_token: String,
+    #[arg(long, value_name = "TOKEN")]
+    page_token: Option<String>,
 }
 
 /// A page that can be joined to the one before it.
@@ -43,7 +43,7 @@ impl Pages {
         page: impl AsyncFn(u32, String) -> Result<P, Failure>,
     ) -> Result<P, Failure> {
         let size = self.page_size.unwrap_or(if self.all { ALL_PAGE_ROWS } else { 0 });
-        let mut whole = page(size, self.page_token.clone()).await?;
+        let mut whole = page(size, self.page_token.clone().unwrap_or_default()).await?;
         let mut pages = 1;
         while self.all && !whole.next_page_token().is_empty() {
             if pages == PAGES_MAX {

@@ -42,16 +42,16 @@ pub(super) struct Verify {
     permissions: Vec<String>,
 
     /// The service that is wanted
-    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
-    service: String,
+    #[arg(long, value_name = "NAME", value_parser = flags::not_empty)]
+    service: Option<String>,
 
     /// The environment that asks [default: either]
     #[arg(long, value_enum)]
     environment: Option<Environment>,
 
     /// The organization that the request claims to be for
-    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
-    tenant: String,
+    #[arg(long, value_name = "ID", value_parser = flags::not_empty)]
+    tenant: Option<String>,
 
     /// Decide by this revision of a stream or a later one, such as org-operator=7; repeat for more
     /// streams
@@ -72,9 +72,9 @@ impl Verify {
         let credential = credential(self.stdin, self.credential_file.as_deref())?;
         let request = proto::VerifyRequest {
             credential: String::clone(&credential),
-            tenant_id: self.tenant,
+            tenant_id: self.tenant.unwrap_or_default(),
             permissions: self.permissions,
-            service: self.service,
+            service: self.service.unwrap_or_default(),
             environment: environment(self.environment),
             correlation_id: self.client.correlation_id().to_owned(),
             at_least_revision: self.at_least,

@@ -57,15 +57,17 @@ impl ApiKey {
 
     fn read(path: &Path) -> Result<Self, Failure> {
         let text = secret_text::read_file(path).map_err(|error| {
-            let failure =
-                Failure::fault(format!("cannot read the API key in `{}`", path.display()))
-                    .because(&error);
-            match error.kind() {
-                ErrorKind::NotFound => failure.hint("name its file with `--api-key-file`"),
-                ErrorKind::PermissionDenied => {
-                    failure.hint("run this as the user who owns the file")
-                }
-                _ => failure,
+            let path = path.display();
+            let failure = Failure::fault(format!("cannot read the API key in `{path}`"));
+            let failure = failure.because(&error);
+            if error.kind() == ErrorKind::NotFound {
+                failure.hint(format!(
+                    "an operator's is in `{ADMIN_KEY_FILE}` in the server's data directory"
+                ))
+            } else if error.kind() == ErrorKind::PermissionDenied {
+                failure.hint("run this as the user who owns the file")
+            } else {
+                failure
             }
         })?;
         if secret_text::is_open_to_others(path) {
@@ -96,7 +98,7 @@ impl ApiKey {
     /// Where it came from.
     pub(super) fn source(&self) -> String {
         match &self.source {
-            Source::Variable => format!("environment variable `{VARIABLE}`"),
+            Source::Variable => format!("the environment variable `{VARIABLE}`"),
             Source::File(path) => format!("`{}`", path.display()),
         }
     }

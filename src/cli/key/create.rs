@@ -26,8 +26,8 @@ pub(in crate::cli) struct Create {
     name: String,
 
     /// What it is for, in at most 500 characters; no place for personal data
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    description: String,
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
 
     /// A permission to narrow it to, such as dns:read; repeat, or separate by commas
     #[arg(long = "scope", value_name = "PERMISSION", value_delimiter = ',')]
@@ -86,9 +86,9 @@ impl Create {
     pub(in crate::cli) fn run(self: Box<Self>) -> Outcome {
         let Self { client, secret_only, .. } = *self;
         let request = proto::CreateKeyRequest {
-            organization_id: self.target.organization_id,
+            organization_id: self.target.organization_id(),
             name: self.name,
-            description: self.description,
+            description: self.description.unwrap_or_default(),
             scopes: some(self.scopes).map(|permissions| proto::Scopes { permissions }),
             role_ids: self.roles.iter().map(|it| role::id_of(it)).collect::<Result<_, _>>()?,
             services: some(self.services).map(|services| proto::ServiceAccess { services }),
@@ -97,7 +97,7 @@ impl Create {
             metadata: once_each("--metadata", self.metadata)?,
             limits: once_each("--limit", self.limits)?,
             expected_revision: self.expected_revision,
-            idempotency_key: self.repeat.idempotency_key,
+            idempotency_key: self.repeat.idempotency_key(),
         };
         client.run(async |session| {
             let request = session.request(request)?;

@@ -25,7 +25,7 @@ pub(in crate::cli) struct Get {
 impl Get {
     pub(in crate::cli) fn run(self) -> Outcome {
         let request = proto::GetKeyRequest {
-            organization_id: self.target.organization_id,
+            organization_id: self.target.organization_id(),
             key_id: self.key_id,
         };
         self.client.run(async |session| {

@@ -22,12 +22,12 @@ pub(in crate::cli) struct List {
     environment: Option<Environment>,
 
     /// Only keys with this role, by identifier or by the name of a built-in one
-    #[arg(long, default_value = "", hide_default_value = true)]
-    role: String,
+    #[arg(long)]
+    role: Option<String>,
 
     /// Only keys whose name begins so
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    name_prefix: String,
+    #[arg(long, value_name = "TEXT")]
+    name_prefix: Option<String>,
 
     #[command(flatten)]
     pages: Pages,
@@ -52,11 +52,11 @@ enum State {
 impl List {
     pub(in crate::cli) fn run(self) -> Outcome {
         let first = proto::ListKeysRequest {
-            organization_id: self.target.organization_id,
+            organization_id: self.target.organization_id(),
             state: state(self.state),
             environment: environment(self.environment),
-            role_id: role::id_of(&self.role)?,
-            name_prefix: self.name_prefix,
+            role_id: self.role.as_deref().map(role::id_of).transpose()?.unwrap_or_default(),
+            name_prefix: self.name_prefix.unwrap_or_default(),
             page_size: 0,
             page_token: String::new(),
         };

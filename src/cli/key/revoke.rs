@@ -22,8 +22,8 @@ pub(in crate::cli) struct Revoke {
     reason: Reason,
 
     /// Why, in your own words, at most 500 characters; rests sealed
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    comment: String,
+    #[arg(long, value_name = "TEXT")]
+    comment: Option<String>,
 
     /// Refuse if the organization's stream does not end at this revision
     #[arg(long, value_name = "REVISION")]
@@ -62,12 +62,12 @@ enum Reason {
 impl Revoke {
     pub(in crate::cli) fn run(self) -> Outcome {
         let request = proto::RevokeKeyRequest {
-            organization_id: self.target.organization_id,
+            organization_id: self.target.organization_id(),
             key_id: self.key_id,
             reason: reason(self.reason).into(),
-            comment: self.comment,
+            comment: self.comment.unwrap_or_default(),
             expected_revision: self.expected_revision,
-            idempotency_key: self.repeat.idempotency_key,
+            idempotency_key: self.repeat.idempotency_key(),
         };
         self.client.run(async |session| {
             let request = session.request(request)?;

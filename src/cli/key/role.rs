@@ -8,7 +8,7 @@ const ID_PREFIX: &str = "rol_";
 
 /// The identifier of a role that is given by identifier, or by the name of a built-in one.
 pub(super) fn id_of(role: &str) -> Result<String, Failure> {
-    if role.is_empty() || role.starts_with(ID_PREFIX) {
+    if role.starts_with(ID_PREFIX) {
         return Ok(role.to_owned());
     }
     let roles = built_in::rules().roles;
@@ -30,7 +30,7 @@ mod tests {
     fn built_in_roles_go_by_name() {
         assert_eq!(id_of("operator-admin").unwrap(), built_in::OPERATOR_ADMIN.to_string());
         assert_eq!(id_of("rol_x").unwrap(), "rol_x");
-        assert_eq!(id_of("").unwrap(), "");
+        assert!(id_of("").is_err());
         assert!(id_of("janitor").unwrap_err().report().contains("dns-manager"));
     }
 }

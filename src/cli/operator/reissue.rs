@@ -13,6 +13,7 @@ use super::super::output::{print, print_json, safe, talk};
 use super::super::view::operator::Reissued;
 use crate::config::Settings;
 use crate::node::{FirstKey, NodeError, Opened};
+use crate::store::embedded::OpenError;
 
 /// Replace the operator's own key, with the server stopped.
 ///
@@ -80,6 +81,10 @@ fn reissue(settings: &Settings) -> Result<FirstKey, Failure> {
 }
 
 fn failure(error: NodeError) -> Failure {
+    if let NodeError::OpenStore(OpenError::DirectoryLocked(path)) = &error {
+        return Failure::fault(format!("a server is using data directory `{}`", path.display()))
+            .hint("stop it, reissue the key, then start it again");
+    }
     anyhow::Error::from(error).into()
 }
 

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::super::client::{Client, Repeat};
 use super::super::failure::Outcome;
+use super::super::flags;
 use super::super::view::organization::Created;
 use super::service;
 use crate::proto;
@@ -23,8 +24,8 @@ pub(in crate::cli) struct Create {
     key_prefix: String,
 
     /// `paid`, or `free`, whose keys live one hour at most [default: paid]
-    #[arg(long, default_value = "", hide_default_value = true)]
-    plan: String,
+    #[arg(long, value_parser = flags::not_empty)]
+    plan: Option<String>,
 
     #[command(flatten)]
     repeat: Repeat,
@@ -38,8 +39,8 @@ impl Create {
         let request = proto::CreateOrganizationRequest {
             name: self.name,
             key_prefix: self.key_prefix,
-            plan: self.plan,
-            idempotency_key: self.repeat.idempotency_key,
+            plan: self.plan.unwrap_or_default(),
+            idempotency_key: self.repeat.idempotency_key(),
         };
         self.client.run(async |session| {
             let request = session.request(request)?;

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::super::client::Client;
 use super::super::failure::Outcome;
+use super::super::flags;
 use super::super::view::organization::Got;
 use super::service;
 use crate::proto;
@@ -12,8 +13,8 @@ use crate::proto;
 #[derive(Args)]
 pub(in crate::cli) struct Get {
     /// The organization [default: your key's own; an operator must name one]
-    #[arg(value_name = "ID", default_value = "", hide_default_value = true)]
-    organization_id: String,
+    #[arg(value_name = "ID", value_parser = flags::not_empty)]
+    organization_id: Option<String>,
 
     #[command(flatten)]
     client: Client,
@@ -21,7 +22,9 @@ pub(in crate::cli) struct Get {
 
 impl Get {
     pub(in crate::cli) fn run(self) -> Outcome {
-        let request = proto::GetOrganizationRequest { organization_id: self.organization_id };
+        let request = proto::GetOrganizationRequest {
+            organization_id: self.organization_id.unwrap_or_default(),
+        };
         self.client.run(async |session| {
             let request = session.request(request)?;
             let answer = session.answer(service(session).get_organization(request)).await?;
