@@ -32,6 +32,10 @@ pub(super) struct Verify {
     #[arg(value_name = "-", conflicts_with = "credential_file")]
     stdin: Option<OsString>,
 
+    // A secret in the wrong place is refused here, because clap would repeat it.
+    #[arg(hide = true)]
+    misplaced: Vec<OsString>,
+
     /// The file that holds the credential
     #[arg(long, value_name = "FILE")]
     credential_file: Option<PathBuf>,
@@ -69,7 +73,7 @@ impl Verify {
     }
 
     fn decide(self: Box<Self>) -> Outcome {
-        let credential = credential(self.stdin, self.credential_file.as_deref())?;
+        let credential = credential(self.stdin, &self.misplaced, self.credential_file.as_deref())?;
         let request = proto::VerifyRequest {
             credential: String::clone(&credential),
             tenant_id: self.tenant.unwrap_or_default(),
@@ -94,10 +98,14 @@ async fn ask(session: &Session<'_>, request: proto::VerifyRequest) -> Result<Dec
     session.answer(service.verify(request)).await.map(Decision::from)
 }
 
-fn credential(stdin: Option<OsString>, file: Option<&Path>) -> Result<Zeroizing<String>, Failure> {
+fn credential(
+    stdin: Option<OsString>,
+    misplaced: &[OsString],
+    file: Option<&Path>,
+) -> Result<Zeroizing<String>, Failure> {
     if let Some(argument) = stdin {
         // Not repeated in the message: it is most likely a secret.
-        if argument != "-" {
+        if argument != "-" || !misplaced.is_empty() {
             return Err(Failure::fault("a credential is never an argument: others could see it")
                 .hint(SOURCES));
         }

@@ -80,6 +80,10 @@ fn faults_are_two() {
     for line in [
         "verify",
         "verify vtx_this_is_a_secret",
+        "verify - vtx_this_is_a_secret",
+        "verify --credential vtx_this_is_a_secret",
+        "verify --credential=vtx_this_is_a_secret",
+        "verify - --credential-file vtx_file",
         "verify --credential-file missing",
         "verify - --tenant ''",
         "verify - --at-least 7",

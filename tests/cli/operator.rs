@@ -13,6 +13,7 @@ fn a_new_operator_key_takes_the_place_of_the_old_one() {
     let old = std::fs::read_to_string(&file).unwrap();
     assert_eq!(scene.run("operator reissue").code, 2);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), old, "a refusal changes nothing");
+    scene.organization("Acme", "vtx");
     scene.stop();
     let reissued = scene.run("operator reissue");
     assert_eq!(reissued.code, 0);

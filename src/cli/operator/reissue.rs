@@ -12,7 +12,7 @@ use super::super::failure::{Failure, Outcome};
 use super::super::output::{print, print_json, safe, talk};
 use super::super::view::operator::Reissued;
 use crate::config::Settings;
-use crate::node::{FirstKey, NodeError, Opened};
+use crate::node::{ADMIN_KEY_FILE, FirstKey, NodeError, Opened};
 use crate::store::embedded::OpenError;
 
 /// Replace the operator's own key, with the server stopped.
@@ -74,7 +74,11 @@ fn reissue(settings: &Settings) -> Result<FirstKey, Failure> {
     runtime.block_on(async {
         let node =
             Opened::open(directories).await.map_err(failure)?.replay().await.map_err(failure)?;
-        let key = node.reissue_operator_key().await.map_err(failure);
+        let key = node.reissue_operator_key().await.map_err(|error| {
+            failure(error).hint(format!(
+                "{ADMIN_KEY_FILE} may hold a key that is not in force now; run this again"
+            ))
+        });
         node.close().await;
         key
     })
