@@ -1,14 +1,34 @@
 //! The command line: one binary, one file per verb.
 //!
 //! stdout is data, stderr is talk. Exit codes: 0 yes, 1 no (a denial, a refusal), 2 fault.
+//!
+//! A verb is a `clap` type with a `run`. Those that ask a server flatten
+//! [`client::Client`] and get a [`client::Session`] from it; what they print goes
+//! through [`output`], by the shapes in [`view`].
 
+mod client;
+mod failure;
+mod flags;
+mod key;
+mod operator;
+mod org;
+mod output;
+mod pages;
+mod secret_text;
 mod serve;
+mod verify;
+mod view;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use failure::Outcome;
+
 /// An event-sourced credential ledger.
+///
+/// `keyledger serve` runs the server; every other verb asks one. Exit codes: 0 yes,
+/// 1 no (a denial or a refusal), 2 fault.
 #[derive(Parser)]
 #[command(name = "keyledger", version, about, arg_required_else_help = true)]
 struct Cli {
@@ -18,30 +38,43 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Run the server.
     Serve(serve::Serve),
+    Verify(Box<verify::Verify>),
+    #[command(subcommand)]
+    Org(org::Org),
+    #[command(subcommand)]
+    Key(key::Key),
+    #[command(subcommand)]
+    Operator(operator::Operator),
 }
 
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let outcome = match cli.verb {
-        Verb::Serve(verb) => verb.run(),
+    let outcome = match Cli::parse().verb {
+        Verb::Serve(verb) => verb.run().map_err(Into::into),
+        Verb::Verify(verb) => verb.run(),
+        Verb::Org(noun) => noun.run(),
+        Verb::Key(noun) => noun.run(),
+        Verb::Operator(noun) => noun.run(),
     };
-    match outcome {
-        Ok(code) => code,
-        Err(error) => {
-            report(&error);
-            ExitCode::from(2)
-        }
-    }
+    ended(outcome)
 }
 
-#[expect(clippy::print_stderr, reason = "stderr is where talk goes")]
-fn report(error: &anyhow::Error) {
-    eprintln!("error: {error}");
-    for cause in error.chain().skip(1) {
-        eprintln!("  because: {cause}");
+fn ended(outcome: Outcome) -> ExitCode {
+    outcome.unwrap_or_else(|failure| {
+        output::talk(&failure.report());
+        failure.exit_code()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    /// clap finds flags that clash, and the like, only when it is asked.
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
     }
 }

@@ -129,8 +129,13 @@ pub enum ConfigError {
 }
 
 /// Variables that are ours but not a server's setting: the client's, and the tests'.
-const OTHER_VARIABLES: &[&str] =
-    &["KEYLEDGER_SERVER", "KEYLEDGER_API_KEY", "KEYLEDGER_API_KEY_FILE", "KEYLEDGER_CONFIG"];
+const OTHER_VARIABLES: &[&str] = &[
+    "KEYLEDGER_SERVER",
+    "KEYLEDGER_API_KEY",
+    "KEYLEDGER_API_KEY_FILE",
+    "KEYLEDGER_CREDENTIAL",
+    "KEYLEDGER_CONFIG",
+];
 const TEST_VARIABLES: &str = "KEYLEDGER_TEST_";
 
 impl Settings {

@@ -40,6 +40,12 @@ impl Directories {
     pub fn inside(data: &Path) -> Self {
         Self { data: data.to_owned(), secrets: data.join("secrets") }
     }
+
+    /// Whether there is history in them: opening them makes what is not there.
+    #[must_use]
+    pub fn hold_history(&self) -> bool {
+        self.data.join(LEDGER_FILE).exists()
+    }
 }
 
 /// Why a node does not start.
@@ -98,11 +104,7 @@ impl Opened {
         tokio::task::spawn_blocking(move || {
             // The vault comes first: events are sealed under its keys from the first one on.
             files::make_directory(&directories.data).map_err(NodeError::AdminKey)?;
-            let start = if directories.data.join(LEDGER_FILE).exists() {
-                Start::Later
-            } else {
-                Start::First
-            };
+            let start = if directories.hold_history() { Start::Later } else { Start::First };
             let (vault, peppers) = FileVault::open(&directories.secrets, start)?;
             let store = Arc::new(EmbeddedStore::open(&Options::new(&directories.data))?);
             Ok(Self { store, vault, peppers, directories })

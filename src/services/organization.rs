@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use projections::id::OrganizationId;
-use projections::organization::Change;
+use projections::organization::{Change, Profile};
 use tonic::{Request, Response, Status};
 
 use super::authentication::{authenticate, authenticate_operator};
@@ -129,6 +129,14 @@ async fn create_organization(
     })
 }
 
+/// An organization as it says itself; as it was registered while its stream is not begun.
+fn listed(ledger: &Ledger, id: OrganizationId, registered: &Profile) -> proto::Organization {
+    let organization = ledger.tables().organization(id);
+    let tables = organization.map(|organization| Arc::clone(&organization.tables()));
+    let own = tables.as_ref().and_then(|tables| tables.profile());
+    write::organization(id, own.unwrap_or(registered))
+}
+
 fn list_organizations(
     ledger: &Ledger,
     message: &proto::ListOrganizationsRequest,
@@ -148,10 +156,7 @@ fn list_organizations(
         _ => String::new(),
     };
     Ok(proto::ListOrganizationsResponse {
-        organizations: page
-            .iter()
-            .map(|(id, row)| write::organization(**id, &row.profile))
-            .collect(),
+        organizations: page.iter().map(|(id, row)| listed(ledger, **id, &row.profile)).collect(),
         next_page_token,
         revision: write::revision(&operator.stream, tables.revision()),
     })

@@ -1,0 +1,198 @@
+//! Asking a server: the flags that all such verbs share, and the session they give.
+
+mod api_key;
+mod server;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
+
+use super::failure::{Failure, Outcome};
+use super::{flags, output};
+use crate::config::LISTEN_DEFAULT;
+use api_key::ApiKey;
+use server::Server;
+
+/// Most bytes of an answer: a page of a thousand keys with all that a key can carry.
+pub(super) const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long to wait for an answer unless told otherwise.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+// No doc comment: clap would take it for the verb's own.
+#[derive(Args)]
+#[command(next_help_heading = "Server and output")]
+pub(super) struct Client {
+    /// The server to ask [default: http://127.0.0.1:50051]
+    #[arg(long, env = "KEYLEDGER_SERVER", value_name = "URL", value_parser = flags::not_empty)]
+    server: Option<String>,
+
+    /// The file that holds your API key [env: KEYLEDGER_API_KEY_FILE]
+    ///
+    /// Without it: the key in the variable KEYLEDGER_API_KEY, else the file that
+    /// KEYLEDGER_API_KEY_FILE names, else, for a server on this machine,
+    /// ./keyledger-data/admin.key.
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+
+    /// Send credentials without TLS to a server on another machine
+    #[arg(
+        long,
+        env = "KEYLEDGER_ALLOW_PLAINTEXT",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    allow_plaintext: Option<bool>,
+
+    /// The longest time to wait for an answer [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = flags::timeout)]
+    timeout: Option<Duration>,
+
+    /// An identifier of your own that is recorded with what happens
+    #[arg(long, value_name = "ID", value_parser = flags::token)]
+    correlation_id: Option<String>,
+
+    /// Print one JSON object, with the field names of the protocol
+    #[arg(long)]
+    json: bool,
+}
+
+/// The organization that a verb is about.
+#[derive(Args)]
+pub(super) struct Target {
+    /// The organization [default: your key's own; an operator must name one]
+    #[arg(long = "org", value_name = "ID", value_parser = flags::not_empty)]
+    organization_id: Option<String>,
+}
+
+impl Target {
+    /// As requests name it.
+    pub(super) fn organization_id(self) -> String {
+        self.organization_id.unwrap_or_default()
+    }
+}
+
+/// Makes a repeat of a request harmless.
+#[derive(Args)]
+pub(super) struct Repeat {
+    /// A text of your choice: the same request with the same text within 24 hours is done once
+    #[arg(long, value_name = "TEXT", value_parser = flags::token)]
+    idempotency_key: Option<String>,
+}
+
+impl Repeat {
+    /// As requests hold it.
+    pub(super) fn idempotency_key(self) -> String {
+        self.idempotency_key.unwrap_or_default()
+    }
+}
+
+impl Client {
+    /// Runs a verb against the server.
+    pub(super) fn run(&self, verb: impl AsyncFnOnce(&Session<'_>) -> Outcome) -> Outcome {
+        let server =
+            Server::parse(self.server.as_deref().unwrap_or(&format!("http://{LISTEN_DEFAULT}")))?;
+        server.refuse_plaintext_unless(self.allow_plaintext == Some(true))?;
+        let api_key = ApiKey::obtain(self.api_key_file.as_deref(), &server)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::fault("cannot start").because(error))?;
+        runtime.block_on(async {
+            let channel = server.connect(self.timeout()).await?;
+            verb(&Session { client: self, channel, api_key }).await
+        })
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT_DEFAULT)
+    }
+
+    /// Whether JSON is wanted.
+    pub(super) fn json(&self) -> bool {
+        self.json
+    }
+
+    /// The correlation id that was given; empty if none was.
+    pub(super) fn correlation_id(&self) -> &str {
+        self.correlation_id.as_deref().unwrap_or_default()
+    }
+}
+
+/// A connection to a server, with the caller's key.
+pub(super) struct Session<'a> {
+    client: &'a Client,
+    channel: Channel,
+    api_key: ApiKey,
+}
+
+impl Session<'_> {
+    /// The connection.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// A request that shows the caller's key.
+    pub(super) fn request<T>(&self, message: T) -> Result<Request<T>, Failure> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.client.timeout());
+        let value = Zeroizing::new(format!("Bearer {}", self.api_key.expose()));
+        let mut authorization = AsciiMetadataValue::try_from(value.as_bytes())
+            .map_err(|_| self.api_key.unsendable())?;
+        authorization.set_sensitive(true);
+        request.metadata_mut().insert("authorization", authorization);
+        if let Some(id) = &self.client.correlation_id {
+            let id = id.parse().map_err(|_| Failure::fault("`--correlation-id` cannot be sent"))?;
+            request.metadata_mut().insert("x-correlation-id", id);
+        }
+        Ok(request)
+    }
+
+    /// Waits for the answer to a call.
+    pub(super) async fn answer<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(self.client.timeout(), call).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) if is_late(&status) => Err(self.late()),
+            Ok(Err(status)) => Err(Failure::of_status(&status, &self.api_key.source())),
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    fn late(&self) -> Failure {
+        Failure::fault(format!("no answer within {:?}", self.client.timeout())).hint(
+            "what was asked may have been done all the same; `--timeout` waits longer, and \
+             `--idempotency-key` makes a repeat harmless",
+        )
+    }
+
+    /// Prints an answer: as JSON if that is wanted, else for people.
+    pub(super) fn print(
+        &self,
+        message: &impl serde::Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Outcome {
+        if self.client.json {
+            output::print_json(message)?;
+        } else {
+            output::print(&Zeroizing::new(text()))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// tonic's own clock, on either side, may ring before ours.
+fn is_late(status: &Status) -> bool {
+    status.code() == tonic::Code::DeadlineExceeded
+        || (status.code() == tonic::Code::Cancelled && status.message() == "Timeout expired")
+}

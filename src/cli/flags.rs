@@ -1,0 +1,190 @@
+//! Values of flags: texts that have a form.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::DateTime;
+use projections::text::is_token;
+
+use super::failure::Failure;
+use crate::proto;
+
+/// Longest time to wait for an answer.
+const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
+
+/// A duration such as `30d` or `1h30m`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || "must be numbers with units (ms, s, m, h, d, w), such as `30d` or `1h30m`".to_owned();
+    let mut millis: u64 = 0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, behind) = rest.split_at(digits);
+        let letters = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at(letters);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let unit_ms = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            "w" => 7 * 86_400_000,
+            _ => return Err(wrong()),
+        };
+        millis = number
+            .checked_mul(unit_ms)
+            .and_then(|part| millis.checked_add(part))
+            .ok_or_else(|| "is too long".to_owned())?;
+        rest = behind;
+    }
+    if millis == 0 { Err(wrong()) } else { Ok(Duration::from_millis(millis)) }
+}
+
+/// How long to wait for an answer.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = duration(text)?;
+    if timeout > TIMEOUT_MAX { Err("must be at most `1h`".to_owned()) } else { Ok(timeout) }
+}
+
+/// An instant in RFC 3339, in any time zone.
+pub(super) fn instant(text: &str) -> Result<prost_types::Timestamp, String> {
+    let at = DateTime::parse_from_rfc3339(text)
+        .map_err(|_| "must be an instant in RFC 3339, such as `2026-12-31T23:59:59Z`".to_owned())?;
+    // A leap second has more nanoseconds than fit; it ends with the second.
+    let nanos = at.timestamp_subsec_nanos().min(999_999_999);
+    Ok(prost_types::Timestamp {
+        seconds: at.timestamp(),
+        nanos: i32::try_from(nanos).unwrap_or_default(),
+    })
+}
+
+/// Visible ASCII, as correlation ids and idempotency keys are.
+pub(super) fn token(text: &str) -> Result<String, String> {
+    if is_token(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be 1 to 128 visible ASCII characters".to_owned())
+    }
+}
+
+/// A text that is there: an empty one is most likely a variable that nobody set.
+pub(super) fn not_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// `key=value`.
+pub(super) fn entry(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("must be `key=value`")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `key=number`.
+pub(super) fn numeric_entry(text: &str) -> Result<(String, i64), String> {
+    let (key, value) = text.split_once('=').ok_or("must be `key=number`")?;
+    let value = value.parse().map_err(|_| "must be `key=number`, with a whole number")?;
+    Ok((key.to_owned(), value))
+}
+
+/// `stream=revision`.
+pub(super) fn stream_revision(text: &str) -> Result<proto::StreamRevision, String> {
+    let wrong = || "must be `stream=revision`, such as `org-operator=7`".to_owned();
+    let (stream, revision) = text.rsplit_once('=').ok_or_else(wrong)?;
+    let revision = revision.parse().map_err(|_| wrong())?;
+    Ok(proto::StreamRevision { stream: stream.to_owned(), revision })
+}
+
+/// Entries by their keys, each given once.
+pub(super) fn once_each<V>(
+    flag: &str,
+    entries: Vec<(String, V)>,
+) -> Result<BTreeMap<String, V>, Failure> {
+    let mut map = BTreeMap::new();
+    for (key, value) in entries {
+        if map.contains_key(&key) {
+            return Err(Failure::fault(format!("`{flag}`: `{key}` is given twice")));
+        }
+        map.insert(key, value);
+    }
+    Ok(map)
+}
+
+/// `live` or `test`.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(super) enum Environment {
+    /// The real thing.
+    Live,
+    /// For trying out.
+    Test,
+}
+
+/// The number that stands for it on the wire; unspecified for none.
+pub(super) fn environment(environment: Option<Environment>) -> i32 {
+    match environment {
+        None => proto::Environment::Unspecified,
+        Some(Environment::Live) => proto::Environment::Live,
+        Some(Environment::Test) => proto::Environment::Test,
+    }
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        for (text, millis) in [
+            ("1h", 3_600_000),
+            ("1h30m", 5_400_000),
+            ("30d", 2_592_000_000),
+            ("2w", 1_209_600_000),
+            ("5ms", 5),
+            ("7s", 7_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in [
+            "",
+            "0s",
+            "1",
+            "h",
+            "1y",
+            "1 h",
+            "-1h",
+            "1.5h",
+            "1h30",
+            "1H",
+            "99999999999999999999s",
+            "18446744073709551615w",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert!(timeout("1h").is_ok());
+        assert!(timeout("3601s").is_err());
+    }
+
+    #[test]
+    fn instants_may_have_any_time_zone() {
+        let seconds = |text| instant(text).map(|at| (at.seconds, at.nanos));
+        assert_eq!(seconds("1970-01-01T00:00:01.5Z"), Ok((1, 500_000_000)));
+        assert_eq!(seconds("1970-01-01T02:00:00+02:00"), Ok((0, 0)));
+        for text in ["1970-01-01", "1970-01-01T00:00:00", "tomorrow", ""] {
+            assert!(instant(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn pairs_are_split_where_they_must_be() {
+        assert_eq!(entry("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert_eq!(numeric_entry("a=-1"), Ok(("a".into(), -1)));
+        assert!(entry("a").is_err());
+        assert!(numeric_entry("a=1.5").is_err());
+        let expected = proto::StreamRevision { stream: "org-operator".into(), revision: 7 };
+        assert_eq!(stream_revision("org-operator=7"), Ok(expected));
+        assert!(stream_revision("org-operator").is_err());
+        assert!(stream_revision("org-operator=-1").is_err());
+        assert!(once_each("--limit", vec![("a".into(), 1), ("a".into(), 1)]).is_err());
+    }
+}

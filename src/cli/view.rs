@@ -1,0 +1,9 @@
+//! Answers as they are printed: the messages of the protocol, with instants in RFC 3339
+//! and enums by their short names. As JSON every field is there, always; what is absent
+//! is null.
+
+pub(super) mod common;
+pub(super) mod key;
+pub(super) mod operator;
+pub(super) mod organization;
+pub(super) mod verification;

@@ -1,0 +1,109 @@
+//! What several messages share.
+
+use std::collections::BTreeMap;
+
+use projections::time::Timestamp;
+use serde::Serialize;
+
+use crate::proto;
+
+/// See `StreamRevision` in `common.proto`.
+#[derive(Serialize)]
+pub(in crate::cli) struct StreamRevision {
+    stream: String,
+    revision: u64,
+}
+
+impl From<proto::StreamRevision> for StreamRevision {
+    fn from(message: proto::StreamRevision) -> Self {
+        Self { stream: message.stream, revision: message.revision }
+    }
+}
+
+impl StreamRevision {
+    /// As `--at-least` takes it.
+    pub(in crate::cli) fn to_text(&self) -> String {
+        format!("{}={}", self.stream, self.revision)
+    }
+}
+
+/// See `Principal` in `common.proto`.
+#[derive(Serialize)]
+pub(in crate::cli) struct Principal {
+    kind: String,
+    organization_id: String,
+}
+
+impl From<proto::Principal> for Principal {
+    fn from(message: proto::Principal) -> Self {
+        let kind = short(message.kind, "PRINCIPAL_KIND_", proto::PrincipalKind::as_str_name);
+        Self { kind, organization_id: message.organization_id }
+    }
+}
+
+impl Principal {
+    /// For people.
+    pub(in crate::cli) fn to_text(&self) -> String {
+        match self.kind.as_str() {
+            "organization" => format!("organization {}", self.organization_id),
+            kind => kind.to_owned(),
+        }
+    }
+}
+
+/// See `RoleReference` in `common.proto`.
+#[derive(Serialize)]
+pub(in crate::cli) struct RoleReference {
+    id: String,
+    name: String,
+}
+
+impl From<proto::RoleReference> for RoleReference {
+    fn from(message: proto::RoleReference) -> Self {
+        Self { id: message.id, name: message.name }
+    }
+}
+
+impl RoleReference {
+    /// Its name, or its identifier where the name is not known.
+    pub(in crate::cli) fn to_text(&self) -> String {
+        if self.name.is_empty() { self.id.clone() } else { self.name.clone() }
+    }
+}
+
+/// An enum's value by its short name; a number that this release has no name for stays one.
+pub(in crate::cli) fn short<E: TryFrom<i32>>(
+    value: i32,
+    prefix: &str,
+    name: impl FnOnce(&E) -> &'static str,
+) -> String {
+    match E::try_from(value) {
+        Ok(known) => name(&known).trim_start_matches(prefix).to_lowercase(),
+        Err(_) => value.to_string(),
+    }
+}
+
+/// `live` or `test`.
+pub(in crate::cli) fn environment(value: i32) -> String {
+    short(value, "ENVIRONMENT_", proto::Environment::as_str_name)
+}
+
+/// RFC 3339.
+pub(in crate::cli) fn instant(at: Option<prost_types::Timestamp>) -> Option<String> {
+    let at = at?;
+    let millis = at
+        .seconds
+        .checked_mul(1_000)
+        .and_then(|millis| millis.checked_add(i64::from(at.nanos) / 1_000_000));
+    Some(match millis.and_then(Timestamp::from_millis) {
+        Some(instant) => instant.to_string(),
+        None => at.to_string(),
+    })
+}
+
+/// `key=value`, for people.
+pub(in crate::cli) fn entries<V: ToString>(
+    map: &BTreeMap<String, V>,
+) -> impl Iterator<Item = String> {
+    map.iter().map(|(key, value)| format!("{key}={}", value.to_string()))
+}

@@ -1,0 +1,32 @@
+//! The binary as people and scripts meet it: whole outputs, exit codes, and what a
+//! terminal is shown.
+//!
+//! `cli/golden/*.txt` are transcripts: `UPDATE_EXPECT=1 cargo test --test cli` rewrites
+//! them, and the diff is what you review.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on should stop"
+)]
+
+#[path = "cli/failures.rs"]
+mod failures;
+#[path = "cli/harness.rs"]
+mod harness;
+#[path = "cli/help.rs"]
+mod help;
+#[path = "cli/json.rs"]
+mod json;
+#[path = "cli/lists.rs"]
+mod lists;
+#[path = "cli/normal.rs"]
+mod normal;
+#[path = "cli/operator.rs"]
+mod operator;
+#[path = "cli/terminal.rs"]
+mod terminal;
+#[path = "cli/walk.rs"]
+mod walk;
