@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use projections::id::OrganizationId;
-use projections::organization::Change;
+use projections::organization::{Change, Profile};
 use tonic::{Request, Response, Status};
 
 use super::authentication::{authenticate, authenticate_operator};
@@ -65,7 +65,7 @@ impl OrganizationService for Organizations {
         Ok(Response::new(proto::GetOrganizationResponse {
             organization: tables
                 .profile()
-                .map(|profile| write::organization(organization.id, profile)),
+                .map(|profile| described(ledger, organization.id, profile)),
             revision: write::revision(&organization.stream, tables.revision()),
         }))
     }
@@ -121,9 +121,21 @@ async fn create_organization(
         write::revision(&operator.stream, registered.revision),
     ];
     Ok(proto::CreateOrganizationResponse {
-        organization: tables.profile().map(|profile| write::organization(id, profile)),
+        organization: tables.profile().map(|profile| described(ledger, id, profile)),
         revisions: revisions.into_iter().flatten().collect(),
     })
+}
+
+/// An organization as its own stream has it. It came to be when the operator admitted
+/// it; its stream begins a moment later.
+fn described(ledger: &Ledger, id: OrganizationId, profile: &Profile) -> proto::Organization {
+    let operator = ledger.tables().operator().tables();
+    let registration = operator.installation().and_then(|it| it.organizations.get(&id));
+    let created_at = registration.map_or(profile.created_at, |it| it.profile.created_at);
+    proto::Organization {
+        created_at: Some(write::timestamp(created_at)),
+        ..write::organization(id, profile)
+    }
 }
 
 fn list_organizations(
