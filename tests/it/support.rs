@@ -130,6 +130,15 @@ pub(crate) fn leaf_hash(stored: &[u8]) -> Vec<u8> {
     Sha256::new().chain_update([0]).chain_update(stored).finalize().to_vec()
 }
 
+/// CRC-32 as zip has it, worked out here.
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 }
+        })
+    })
+}
+
 /// A server that is about to be started.
 pub(crate) struct Launch {
     command: Command,

@@ -12,22 +12,15 @@ use sha2::{Digest as _, Sha256};
 use tonic::{Code, Status};
 
 use super::support::{
-    ADMIN, Acme, Client, DNS_MANAGER, Home, OPERATOR_ADMIN, READ_ONLY_ADMIN, reason, refused,
-    scoped, texts, with_roles,
+    ADMIN, Acme, Client, DNS_MANAGER, Home, OPERATOR_ADMIN, READ_ONLY_ADMIN, crc32, reason,
+    refused, scoped, texts, with_roles,
 };
 
 /// The checksum of a key's text, worked out here: CRC-32 in six digits of base 62.
 fn checksum_is_right(secret: &str) -> bool {
     const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let (body, sum) = secret.split_at(secret.len() - 6);
-    let mut crc = u32::MAX;
-    for byte in body.bytes() {
-        crc ^= u32::from(byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
-        }
-    }
-    let mut rest = !crc as usize;
+    let mut rest = crc32(body.as_bytes()) as usize;
     let mut digits = [0; 6];
     for digit in digits.iter_mut().rev() {
         *digit = DIGITS[rest % 62];
