@@ -212,7 +212,7 @@ impl Story {
     }
 
     /// Calls from an address and with an agent that can be looked for.
-    async fn from_elsewhere(&mut self, server: &Server, operator_key: &str) {
+    async fn calls_from_elsewhere(&mut self, server: &Server, operator_key: &str) {
         let channel = channel_from_elsewhere(server).await;
         let mut client = proto::key_service_client::KeyServiceClient::new(channel);
         for n in 0..3 {
@@ -260,7 +260,7 @@ async fn check(filter: &str) {
     let operator = server.client(&operator_key);
     let mut story = Story::told(&server, &operator).await;
     story.hidden.secret("the operator's key", &operator_key);
-    story.from_elsewhere(&server, &operator_key).await;
+    story.calls_from_elsewhere(&server, &operator_key).await;
     opens(&operator, &story).await;
     // Killed, so that the write-ahead log is still there to be searched; then in rest.
     let mut said = server.kill();
