@@ -277,6 +277,10 @@ def test_what_generic_tools_see(protos, server):
         file = database.FindFileByName(f"keyledger/v1/{name}.proto")
         served = {message.name for message in file.message_type}
         assert served == set(getattr(protos, name).DESCRIPTOR.message_types_by_name)
+    # What errors carry can be read by whoever has no file of it.
+    for detail in ("ErrorInfo", "BadRequest"):
+        file = database.FindFileContainingSymbol(f"google.rpc.{detail}")
+        assert detail in {message.name for message in file.message_type}
     health = health_pb2_grpc.HealthStub(server.channel)
     for service in ["", *services]:
         answer = health.Check(health_pb2.HealthCheckRequest(service=service))
