@@ -155,6 +155,7 @@ impl Story {
         story.hidden.personal("a revocation's comment", COMMENT);
         story.hidden.personal("a part of the comment", "Quux's laptop");
         story.hidden.personal("an idempotency key", IDEMPOTENCY_KEY);
+        story.hidden.personal("what both of them tell", "5550199");
         story
     }
 
