@@ -173,14 +173,15 @@ fn routes(door: &Door) -> Result<Routes, ServeError> {
     use crate::services::{
         key::Keys, operator::Operator, organization::Organizations, verification::Verification,
     };
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(crate::proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    // With the details of errors among them, so that generic clients can show those too.
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(crate::proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
     // Older clients, grpcurl among them, ask for the alpha version.
-    let alpha = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(crate::proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1alpha()?;
+    let alpha = reflection().build_v1alpha()?;
     let verification = VerificationServiceServer::new(Verification::new(door.clone()));
     let keys = KeyServiceServer::new(Keys::new(door.clone()));
     let organizations = OrganizationServiceServer::new(Organizations::new(door.clone()));
@@ -189,7 +190,7 @@ fn routes(door: &Door) -> Result<Routes, ServeError> {
         .add_service(keys.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(organizations.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(operator.max_decoding_message_size(REQUEST_BYTES_MAX))
-        .add_service(reflection.build_v1()?)
+        .add_service(reflection().build_v1()?)
         .add_service(alpha);
     Ok(routes.prepare())
 }

@@ -69,6 +69,14 @@ pub enum OpenVaultError {
         /// The secret file.
         path: PathBuf,
     },
+    /// The vault has sealed for a history that is not there.
+    #[error(
+        "`{path}` has kept keys for a history, but there is no `ledger.db`; restore it from a backup, or name another secrets directory to begin anew"
+    )]
+    HistoryMissing {
+        /// The vault's file.
+        path: PathBuf,
+    },
     /// A newer or foreign file stands in the vault's place.
     #[error("`{path}` is no vault of this version (form {form}); use the version that wrote it")]
     Form {
@@ -139,6 +147,14 @@ impl FileVault {
             if !same {
                 return Err(OpenVaultError::WrongSecret { path: directory.join(file) });
             }
+        }
+        // A subject's key is made for a request, and requests come once there is history.
+        let sealed_before = start == Start::First
+            && tables
+                .has_subjects()
+                .map_err(|source| OpenVaultError::Database { path: path.clone(), source })?;
+        if sealed_before {
+            return Err(OpenVaultError::HistoryMissing { path });
         }
 
         let cache = Arc::new(Cache::new());

@@ -77,6 +77,11 @@ impl Tables {
         Ok(true)
     }
 
+    /// Whether it ever kept a subject's key, erased ones included.
+    pub(super) fn has_subjects(&self) -> rusqlite::Result<bool> {
+        self.0.query_row("SELECT EXISTS (SELECT 1 FROM subject_keys)", [], |row| row.get(0))
+    }
+
     /// Begins a transaction.
     pub(super) fn begin(&mut self) -> rusqlite::Result<Rows<'_>> {
         self.0.transaction().map(Rows)

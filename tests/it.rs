@@ -1,0 +1,28 @@
+//! Tests of the real binary: over real sockets, on real files, killed for real.
+//!
+//! Nothing here knows the inside of the server: what a caller, an operator or a disk
+//! can do is done, and what they can see is looked at. Start at [`support::Server`].
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a broken assumption should stop the test, wherever it stands"
+)]
+
+#[path = "it/bad_input.rs"]
+mod bad_input;
+#[path = "it/crash.rs"]
+mod crash;
+#[path = "it/faults.rs"]
+mod faults;
+#[path = "it/rpc_matrix.rs"]
+mod rpc_matrix;
+#[path = "it/secrets.rs"]
+mod secrets;
+#[path = "it/support.rs"]
+mod support;
+#[path = "it/walk.rs"]
+mod walk;

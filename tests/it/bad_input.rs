@@ -1,0 +1,500 @@
+//! Requests that no client of ours would make: bytes written by hand, texts past every
+//! limit, headers that lie. Each is refused by the name of what is wrong, changes
+//! nothing, and leaves a server that serves.
+
+use keyledger::proto;
+use prost::Message as _;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt as _;
+
+use super::support::{Acme, call_raw, scoped, texts};
+
+const CREATE_KEY: &str = "keyledger.v1.KeyService/CreateKey";
+const GET_KEY: &str = "keyledger.v1.KeyService/GetKey";
+const LIST_KEYS: &str = "keyledger.v1.KeyService/ListKeys";
+const REVOKE_KEY: &str = "keyledger.v1.KeyService/RevokeKey";
+const CREATE_ORGANIZATION: &str = "keyledger.v1.OrganizationService/CreateOrganization";
+const GET_ORGANIZATION: &str = "keyledger.v1.OrganizationService/GetOrganization";
+const LIST_ORGANIZATIONS: &str = "keyledger.v1.OrganizationService/ListOrganizations";
+const VERIFY: &str = "keyledger.v1.VerificationService/Verify";
+const GET_STATUS: &str = "keyledger.v1.OperatorService/GetStatus";
+
+fn number(field: u32, value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    prost::encoding::encode_varint(u64::from(field) << 3, &mut bytes);
+    prost::encoding::encode_varint(value, &mut bytes);
+    bytes
+}
+
+fn text(field: u32, value: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    prost::encoding::encode_varint(u64::from(field) << 3 | 2, &mut bytes);
+    prost::encoding::encode_varint(value.as_ref().len() as u64, &mut bytes);
+    bytes.extend_from_slice(value.as_ref());
+    bytes
+}
+
+fn joined(parts: &[Vec<u8>]) -> Vec<u8> {
+    parts.concat()
+}
+
+struct Bench(Acme);
+
+impl Bench {
+    async fn new() -> Self {
+        Self(Acme::new().await)
+    }
+
+    async fn call(&self, method: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Status> {
+        let request = self.0.operator.request(bytes);
+        call_raw(self.0.server.channel(), method, request).await
+    }
+
+    /// A request that is refused, as its sender's fault, by the name of a field.
+    async fn refuses(&self, method: &str, bytes: Vec<u8>, field: &str) {
+        let shown = format!("{method} {field}: {:02x?}", &bytes[..bytes.len().min(64)]);
+        let Err(status) = self.call(method, bytes).await else { panic!("accepted: {shown}") };
+        assert_eq!(status.code(), Code::InvalidArgument, "{shown}: {status:?}");
+        assert!(status.message().contains(field), "{shown}: {}", status.message());
+        assert!(status.message().len() < 1_000, "{shown}");
+        assert!(!status.message().contains(char::is_control), "{shown}: {}", status.message());
+    }
+
+    /// As `refuses`, and the details name the field for machines.
+    async fn refuses_field(&self, method: &str, bytes: Vec<u8>, field: &str) {
+        let status = self.call(method, bytes.clone()).await.unwrap_err();
+        let details = status.get_error_details();
+        let violations = details.bad_request().map(|it| it.field_violations.clone());
+        let named = violations.unwrap_or_default();
+        assert!(named.iter().any(|it| it.field == field), "{field}: {status:?}");
+        // A field without a name is named by its number.
+        let told = match field.rsplit_once('.').unwrap_or(("", field)) {
+            (_, number) if number.parse::<u32>().is_ok() => format!("field {number}: unknown"),
+            _ => format!("`{field}`"),
+        };
+        self.refuses(method, bytes, &told).await;
+    }
+
+    async fn revisions(&self) -> (u64, u64) {
+        (self.0.revision().await, self.0.operator.revision("operator").await)
+    }
+
+    /// After all of it: nothing has changed, and the server serves.
+    async fn ends_as_it_began(self, before: (u64, u64)) {
+        assert_eq!(self.revisions().await, before);
+        self.0.key("after all", &["a:b"]).await;
+        let said = self.0.server.stop().await;
+        assert!(!said.contains("panicked"), "{said}");
+        assert!(!said.contains("\"ERROR\""), "{said}");
+    }
+}
+
+fn key_request(organization: &str) -> Vec<u8> {
+    scoped(organization, "n", &["a:b"]).encode_to_vec()
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_request() {
+    let bench = Bench::new().await;
+    let before = bench.revisions().await;
+    let id = bench.0.id.clone();
+    // Cut off anywhere: the name comes last, so that no part of it is a request.
+    let whole = joined(&[text(4, text(1, "a:b")), text(1, &id), number(7, 1), text(2, "name")]);
+    for cut in 1..whole.len() {
+        bench.refuses(CREATE_KEY, whole[..cut].to_vec(), "`").await;
+    }
+    // No UTF-8.
+    for (field, name) in
+        [(1, "organization_id"), (2, "name"), (3, "description"), (13, "idempotency_key")]
+    {
+        for bytes in [&[0xff][..], &[0xc0, 0x80], &[0xed, 0xa0, 0x80], b"a\xf0\x9f"] {
+            bench.refuses_field(CREATE_KEY, text(field, bytes), name).await;
+        }
+    }
+    bench.refuses_field(VERIFY, text(6, [0xff]), "permissions[0]").await;
+    bench.refuses_field(CREATE_KEY, text(10, text(1, [0xff])), "metadata[0].key").await;
+    // Fields that nobody knows, at the top and inside.
+    for field in [14, 99, 536_870_911] {
+        let bytes = joined(&[key_request(&id), text(field, "x")]);
+        bench.refuses_field(CREATE_KEY, bytes, &field.to_string()).await;
+    }
+    bench.refuses_field(GET_STATUS, number(1, 1), "1").await;
+    let inside =
+        joined(&[text(1, &id), text(2, "n"), text(4, joined(&[text(1, "a:b"), number(2, 1)]))]);
+    bench.refuses_field(CREATE_KEY, inside, "scopes.2").await;
+    // Twice what can be there once.
+    for (extra, field) in [
+        (text(2, "other"), "name"),
+        (text(4, text(1, "org:admin")), "scopes"),
+        (number(7, 2), "environment"),
+        (joined(&[text(8, []), text(9, [])]), "lifetime"),
+        (joined(&[number(12, 1), number(12, 1)]), "expected_revision"),
+        (joined(&[text(10, text(1, "k")), text(10, text(1, "k"))]), "metadata"),
+        (joined(&[text(11, text(1, "k")), text(11, text(1, "k"))]), "limits"),
+    ] {
+        bench.refuses_field(CREATE_KEY, joined(&[key_request(&id), extra]), field).await;
+    }
+    // Values of enums that nobody named.
+    let named = joined(&[text(1, &id), text(2, "n"), text(4, text(1, "a:b"))]);
+    for value in [3, 9, u64::from(u32::MAX), u64::MAX, 1 << 32] {
+        bench
+            .refuses_field(CREATE_KEY, joined(&[named.clone(), number(7, value)]), "environment")
+            .await;
+        bench
+            .refuses_field(
+                LIST_KEYS,
+                joined(&[text(1, &id), number(2, value + u64::from(value == 3))]),
+                "state",
+            )
+            .await;
+        bench.refuses_field(VERIFY, number(8, value), "environment").await;
+    }
+    for reason in [2, 6, 7, 8, 10] {
+        bench.refuses_field(REVOKE_KEY, number(3, reason), "reason").await;
+    }
+    // Other types than declared, groups, and no protobuf at all.
+    for bytes in [number(2, 1), vec![2 << 3 | 5, 0, 0, 0, 0], vec![2 << 3 | 3, 2 << 3 | 4]] {
+        bench.refuses_field(CREATE_KEY, bytes, "name").await;
+    }
+    for bytes in
+        [&b"{\"name\": \"n\"}"[..], b"\x00", b"\x07", &[0xff; 32], b"GET / HTTP/1.1\r\n\r\n"]
+    {
+        for method in [CREATE_KEY, VERIFY, GET_STATUS, LIST_ORGANIZATIONS] {
+            bench.refuses(method, bytes.to_vec(), "").await;
+        }
+    }
+    // Nested as deep as bytes go: what nests does not recurse.
+    let mut deep = Vec::new();
+    for _ in 0..10_000 {
+        deep = text(4, &deep);
+        if deep.len() > 200_000 {
+            break;
+        }
+    }
+    bench.refuses(CREATE_KEY, deep, "scopes").await;
+    bench.ends_as_it_began(before).await;
+}
+
+#[tokio::test]
+async fn texts_and_lists_past_their_limits() {
+    let bench = Bench::new().await;
+    let before = bench.revisions().await;
+    let id = bench.0.id.clone();
+    let good = || scoped(&id, "n", &["a:b"]);
+    let many = |count: usize| -> Vec<String> { (0..count).map(|n| format!("a:b{n}")).collect() };
+    type Change = Box<dyn Fn(&mut proto::CreateKeyRequest)>;
+    let cases: Vec<(&str, Change)> = vec![
+        ("name", Box::new(|it| it.name = String::new())),
+        ("name", Box::new(|it| it.name = "x".repeat(101))),
+        ("name", Box::new(|it| it.name = "x".repeat(200_000))),
+        ("name", Box::new(|it| it.name = " x".into())),
+        ("name", Box::new(|it| it.name = "a\nb".into())),
+        ("name", Box::new(|it| it.name = "a\u{0}".into())),
+        ("name", Box::new(|it| it.name = "a\u{7f}".into())),
+        ("name", Box::new(|it| it.name = "a\u{202e}b".into())),
+        ("description", Box::new(|it| it.description = "x".repeat(501))),
+        ("description", Box::new(|it| it.description = "\u{1b}[31m".into())),
+        ("idempotency_key", Box::new(|it| it.idempotency_key = "x".repeat(129))),
+        ("idempotency_key", Box::new(|it| it.idempotency_key = "a b".into())),
+        ("idempotency_key", Box::new(|it| it.idempotency_key = "é".into())),
+        (
+            "scopes.permissions",
+            Box::new(move |it| it.scopes = Some(proto::Scopes { permissions: many(101) })),
+        ),
+        (
+            "scopes.permissions",
+            Box::new(|it| it.scopes = Some(proto::Scopes { permissions: texts(&["a:b", "a.b"]) })),
+        ),
+        (
+            "scopes.permissions",
+            Box::new(|it| it.scopes = Some(proto::Scopes { permissions: texts(&["a"]) })),
+        ),
+        (
+            "scopes.permissions",
+            Box::new(|it| it.scopes = Some(proto::Scopes { permissions: texts(&["A:b"]) })),
+        ),
+        (
+            "scopes.permissions",
+            Box::new(|it| it.scopes = Some(proto::Scopes { permissions: texts(&["a:b:c"]) })),
+        ),
+        (
+            "scopes.permissions",
+            Box::new(|it| {
+                it.scopes =
+                    Some(proto::Scopes { permissions: vec![format!("a:{}", "b".repeat(63))] })
+            }),
+        ),
+        (
+            "role_ids",
+            Box::new(|it| {
+                it.role_ids =
+                    (0..21).map(|n| format!("rol_000000000000000000000000{n:02}")).collect()
+            }),
+        ),
+        ("role_ids[0]", Box::new(|it| it.role_ids = texts(&["admin"]))),
+        (
+            "role_ids[1]",
+            Box::new(|it| it.role_ids = vec!["rol_00000000000000000000000002".into(); 2]),
+        ),
+        ("services.services", Box::new(|it| it.services = Some(proto::ServiceAccess::default()))),
+        (
+            "services.services",
+            Box::new(|it| {
+                it.services = Some(proto::ServiceAccess {
+                    services: (0..101).map(|n| n.to_string()).collect(),
+                })
+            }),
+        ),
+        (
+            "services.services[1]",
+            Box::new(|it| {
+                it.services = Some(proto::ServiceAccess { services: texts(&["a", "a"]) })
+            }),
+        ),
+        (
+            "services.services[0]",
+            Box::new(|it| it.services = Some(proto::ServiceAccess { services: texts(&["a/b"]) })),
+        ),
+        (
+            "metadata",
+            Box::new(|it| it.metadata = (0..33).map(|n| (n.to_string(), String::new())).collect()),
+        ),
+        ("metadata", Box::new(|it| it.metadata = [(String::new(), String::new())].into())),
+        ("metadata", Box::new(|it| it.metadata = [("x".repeat(65), String::new())].into())),
+        ("metadata.k", Box::new(|it| it.metadata = [("k".to_owned(), "x".repeat(257))].into())),
+        ("metadata.k", Box::new(|it| it.metadata = [("k".to_owned(), "a\tb".into())].into())),
+        ("limits", Box::new(|it| it.limits = (0..33).map(|n| (n.to_string(), n)).collect())),
+        ("limits", Box::new(|it| it.limits = [("a b".to_owned(), 1)].into())),
+        (
+            "expires_at",
+            Box::new(|it| {
+                it.expiry =
+                    Some(proto::create_key_request::Expiry::ExpiresAt(prost_types::Timestamp {
+                        seconds: i64::MAX,
+                        nanos: 0,
+                    }))
+            }),
+        ),
+        (
+            "expires_at",
+            Box::new(|it| {
+                it.expiry =
+                    Some(proto::create_key_request::Expiry::ExpiresAt(prost_types::Timestamp {
+                        seconds: 4_000_000_000,
+                        nanos: -1,
+                    }))
+            }),
+        ),
+        (
+            "lifetime",
+            Box::new(|it| {
+                it.expiry =
+                    Some(proto::create_key_request::Expiry::Lifetime(prost_types::Duration {
+                        seconds: i64::MIN,
+                        nanos: i32::MIN,
+                    }))
+            }),
+        ),
+        (
+            "lifetime",
+            Box::new(|it| {
+                it.expiry =
+                    Some(proto::create_key_request::Expiry::Lifetime(prost_types::Duration {
+                        seconds: i64::MAX,
+                        nanos: 0,
+                    }))
+            }),
+        ),
+        (
+            "lifetime",
+            Box::new(|it| {
+                it.expiry =
+                    Some(proto::create_key_request::Expiry::Lifetime(prost_types::Duration {
+                        seconds: 1_000 * 366 * 86_400,
+                        nanos: 0,
+                    }))
+            }),
+        ),
+    ];
+    for (field, change) in cases {
+        let mut request = good();
+        change(&mut request);
+        bench.refuses_field(CREATE_KEY, request.encode_to_vec(), field).await;
+    }
+    // Identifiers have one spelling.
+    let upper = id.replacen("org_", "ORG_", 1);
+    let lower = id.to_lowercase();
+    for wrong in [
+        "x",
+        "org_",
+        "usr_00000000000000000000000002",
+        &id[..id.len() - 1],
+        &format!("{id}0"),
+        &format!(" {id}"),
+        &lower,
+        &upper,
+        "org_0000000000000000000000000I",
+        "org_80000000000000000000000000",
+        "operator ",
+        "org_\u{0}",
+        &"x".repeat(200_000),
+    ] {
+        bench.refuses_field(GET_ORGANIZATION, text(1, wrong), "organization_id").await;
+        bench.refuses_field(CREATE_KEY, key_request(wrong), "organization_id").await;
+        let bytes = joined(&[text(1, &id), text(2, wrong)]);
+        bench.refuses_field(GET_KEY, bytes.clone(), "key_id").await;
+        bench.refuses_field(REVOKE_KEY, bytes, "key_id").await;
+        bench.refuses_field(VERIFY, text(5, wrong), "tenant_id").await;
+        bench.refuses_field(LIST_KEYS, joined(&[text(1, &id), text(4, wrong)]), "role_id").await;
+    }
+    // Pages.
+    for wrong in ["x", "AAAA", &"A".repeat(43), &"A".repeat(100_000), "é", "a b"] {
+        bench.refuses_field(LIST_KEYS, joined(&[text(1, &id), text(7, wrong)]), "page_token").await;
+        bench.refuses_field(LIST_ORGANIZATIONS, text(2, wrong), "page_token").await;
+    }
+    for size in [1_001, u64::from(u32::MAX), 1 << 32] {
+        bench.refuses_field(LIST_KEYS, joined(&[text(1, &id), number(6, size)]), "page_size").await;
+        bench.refuses_field(LIST_ORGANIZATIONS, number(1, size), "page_size").await;
+    }
+    bench.refuses_field(LIST_KEYS, joined(&[text(1, &id), text(5, "\n")]), "name_prefix").await;
+    // Organizations.
+    for (name, prefix, plan, field) in [
+        ("", "abc", "", "name"),
+        ("x", "", "", "key_prefix"),
+        ("x", "a", "", "key_prefix"),
+        ("x", "ABC", "", "key_prefix"),
+        ("x", "a_b", "", "key_prefix"),
+        ("x", "abcdefghijk", "", "key_prefix"),
+        ("x", "abc", "Free", "plan"),
+        ("x", "abc", " ", "plan"),
+        ("x\u{200b}", "abc", "", "name"),
+    ] {
+        let bytes = joined(&[text(1, name), text(2, prefix), text(3, plan)]);
+        bench.refuses_field(CREATE_ORGANIZATION, bytes, field).await;
+    }
+    // Questions.
+    let stream = |stream: &str| text(10, text(1, stream));
+    for (bytes, field) in [
+        (text(6, "a"), "permissions[0]"),
+        (joined(&[text(6, "a:b"), text(6, "a:*")]), "permissions[1]"),
+        ((0..101).flat_map(|_| text(6, "a:b")).collect(), "permissions[100]"),
+        (text(7, "a b"), "service"),
+        (text(7, "x".repeat(65)), "service"),
+        (text(9, "a b"), "correlation_id"),
+        (text(9, "x".repeat(129)), "correlation_id"),
+        (stream("operator"), "at_least_revision[0].stream"),
+        ((0..9).flat_map(|_| stream("org-operator")).collect(), "at_least_revision"),
+        (text(4, "k").repeat(9), "admin_api_key"),
+    ] {
+        bench.refuses_field(VERIFY, bytes, field).await;
+    }
+    let comment = |comment: &str| {
+        joined(&[text(1, &id), text(2, "key_00000000000000000000000009"), text(4, comment)])
+    };
+    bench.refuses_field(REVOKE_KEY, comment(&"x".repeat(501)), "comment").await;
+    bench.refuses_field(REVOKE_KEY, comment("\u{8}"), "comment").await;
+
+    // At the limits all is well.
+    let request = proto::CreateKeyRequest {
+        name: "é".repeat(100),
+        description: "é".repeat(500),
+        idempotency_key: "x".repeat(128),
+        scopes: Some(proto::Scopes {
+            permissions: (0..100).map(|n| format!("a:{}{n:02}", "x".repeat(60))).collect(),
+        }),
+        services: Some(proto::ServiceAccess {
+            services: (0..100).map(|n| format!("{n:064}")).collect(),
+        }),
+        metadata: (0..32).map(|n| (format!("{n:064}"), "é".repeat(256))).collect(),
+        limits: (0..32).map(|n| (format!("{n:064}"), i64::MIN)).collect(),
+        ..good()
+    };
+    let created = bench.0.admin.create_key(request.clone()).await.unwrap().key.unwrap();
+    assert_eq!((created.metadata, created.limits), (request.metadata, request.limits));
+    let before = (before.0 + 1, before.1);
+    bench.ends_as_it_began(before).await;
+}
+
+#[tokio::test]
+async fn messages_and_headers_past_their_limits() {
+    let bench = Bench::new().await;
+    let before = bench.revisions().await;
+    // One message may have 256 KiB. Past that it is not read at all: tonic answers
+    // OUT_OF_RANGE and tells the limit.
+    let fits = joined(&[text(1, &bench.0.id), text(2, "n".repeat(262_000))]);
+    bench.refuses_field(CREATE_KEY, fits, "name").await;
+    for method in [CREATE_KEY, VERIFY, GET_STATUS, LIST_ORGANIZATIONS] {
+        let status = bench.call(method, text(1, vec![b'x'; 256 * 1024])).await.unwrap_err();
+        assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+        assert!(status.message().contains("the limit is: 262144 bytes"), "{status:?}");
+    }
+    // Headers.
+    let ascii = |bytes: &[u8]| MetadataValue::<Ascii>::try_from(bytes).unwrap();
+    let admin = format!("Bearer {}", bench.0.admin_secret);
+    let send = async |headers: &[(&'static str, &[u8])]| {
+        let mut request = Request::new(Vec::new());
+        for (name, value) in headers {
+            request.metadata_mut().append(*name, ascii(value));
+        }
+        // Each on a connection of its own: some may end it.
+        call_raw(bench.0.server.connect().await, LIST_KEYS, request).await
+    };
+    let admin = admin.as_bytes();
+    let refuses = async |headers: &[(&'static str, &[u8])], code: Code, says: &str| {
+        let status = send(headers).await.unwrap_err();
+        assert_eq!(status.code(), code, "{says}: {status:?}");
+        assert!(status.message().contains(says), "{says}: {status:?}");
+    };
+    let invalid = Code::InvalidArgument;
+    for name in ["authorization", "x-api-key", "x-admin-api-key"] {
+        refuses(&[(name, b"Bearer k\xc3\xa9y")], invalid, &format!("`{name}`")).await;
+        refuses(&[(name, &[0xff])], invalid, &format!("`{name}`")).await;
+        let nine: Vec<(&'static str, &[u8])> = vec![(name, admin); 9];
+        refuses(&nine, invalid, &format!("`{name}`")).await;
+    }
+    let eight: Vec<(&'static str, &[u8])> = vec![("authorization", admin); 8];
+    send(&eight).await.unwrap();
+    let two: &[(&'static str, &[u8])] =
+        &[("authorization", admin), ("authorization", b"Bearer other")];
+    refuses(two, Code::Unauthenticated, "two different credentials").await;
+    // What writes takes a correlation id from the header.
+    let create = async |headers: &[(&'static str, &[u8])]| {
+        let mut request = Request::new(scoped("", "c", &["a:b"]).encode_to_vec());
+        request.metadata_mut().append("authorization", ascii(admin));
+        for (name, value) in headers {
+            request.metadata_mut().append(*name, ascii(value));
+        }
+        call_raw(bench.0.server.connect().await, CREATE_KEY, request).await
+    };
+    for headers in [
+        &[("x-correlation-id", &b"a"[..]), ("x-correlation-id", b"b")][..],
+        &[("x-correlation-id", b"a b")],
+        &[("x-correlation-id", b"")],
+        &[("x-correlation-id", &[b'x'; 129])],
+        &[("x-correlation-id", &[0xc3, 0xa9])],
+        &[("x-correlation-id", &b"a"[..]); 9],
+    ] {
+        let status = create(headers).await.unwrap_err();
+        assert_eq!(status.code(), invalid, "{status:?}");
+        assert!(status.message().contains("`x-correlation-id`"), "{status:?}");
+    }
+    // Headers past 16 KiB end the call before anybody reads it.
+    let large = vec![b'x'; 20 * 1024];
+    let status = create(&[("x-anything", &large)]).await.unwrap_err();
+    assert!(!matches!(status.code(), Code::Ok | Code::Internal), "{status:?}");
+    // No such method, no such service.
+    for method in ["keyledger.v1.KeyService/EditKey", "keyledger.v2.KeyService/CreateKey", "x/y"] {
+        let status = bench.call(method, Vec::new()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
+    }
+    // A user agent is nobody's credential: whatever it is, it does not matter.
+    create(&[
+        ("user-agent", &[0xff, 0xfe]),
+        ("x-correlation-id", b"a"),
+        ("x-correlation-id", b"a"),
+    ])
+    .await
+    .unwrap();
+    bench.ends_as_it_began((before.0 + 1, before.1)).await;
+}

@@ -1,0 +1,288 @@
+//! Every method of every service, with every kind of caller: one row each, or the test
+//! fails. Who may do what is the table [`ROWS`]; change it knowingly.
+
+use std::collections::BTreeSet;
+
+use keyledger::proto;
+use prost::Message as _;
+use tonic::{Code, Request, Status};
+
+use super::support::{Acme, Client, call_raw, scoped, with_roles};
+
+/// Whose permission counts.
+#[derive(Clone, Copy, PartialEq)]
+enum Held {
+    /// In the operator organization alone.
+    ByOperators,
+    /// In one's own organization.
+    ByTenants,
+}
+
+/// One method.
+struct Row {
+    method: &'static str,
+    permission: &'static str,
+    held: Held,
+    /// A request that is all right, from the caller's number (so that names differ).
+    request: fn(&World, usize) -> Vec<u8>,
+    /// What the callers of [`CALLERS`] are told.
+    expected: [Code; 8],
+}
+
+const CALLERS: [&str; 8] = [
+    "no credential",
+    "a garbage credential",
+    "an unknown credential",
+    "a revoked key that held everything",
+    "another organization's administrator",
+    "a key with every permission but this one",
+    "a tenant's key with this permission alone",
+    "an operator's key with this permission alone",
+];
+
+const N: Code = Code::Unauthenticated;
+const P: Code = Code::PermissionDenied;
+const Y: Code = Code::Ok;
+
+/// What keyledger itself asks for.
+const PERMISSIONS: [&str; 7] = [
+    "credentials:verify",
+    "api-keys:read",
+    "api-keys:write",
+    "organizations:read",
+    "organizations:write",
+    "installation:read",
+    "installation:write",
+];
+
+const ROWS: &[Row] = &[
+    Row {
+        method: "keyledger.v1.KeyService/CreateKey",
+        permission: "api-keys:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            scoped(&world.acme.id, &format!("made {caller}"), &["api-keys:write"]).encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.KeyService/GetKey",
+        permission: "api-keys:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let (organization_id, key_id) = (world.acme.id.clone(), world.keys[0].clone());
+            proto::GetKeyRequest { organization_id, key_id }.encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.KeyService/ListKeys",
+        permission: "api-keys:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            proto::ListKeysRequest { organization_id, ..Default::default() }.encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.KeyService/RevokeKey",
+        permission: "api-keys:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let (organization_id, key_id) = (world.acme.id.clone(), world.keys[caller].clone());
+            proto::RevokeKeyRequest { organization_id, key_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.OperatorService/GetStatus",
+        permission: "installation:read",
+        held: Held::ByOperators,
+        request: |_, _| Vec::new(),
+        expected: [N, N, N, N, P, P, P, Y],
+    },
+    Row {
+        method: "keyledger.v1.OperatorService/ConfirmClock",
+        permission: "installation:write",
+        held: Held::ByOperators,
+        request: |_, _| Vec::new(),
+        expected: [N, N, N, N, P, P, P, Y],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/CreateOrganization",
+        permission: "organizations:write",
+        held: Held::ByOperators,
+        request: |_, caller| {
+            proto::CreateOrganizationRequest {
+                name: "made".into(),
+                key_prefix: format!("made{caller}"),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, P, Y],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/GetOrganization",
+        permission: "organizations:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            proto::GetOrganizationRequest { organization_id }.encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/ListOrganizations",
+        permission: "organizations:read",
+        held: Held::ByOperators,
+        request: |_, _| Vec::new(),
+        expected: [N, N, N, N, P, P, P, Y],
+    },
+    Row {
+        // Another organization's administrator gets an answer: that he knows no such
+        // credential. `the_verifier_of_another_organization_learns_nothing` holds it.
+        method: "keyledger.v1.VerificationService/Verify",
+        permission: "credentials:verify",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let credential = world.acme.admin_secret.clone();
+            proto::VerifyRequest { credential, ..Default::default() }.encode_to_vec()
+        },
+        expected: [N, N, N, N, Y, P, Y, Y],
+    },
+];
+
+/// An installation with a caller of each kind.
+struct World {
+    acme: Acme,
+    /// Keys of the organization, to look at and to revoke: one for each caller.
+    keys: Vec<String>,
+    revoked: String,
+    unknown: String,
+    stranger: Client,
+}
+
+impl World {
+    async fn new() -> Self {
+        let acme = Acme::new().await;
+        let mut keys = Vec::new();
+        for number in 0..CALLERS.len() {
+            keys.push(acme.key(&format!("key {number}"), &["a:b"]).await.0);
+        }
+        let revoked = scoped("operator", "revoked", &["org:admin"]);
+        let revoked = acme.operator.create_key(revoked).await.unwrap();
+        acme.operator.revoke("operator", &revoked.key.unwrap().id).await.unwrap();
+        let other = acme.operator.organization("globex", "glx", "").await;
+        let stranger = scoped(&other, "stranger", &["org:admin"]);
+        let stranger = acme.operator.create_key(stranger).await.unwrap().secret;
+        let stranger = acme.operator.with_key(&stranger);
+        let unknown = Acme::new().await.admin_secret;
+        Self { acme, keys, revoked: revoked.secret, unknown, stranger }
+    }
+
+    /// The callers of one row, in the order of [`CALLERS`].
+    async fn callers(&self, row: &Row) -> Vec<Client> {
+        let Self { acme, .. } = self;
+        let name = row.method.split_once('/').unwrap().1;
+        let make = async |organization: &str, kind: &str, scopes: &[&str]| {
+            let request = scoped(organization, &format!("{kind} {name}"), scopes);
+            acme.operator.with_key(&acme.operator.create_key(request).await.unwrap().secret)
+        };
+        let others: Vec<_> = PERMISSIONS.into_iter().filter(|it| *it != row.permission).collect();
+        let lacking_in = if row.held == Held::ByOperators { "operator" } else { &acme.id };
+        vec![
+            acme.server.anonymous(),
+            acme.operator.with_key("garbage"),
+            acme.operator.with_key(&self.unknown),
+            acme.operator.with_key(&self.revoked),
+            self.stranger.clone(),
+            make(lacking_in, "lacking", &others).await,
+            make(&acme.id, "tenant", &[row.permission]).await,
+            make("operator", "operator", &[row.permission]).await,
+        ]
+    }
+
+    async fn call(&self, row: &Row, client: &Client, number: usize) -> Result<Vec<u8>, Status> {
+        let request: Request<Vec<u8>> = client.request((row.request)(self, number));
+        call_raw(self.acme.server.channel(), row.method, request).await
+    }
+}
+
+fn methods() -> BTreeSet<String> {
+    let set = prost_types::FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap();
+    let mut methods = BTreeSet::new();
+    for file in set.file.iter().filter(|file| file.package().starts_with("keyledger.")) {
+        for service in &file.service {
+            methods.extend(
+                service.method.iter().map(|method| {
+                    format!("{}.{}/{}", file.package(), service.name(), method.name())
+                }),
+            );
+        }
+    }
+    methods
+}
+
+#[test]
+fn every_method_has_a_row() {
+    let rows: BTreeSet<String> = ROWS.iter().map(|row| row.method.to_owned()).collect();
+    assert_eq!(rows.len(), ROWS.len(), "a method has two rows");
+    assert_eq!(methods(), rows);
+}
+
+#[tokio::test]
+async fn every_method_tells_every_caller_what_the_table_says() {
+    let world = World::new().await;
+    for row in ROWS {
+        let callers = world.callers(row).await;
+        assert_eq!(callers.len(), CALLERS.len());
+        for (number, (client, expected)) in callers.iter().zip(row.expected).enumerate() {
+            let before = world.acme.home.events().len();
+            let answer = world.call(row, client, number).await;
+            let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
+            let who = CALLERS[number];
+            assert_eq!(code, expected, "{} by {who}: {answer:?}", row.method);
+            // Whoever is refused has changed nothing.
+            if expected != Code::Ok {
+                assert_eq!(world.acme.home.events().len(), before, "{} by {who}", row.method);
+            }
+        }
+    }
+}
+
+/// A refused request is refused for the caller first: what it asks for is not looked at.
+#[tokio::test]
+async fn a_caller_without_permission_learns_nothing_of_what_is_there() {
+    let world = World::new().await;
+    let (_, lacking) = world.acme.key("lacking", &["a:b"]).await;
+    let lacking = world.acme.operator.with_key(&lacking);
+    for organization in [world.acme.id.as_str(), "org_00000000000000000000000009", "nonsense"] {
+        for key in [world.keys[0].as_str(), "key_00000000000000000000000009", "nonsense"] {
+            let (organization_id, key_id) = (organization.to_owned(), key.to_owned());
+            let request = proto::GetKeyRequest { organization_id, key_id };
+            let status = lacking.get_key(request).await.unwrap_err();
+            assert_eq!(status.code(), P);
+            assert_eq!(status.message(), "permission `api-keys:read` is not held");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_verifier_of_another_organization_learns_nothing() {
+    let world = World::new().await;
+    let role = with_roles(&world.acme.id, "by role", &[super::support::ADMIN]);
+    let role = world.acme.operator.create_key(role).await.unwrap().secret;
+    for credential in [&world.acme.admin_secret, &role, &world.unknown, &world.revoked] {
+        let answer = world.stranger.ask(credential, &[]).await;
+        assert_eq!(answer.code(), proto::DecisionCode::Unknown);
+        let shown = proto::VerifyResponse {
+            code: answer.code,
+            correlation_id: answer.correlation_id.clone(),
+            ..Default::default()
+        };
+        assert_eq!(answer, shown);
+    }
+}

@@ -1,0 +1,290 @@
+"""An outside caller, in another language: nothing here comes from keyledger but its
+.proto files, its binary (KEYLEDGER_BIN) and what it writes.
+
+The checksum of a key, the leaf hash of an event and the density of revisions are worked
+out with the standard library, so that a mistake on our side cannot agree with itself.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import pathlib
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import zlib
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEADLINE_S = 30
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+FILES = ["common", "key", "operator", "organization", "verification"]
+
+
+class Protos:
+    """The modules that grpcio-tools makes of the .proto files."""
+
+    def __init__(self, out):
+        sources = [f"keyledger/v1/{name}.proto" for name in FILES]
+        subprocess.run(
+            [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'proto'}"]
+            + [f"--python_out={out}", f"--grpc_python_out={out}", *sources],
+            check=True,
+        )
+        sys.path.insert(0, str(out))
+        for name in FILES:
+            setattr(self, name, importlib.import_module(f"keyledger.v1.{name}_pb2"))
+            setattr(self, f"{name}_grpc", importlib.import_module(f"keyledger.v1.{name}_pb2_grpc"))
+
+
+class Server:
+    """The binary on a data directory, on a port that the system chose."""
+
+    def __init__(self, data):
+        ours = ("KEYLEDGER_", "ADMIN_API_TOKEN")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+        arguments = ["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]
+        self.process = subprocess.Popen(
+            [os.environ["KEYLEDGER_BIN"], *arguments, "--data-dir", str(data)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=data.parent,
+        )
+        watchdog = threading.Timer(DEADLINE_S, self.process.kill)
+        watchdog.start()
+        self.address = self._address()
+        watchdog.cancel()
+        # Nobody must wait for us to read the rest.
+        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+        self.channel = grpc.insecure_channel(self.address)
+        self._wait_until_serving()
+
+    def _address(self):
+        for line in self.process.stderr:
+            if line.startswith("{") and "address" in json.loads(line)["fields"]:
+                return json.loads(line)["fields"]["address"]
+        raise AssertionError("the server ended before it listened")
+
+    def _wait_until_serving(self):
+        stub = health_pb2_grpc.HealthStub(self.channel)
+        until = time.monotonic() + DEADLINE_S
+        while True:
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S)
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                return
+            assert time.monotonic() < until, "the server never served"
+
+    def stop(self):
+        self.channel.close()
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(DEADLINE_S) == 0
+
+
+@pytest.fixture(scope="session")
+def protos(tmp_path_factory):
+    return Protos(tmp_path_factory.mktemp("protos"))
+
+
+@pytest.fixture
+def data(tmp_path):
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def server(data):
+    server = Server(data)
+    yield server
+    server.process.kill()
+    server.process.wait(DEADLINE_S)
+
+
+def bearer(key):
+    return [("authorization", f"Bearer {key}")]
+
+
+def checksum(text):
+    """CRC-32 in six digits of base 62, most significant first."""
+    rest, digits = zlib.crc32(text.encode()), ""
+    for _ in range(6):
+        rest, digit = divmod(rest, 62)
+        digits = ALPHABET[digit] + digits
+    return digits
+
+
+def refused(code, call, *arguments, **named):
+    with pytest.raises(grpc.RpcError) as raised:
+        call(*arguments, timeout=DEADLINE_S, **named)
+    assert raised.value.code() == code, raised.value
+    return raised.value.details()
+
+
+def audit(data):
+    """The stored history as sqlite3 and hashlib see it: the events of each stream."""
+    database = sqlite3.connect(f"file:{data / 'ledger.db'}?mode=ro", uri=True)
+    rows = database.execute(
+        "SELECT position, name, revision, stored, leaf_hash"
+        " FROM events JOIN streams USING (stream) ORDER BY position"
+    ).fetchall()
+    database.close()
+    streams = {}
+    for place, (position, stream, revision, stored, leaf_hash) in enumerate(rows, start=1):
+        events = streams.setdefault(stream, [])
+        assert position == place, "positions are dense"
+        assert revision == len(events), f"revisions of {stream} are dense"
+        assert hashlib.sha256(b"\x00" + stored).digest() == leaf_hash, (stream, revision)
+        event = json.loads(stored)
+        assert not events or events[-1]["at"] <= event["at"], "time never runs back"
+        events.append(event)
+    return streams
+
+
+def test_a_pipelines_key(protos, server, data):
+    key, organization, verification = protos.key, protos.organization, protos.verification
+    keys = protos.key_grpc.KeyServiceStub(server.channel)
+    organizations = protos.organization_grpc.OrganizationServiceStub(server.channel)
+    verifier = protos.verification_grpc.VerificationServiceStub(server.channel)
+    code = verification.DecisionCode.Value
+    admin_key = (data / "admin.key").read_text().strip()
+    operator = bearer(admin_key)
+
+    made = organizations.CreateOrganization(
+        organization.CreateOrganizationRequest(name="acme", key_prefix="vtx"), metadata=operator
+    )
+    acme = made.organization.id
+    live = protos.common.ENVIRONMENT_LIVE
+    administrator = keys.CreateKey(
+        key.CreateKeyRequest(
+            organization_id=acme,
+            name="administrator",
+            scopes=protos.common.Scopes(permissions=["org:admin"]),
+            environment=live,
+        ),
+        metadata=operator,
+    )
+    # From here on the organization acts for itself.
+    metadata = bearer(administrator.secret)
+    scopes = ["workflows:read", "events:write"]
+    request = key.CreateKeyRequest(
+        name="ci-pipeline",
+        scopes=protos.common.Scopes(permissions=scopes),
+        environment=live,
+        idempotency_key="first",
+    )
+    created = keys.CreateKey(request, metadata=metadata)
+    secret = created.secret
+    assert secret.startswith("vtx_live_") and len(secret) == len("vtx_live_") + 36 + 6
+    for text in (secret, administrator.secret, admin_key):
+        assert text[-6:] == checksum(text[:-6])
+    repeat = keys.CreateKey(request, metadata=metadata)
+    assert repeat.secret_already_issued and not repeat.secret
+    assert repeat.key.id == created.key.id
+
+    def ask(*permissions, credential=secret):
+        return verifier.Verify(
+            verification.VerifyRequest(credential=credential, permissions=permissions),
+            metadata=operator,
+        )
+
+    answer = ask(*scopes)
+    assert answer.allowed and answer.code == code("DECISION_CODE_ALLOWED")
+    assert answer.organization_id == acme and answer.credential_id == created.key.id
+    assert sorted(answer.permissions) == sorted(scopes)
+    assert answer.revisions[0].stream == f"org-{acme}"
+    for lacking in ("workflows:write", "org:admin"):
+        answer = ask("workflows:read", lacking)
+        assert not answer.allowed and answer.code == code("DECISION_CODE_PERMISSION_DENIED")
+    typo = secret[:12] + ("a" if secret[12] != "a" else "b") + secret[13:]
+    assert ask(credential=typo).code == code("DECISION_CODE_MALFORMED")
+
+    refused(
+        grpc.StatusCode.PERMISSION_DENIED,
+        keys.ListKeys,
+        key.ListKeysRequest(),
+        metadata=bearer(secret),
+    )
+    refused(grpc.StatusCode.UNAUTHENTICATED, keys.ListKeys, key.ListKeysRequest())
+    said = refused(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        keys.CreateKey,
+        key.CreateKeyRequest(name="x" * 101),
+        metadata=metadata,
+    )
+    assert said.startswith("`name`: ")
+    listed = keys.ListKeys(key.ListKeysRequest(), metadata=metadata).keys
+    assert [it.name for it in listed] == ["administrator", "ci-pipeline"]
+    assert listed[1].masked == f"vtx_live_…{secret[-4:]}"
+
+    keys.RevokeKey(
+        key.RevokeKeyRequest(
+            key_id=created.key.id,
+            reason=key.REVOCATION_REASON_KEY_COMPROMISE,
+            comment="seen in a log",
+        ),
+        metadata=metadata,
+    )
+    assert ask("workflows:read").code == code("DECISION_CODE_REVOKED")
+    refused(
+        grpc.StatusCode.UNAUTHENTICATED,
+        keys.ListKeys,
+        key.ListKeysRequest(),
+        metadata=bearer(secret),
+    )
+    got = keys.GetKey(key.GetKeyRequest(key_id=created.key.id), metadata=metadata).key
+    assert got.state == key.KEY_STATE_REVOKED and got.revocation.comment == "seen in a log"
+
+    # The history says all of it, and no secret.
+    for running in (True, False):
+        if not running:
+            server.stop()
+        streams = audit(data)
+        assert set(streams) == {"org-operator", f"org-{acme}"}
+        types = [event["type"] for event in streams[f"org-{acme}"]]
+        assert types == ["OrganizationCreated", "KeyCreated", "KeyCreated", "KeyRevoked"]
+        assert streams[f"org-{acme}"][-1]["data"]["key_id"] == created.key.id
+        text = json.dumps(streams)
+        for hidden in (secret[9:], administrator.secret[9:], admin_key[5:], "seen in a log"):
+            assert hidden not in text
+            assert hashlib.sha256(hidden.encode()).hexdigest() not in text
+
+    # And holds after a restart.
+    again = Server(data)
+    verifier = protos.verification_grpc.VerificationServiceStub(again.channel)
+    assert ask("workflows:read").code == code("DECISION_CODE_REVOKED")
+    assert ask("any:thing", credential=administrator.secret).allowed
+    again.stop()
+
+
+def test_what_generic_tools_see(protos, server):
+    database = ProtoReflectionDescriptorDatabase(server.channel)
+    services = {
+        f"keyledger.v1.{name}"
+        for name in ("KeyService", "OperatorService", "OrganizationService", "VerificationService")
+    }
+    assert services < set(database.get_services())
+    # The files as reflection gives them are the files we compiled.
+    for name in FILES:
+        file = database.FindFileByName(f"keyledger/v1/{name}.proto")
+        served = {message.name for message in file.message_type}
+        assert served == set(getattr(protos, name).DESCRIPTOR.message_types_by_name)
+    # What errors carry can be read by whoever has no file of it.
+    for detail in ("ErrorInfo", "BadRequest"):
+        file = database.FindFileContainingSymbol(f"google.rpc.{detail}")
+        assert detail in {message.name for message in file.message_type}
+    health = health_pb2_grpc.HealthStub(server.channel)
+    for service in ["", *services]:
+        answer = health.Check(health_pb2.HealthCheckRequest(service=service))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.RpcError) as raised:
+        health.Check(health_pb2.HealthCheckRequest(service="keyledger.v1.Nothing"))
+    assert raised.value.code() == grpc.StatusCode.NOT_FOUND
