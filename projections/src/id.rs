@@ -198,6 +198,7 @@ impl FromStr for OrganizationId {
             return Ok(Self::OPERATOR);
         }
         match parse(text, Self::PREFIX)? {
+            // The operator's has one spelling too, and this is not it.
             [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] => {
                 Err(InvalidId { prefix: Self::PREFIX })
             }

@@ -175,7 +175,6 @@ fn hint_for_reason(reason: &str, key_source: &str) -> Option<String> {
             "name your own organization, or none; an operator's key reaches all"
         }
         "ORGANIZATION_NOT_FOUND" => "`keyledger org list` shows them",
-        "NOT_FOUND" => "`keyledger org list` and `keyledger key list` show what is there",
         "KEY_NOT_FOUND" => "`keyledger key list` shows the organization's keys",
         "KEY_NAME_TAKEN" => "`keyledger key list --state active` shows the names in use",
         "KEY_WITHOUT_PERMISSIONS" => "name what it may do with `--scope`, `--role` or both",

@@ -95,9 +95,14 @@ pub enum StartError {
         "the pepper is not the one this installation began with; put its secrets directory back"
     )]
     WrongPepper,
+    /// Events are gone, and nothing says whose they were: any organization may lack one.
+    #[error(
+        "stored history is damaged, and nothing says whose it is: {0}; restore the data directory from a backup"
+    )]
+    Lost(String),
     /// The store could not be read.
     #[error("reading history")]
-    Read(#[from] ReadError),
+    Read(#[source] ReadError),
     /// What the configuration says could not be recorded.
     #[error("recording the configuration")]
     Record(#[from] LedgerError),
@@ -106,6 +111,15 @@ pub enum StartError {
         "`ADMIN_API_TOKEN` must have at least {ADMIN_API_TOKEN_CHARS_MIN} visible ASCII characters and at most 512"
     )]
     WeakToken,
+}
+
+impl From<ReadError> for StartError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Lost(what) => Self::Lost(what),
+            ReadError::Corrupt { .. } | ReadError::Unavailable(_) => Self::Read(error),
+        }
+    }
 }
 
 impl Ledger {

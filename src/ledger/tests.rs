@@ -370,10 +370,7 @@ async fn a_corrupt_operator_stream_stops_the_installation() {
             let world = World::new().await;
             assert!(damage(&world.store, &operator, Revision(revision)));
             let error = open(&world.store, &world.time, 1).await.err().unwrap();
-            let stops = matches!(
-                error,
-                StartError::OperatorCorrupt(_) | StartError::Read(ReadError::Lost(_))
-            );
+            let stops = matches!(error, StartError::OperatorCorrupt(_) | StartError::Lost(_));
             assert!(stops, "{error:?}");
         }
     }
@@ -386,7 +383,7 @@ async fn an_event_that_is_nobodys_known_loss_stops_the_start() {
     world.ledger.execute(ACME, &order(create(2))).await.unwrap();
     assert!(world.store.lose_record(&acme_stream(), Revision(1)));
     let error = open(&world.store, &world.time, 1).await.err().unwrap();
-    assert!(matches!(error, StartError::Read(ReadError::Lost(_))), "{error:?}");
+    assert!(matches!(error, StartError::Lost(_)), "{error:?}");
 }
 
 #[tokio::test]

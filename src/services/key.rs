@@ -84,7 +84,7 @@ impl KeyService for Keys {
         let organization = known(ledger, caller.target(&message.organization_id)?)?;
         let id: KeyId = read::field("key_id", &message.key_id)?;
         let tables = Arc::clone(&organization.tables());
-        let row = tables.key(id).ok_or_else(|| status::not_found(format_args!("key `{id}`")))?;
+        let row = tables.key(id).ok_or_else(|| status::key_not_found(id))?;
         let mut key = write_key(ledger, row, &tables);
         if let Some(revocation) = &mut key.revocation {
             add_comment(ledger, &organization, row, revocation).await?;
@@ -189,7 +189,7 @@ impl Context {
 
 /// An organization that exists and can answer.
 pub(super) fn known(ledger: &Ledger, id: OrganizationId) -> Result<Arc<Published>, Status> {
-    let missing = || status::not_found(format_args!("organization `{id}`"));
+    let missing = || status::organization_not_found(id);
     let organization = ledger.tables().organization(id).ok_or_else(missing)?;
     if organization.stopped().is_some() {
         return Err(status::stopped(id));
@@ -215,7 +215,8 @@ fn create_key(
     let metadata = read::metadata(&message.metadata)?;
     let limits = read::limits(&message.limits)?;
     let tables = organization.tables();
-    let profile = tables.profile().ok_or_else(|| status::not_found("organization"))?;
+    let profile =
+        tables.profile().ok_or_else(|| status::organization_not_found(organization.id))?;
     let minted = mint(&profile.key_prefix, environment, ledger.peppers())
         .map_err(|error| status::no_entropy(&error))?;
     let command = CreateKey {
@@ -244,10 +245,10 @@ fn outcome(
     executed: Executed,
 ) -> Result<proto::Key, Status> {
     let Change::Key(id) = executed.outcome else {
-        return Err(status::not_found("key"));
+        return Err(status::outcome_missing(executed.outcome));
     };
     let tables = organization.tables();
-    let row = tables.key(id).ok_or_else(|| status::not_found(format_args!("key `{id}`")))?;
+    let row = tables.key(id).ok_or_else(|| status::key_not_found(id))?;
     Ok(write_key(ledger, row, &tables))
 }
 

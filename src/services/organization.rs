@@ -94,14 +94,14 @@ async fn create_organization(
     let registered =
         ledger.execute(OrganizationId::OPERATOR, &order).await.map_err(status::from)?;
     let Change::Registration(id) = registered.outcome else {
-        return Err(status::not_found("organization"));
+        return Err(status::outcome_missing(registered.outcome));
     };
     let operator = Arc::clone(ledger.tables().operator());
     let registration = operator
         .tables()
         .installation()
         .and_then(|installation| installation.organizations.get(&id).cloned())
-        .ok_or_else(|| status::not_found(format_args!("organization `{id}`")))?;
+        .ok_or_else(|| status::organization_not_found(id))?;
     let profile = &registration.profile;
     let draft = OrganizationDraft {
         organization_id: id,

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use projections::id::OrganizationId;
+use projections::id::{KeyId, OrganizationId};
+use projections::organization::Change;
 use projections::verification::Code;
 use tonic::{Code as GrpcCode, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -119,9 +120,21 @@ pub fn other_organization() -> Status {
     )
 }
 
-/// What was asked for is not there.
-pub fn not_found(what: impl std::fmt::Display) -> Status {
-    refused(GrpcCode::NotFound, "NOT_FOUND", format!("{what} not found"))
+/// There is no such key in this organization.
+pub fn key_not_found(id: KeyId) -> Status {
+    rejected(&Rejection::KeyNotFound(id))
+}
+
+/// There is no such organization.
+pub fn organization_not_found(id: OrganizationId) -> Status {
+    let message = format!("organization `{id}` not found");
+    refused(GrpcCode::NotFound, "ORGANIZATION_NOT_FOUND", message)
+}
+
+/// What a command made is not there: a fault of ours, which is logged and not shown.
+pub fn outcome_missing(outcome: Change) -> Status {
+    tracing::error!(?outcome, "a command's outcome is not in the tables");
+    refused(GrpcCode::Internal, "INTERNAL", "the ledger failed; what was asked may have been done")
 }
 
 /// The operating system gives no entropy.

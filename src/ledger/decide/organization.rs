@@ -4,6 +4,7 @@ use projections::event::{OrganizationCreated, OrganizationRegistered};
 use projections::organization::Change;
 
 use super::{Decided, Given};
+use crate::ledger::built_in;
 use crate::ledger::command::OrganizationDraft;
 use crate::ledger::rejection::Rejection;
 
@@ -29,8 +30,10 @@ pub(super) fn register(given: &Given<'_>, draft: &OrganizationDraft) -> Result<D
     if installation.prefixes.contains_key(&draft.key_prefix) {
         return Err(Rejection::KeyPrefixTaken(draft.key_prefix.to_string()));
     }
-    if !installation.plans.contains_key(&draft.plan) {
-        let plans: Vec<_> = installation.plans.keys().map(|plan| format!("`{plan}`")).collect();
+    // The operator's own plan is no tenant's.
+    let offered = || installation.plans.keys().filter(|plan| **plan != built_in::operator_plan());
+    if !offered().any(|plan| *plan == draft.plan) {
+        let plans: Vec<_> = offered().map(|plan| format!("`{plan}`")).collect();
         return Err(Rejection::PlanUnknown(draft.plan.to_string(), plans.join(", ")));
     }
     Ok(Decided::Events(vec![

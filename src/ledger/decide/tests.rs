@@ -331,13 +331,15 @@ fn organizations_have_their_prefix_alone() {
         let expected = Err(Rejection::KeyPrefixReserved(reserved.into()));
         world.check_in(operator, Caller::Ledger, &register(reserved, "free"), expected);
     }
-    let plans = "`free`, `operator`, `paid`".to_owned();
+    let plans = "`free`, `paid`".to_owned();
     world.check_in(
         operator,
         Caller::Ledger,
         &register("abc", "gold"),
         Err(Rejection::PlanUnknown("gold".into(), plans)),
     );
+    let unknown = Rejection::PlanUnknown("operator".into(), "`free`, `paid`".to_owned());
+    world.check_in(operator, Caller::Ledger, &register("abc", "operator"), Err(unknown));
     let again = Command::RegisterOrganization(organization("other", "paid"));
     world.check_in(operator, Caller::Ledger, &again, Ok(&["done"]));
     world.check(
