@@ -78,6 +78,7 @@ fn projections_depends_on_nothing_that_does_io() {
         "serde_derive",
         "serde_json",
         "sha2",
+        "smol_str",
         "syn",
         "thiserror",
         "thiserror-impl",
