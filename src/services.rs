@@ -14,25 +14,26 @@ pub mod verification;
 pub mod wire;
 pub mod write;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Status;
 
 use crate::ledger::Ledger;
 
 /// What every service shares: the ledger, once it has replayed its history, and the
-/// number of requests that may be inside at once.
+/// number of requests that are inside.
 #[derive(Clone)]
 pub struct Door {
     ledger: Arc<OnceLock<Arc<Ledger>>>,
-    places: Arc<Semaphore>,
+    inside: Arc<AtomicUsize>,
+    requests_max: usize,
 }
 
 /// A request that was let in. It leaves when this is dropped.
 pub struct Entered<'a> {
     ledger: &'a Arc<Ledger>,
-    _place: SemaphorePermit<'a>,
+    inside: &'a AtomicUsize,
 }
 
 impl Entered<'_> {
@@ -43,12 +44,17 @@ impl Entered<'_> {
     }
 }
 
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.inside.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Door {
     /// A door that answers UNAVAILABLE until it is opened, and then lets in this many at once.
     #[must_use]
     pub fn closed(requests_max: usize) -> Self {
-        let places = requests_max.min(Semaphore::MAX_PERMITS);
-        Self { ledger: Arc::default(), places: Arc::new(Semaphore::new(places)) }
+        Self { ledger: Arc::default(), inside: Arc::default(), requests_max }
     }
 
     /// Lets requests through to this ledger from here on.
@@ -61,7 +67,9 @@ impl Door {
     /// the ledger is full of requests: better told at once than kept waiting.
     pub fn enter(&self) -> Result<Entered<'_>, Status> {
         let ledger = self.ledger.get().ok_or_else(status::starting)?;
-        let place = self.places.try_acquire().map_err(|_| status::too_many_requests())?;
-        Ok(Entered { ledger, _place: place })
+        let before = self.inside.fetch_add(1, Ordering::Relaxed);
+        // Leaves again if it is one too many.
+        let entered = Entered { ledger, inside: &self.inside };
+        if before < self.requests_max { Ok(entered) } else { Err(status::too_many_requests()) }
     }
 }

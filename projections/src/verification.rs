@@ -149,8 +149,10 @@ impl<'a> Authority<'a> {
             .as_ref()
             .filter(|scopes| this.key.roles().is_empty() || !scopes.imply_everything());
         let exact = narrowed.into_iter().flat_map(|scopes| scopes.texts());
-        let exact =
-            exact.filter(move |text| Permission::parse(text).is_ok_and(|it| this.holds(it)));
+        // Without roles the scopes are all there is: each of them is held.
+        let alone = this.key.roles().is_empty();
+        let exact = exact
+            .filter(move |text| alone || Permission::parse(text).is_ok_and(|it| this.holds(it)));
         let patterns = narrowed.is_none().then(|| this.roles()).into_iter().flatten();
         exact.chain(
             patterns
