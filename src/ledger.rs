@@ -52,6 +52,8 @@ use vault::{SubjectKey, SubjectKeyState, Vault, VaultError};
 pub const COMMANDS_MAX: usize = 4_096;
 /// How often a command is decided anew because an append in front of it failed.
 pub const DECISIONS_MAX: usize = 8;
+/// How long a command waits for a stream that must be read again before it can be written.
+const HELD_MAX: Duration = Duration::from_secs(10);
 /// How long to wait before a store that could not be read is asked again.
 const READ_AGAIN: Duration = Duration::from_millis(50);
 
@@ -95,6 +97,12 @@ pub enum LedgerError {
     /// The vault did not give a key.
     #[error("vault")]
     Vault(#[from] VaultError),
+    /// The installation has not been told that events of this type are written.
+    #[error("events of type `{0}` are not activated")]
+    NotActivated(&'static str),
+    /// An append failed, and the store could not be read since.
+    #[error("the organization's stream could not be read again in time")]
+    Held,
     /// Others came first, again and again.
     #[error("too many appends failed in front of this command")]
     Contended,
@@ -225,7 +233,8 @@ impl Ledger {
         order: &Order,
         sealing: Option<&Sealing>,
     ) -> Result<Attempt, LedgerError> {
-        let mut writer = pipeline.writer().await;
+        let writer = tokio::time::timeout(HELD_MAX, pipeline.writer()).await;
+        let mut writer = writer.map_err(|_| LedgerError::Held)?;
         let published = &pipeline.published;
         if let Some(source) = published.stopped() {
             return Err(LedgerError::Stopped {
@@ -246,7 +255,7 @@ impl Ledger {
         };
         let answer = match decide::decide(&given, &order.command) {
             Ok(Decided::Events(events)) => {
-                let drafted = self.draft(state, events, now, order, sealing)?;
+                let drafted = self.draft(&given, events, order, sealing)?;
                 drop(operator);
                 let flight = self.send(&pipeline.published, state.revision(), &drafted);
                 let executed = drafted.executed;
@@ -271,17 +280,19 @@ impl Ledger {
     /// Gives events their stored form, and folds them one by one.
     fn draft(
         &self,
-        state: &Organization,
+        given: &Given<'_>,
         events: Vec<Event>,
-        now: Timestamp,
         order: &Order,
         sealing: Option<&Sealing>,
     ) -> Result<Draft, LedgerError> {
-        let at = state.head().map_or(now, |head| head.at.max(now));
+        let state = given.state;
+        let at = state.head().map_or(given.now, |head| head.at.max(given.now));
         let mut next = state.clone();
         let mut steps = Vec::with_capacity(events.len());
         let mut new_events = Vec::with_capacity(events.len());
         for event in events {
+            let rules = if state.id.is_operator() { &next } else { given.operator };
+            may_write(rules, &event)?;
             let envelope = self.envelope(event, at, order, sealing)?;
             let (stored, leaf_hash) = envelope.encode()?;
             debug_assert_eq!(
@@ -431,6 +442,25 @@ impl Ledger {
     pub async fn subject_key(&self, subject: &Subject) -> Result<SubjectKeyState, VaultError> {
         self.vault.existing_subject_key(subject).await
     }
+}
+
+/// An event is written only once the installation says that its type is: every reader of
+/// the history can then know it.
+fn may_write(operator: &Organization, event: &Event) -> Result<(), LedgerError> {
+    let (event_type, schema) = (event.event_type(), event.schema());
+    let begins = match event {
+        Event::SchemaActivated(_) => true,
+        Event::InstallationCreated(_) | Event::OrganizationCreated(_) => {
+            operator.profile().is_none()
+        }
+        Event::PlanDefined(_)
+        | Event::BuiltInRoleDefined(_)
+        | Event::OrganizationRegistered(_)
+        | Event::KeyCreated(_)
+        | Event::KeyRevoked(_) => false,
+    };
+    let activated = operator.installation().is_some_and(|it| it.may_write(event_type, schema));
+    if begins || activated { Ok(()) } else { Err(LedgerError::NotActivated(event_type)) }
 }
 
 /// Events in their stored form, not yet sent.

@@ -386,6 +386,34 @@ async fn an_event_that_is_nobodys_known_loss_stops_the_start() {
     assert!(matches!(error, StartError::Lost(_)), "{error:?}");
 }
 
+/// What an older version left: its installation never heard of `KeyRevoked`.
+#[tokio::test]
+async fn a_type_is_written_only_once_the_installation_says_so() {
+    let world = World::new().await;
+    let store = MemoryStore::new();
+    for organization in [OrganizationId::OPERATOR, ACME] {
+        let stream = StreamName::organization(organization);
+        let stored = world.store.read_stream(&stream, Revision::FIRST, 100).await.unwrap();
+        for (recorded, place) in stored.iter().zip(0..) {
+            let mut envelope = Envelope::decode(&recorded.stored).unwrap();
+            if let Event::SchemaActivated(event) = &mut envelope.event {
+                event.schemas.retain(|it| it.event_type != "KeyRevoked");
+            }
+            let (stored, leaf_hash) = envelope.encode().unwrap();
+            let event_type = envelope.event.event_type();
+            let event = NewEvent { id: envelope.id, event_type, stored: stored.into(), leaf_hash };
+            let expected = u64::checked_sub(place, 1).map(Revision);
+            store.append(&stream, expected, vec![event]).await.unwrap();
+        }
+    }
+    let older = open(&store, &world.time, 1).await.unwrap();
+    older.execute(ACME, &order(create(1))).await.unwrap();
+    let error = older.execute(ACME, &order(revoke(1))).await.unwrap_err();
+    assert!(matches!(error, LedgerError::NotActivated("KeyRevoked")), "{error:?}");
+    older.configure(&ConfiguredKeys::default()).await.unwrap();
+    older.execute(ACME, &order(revoke(1))).await.unwrap();
+}
+
 #[tokio::test]
 async fn another_pepper_is_found_out() {
     let world = World::new().await;

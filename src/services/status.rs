@@ -187,6 +187,11 @@ pub fn from(error: LedgerError) -> Status {
             unavailable()
         }
         LedgerError::Vault(error) => from_vault(&error),
+        LedgerError::NotActivated(event_type) => {
+            tracing::error!(event_type, "decided an event whose type is not activated");
+            unavailable()
+        }
+        LedgerError::Held => unavailable(),
         LedgerError::Closing => {
             refused(GrpcCode::Unavailable, "CLOSING", "the ledger is shutting down; try again")
         }
