@@ -391,7 +391,7 @@ impl Ledger {
                     let stream = published.stream.clone();
                     return Err(AppendError::WrongExpectedRevision { stream, current: None });
                 }
-                Err(ReadError::Corrupt { .. } | ReadError::Lost(_)) => {
+                Err(ReadError::Corrupt { .. } | ReadError::Lost { .. }) => {
                     return Err(AppendError::Unavailable(why));
                 }
                 Err(ReadError::Unavailable(_)) => tokio::time::sleep(READ_AGAIN).await,
@@ -411,7 +411,7 @@ impl Ledger {
                     Err(ReadError::Corrupt { revision, what, .. }) => {
                         return self.tables.stop(published, Fault::Stored(what).at(revision));
                     }
-                    Err(ReadError::Lost(what)) => {
+                    Err(ReadError::Lost { what, .. }) => {
                         return self.tables.stop(published, Fault::Stored(what).at(from));
                     }
                     Err(ReadError::Unavailable(_)) => {

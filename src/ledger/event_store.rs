@@ -95,8 +95,15 @@ pub enum ReadError {
     },
     /// Something is missing or damaged, and nothing says whose it was: any stream may
     /// be short of an event.
-    #[error("stored history is damaged and the stream is not known: {0}")]
-    Lost(String),
+    #[error("stored history is damaged and the stream is not known: {what}")]
+    Lost {
+        /// How many events are gone; none where even that is not known. A store must not
+        /// count too few: whoever reads everything can tell from the gaps in the streams
+        /// whose events they were.
+        events: Option<u64>,
+        /// What is wrong.
+        what: String,
+    },
     /// The store cannot be asked now.
     #[error("the event store is unavailable: {0}")]
     Unavailable(String),

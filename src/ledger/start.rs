@@ -116,7 +116,7 @@ pub enum StartError {
 impl From<ReadError> for StartError {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Lost(what) => Self::Lost(what),
+            ReadError::Lost { what, .. } => Self::Lost(what),
             ReadError::Corrupt { .. } | ReadError::Unavailable(_) => Self::Read(error),
         }
     }
@@ -330,14 +330,23 @@ impl Ledger {
 struct Replaying {
     tables: Organization,
     fault: Option<CorruptHistory>,
+    /// The last revision that the store gave, believed or not.
+    seen: Option<Revision>,
+    /// How many revisions the store did not give.
+    missing: u64,
 }
 
-/// One event on its way from the store into the tables.
-type Arriving = (StreamName, Result<Arrived, CorruptHistory>);
+/// One item on its way from the store into the tables.
+#[expect(clippy::large_enum_variant, reason = "nearly every item is an event")]
+enum Arriving {
+    /// An event of a known stream, or damage in its place.
+    In(StreamName, Revision, Result<Arrived, Fault>),
+    /// This many events are gone, and it is not known whose they were.
+    Lost(u64, String),
+}
 
 /// An event that the store gave whole.
 struct Arrived {
-    revision: Revision,
     leaf_hash: LeafHash,
     envelope: Result<Envelope, Fault>,
 }
@@ -366,15 +375,30 @@ async fn replay(store: &Arc<dyn EventStore>, tables: &Tables) -> Result<Replayed
     });
     let mut streams = HashMap::new();
     let mut replayed = Replayed::default();
+    let (mut lost, mut lost_what) = (0, String::new());
     while let Some(batch) = to_fold.recv().await {
-        for (stream, arriving) in batch? {
-            fold(&mut streams, stream, arriving)?;
-            replayed.events += 1;
+        for arriving in batch? {
+            match arriving {
+                Arriving::In(stream, revision, arrived) => {
+                    fold(&mut streams, stream, revision, arrived)?;
+                    replayed.events += 1;
+                }
+                Arriving::Lost(events, what) => {
+                    tracing::error!(events, what, "stored events are gone");
+                    lost += events;
+                    lost_what = what;
+                }
+            }
         }
     }
     let ended = |error: tokio::task::JoinError| ReadError::Unavailable(error.to_string());
     decoding.await.map_err(ended)?;
     reading.await.map_err(ended)??;
+    // A loss is known by the gap it left in its stream, and stops that stream alone. One
+    // that left none was somebody's last word, perhaps a revocation: nobody can be believed.
+    if lost > streams.values().map(|it: &Replaying| it.missing).sum() {
+        return Err(StartError::Lost(lost_what));
+    }
     publish(streams, tables, &mut replayed)?;
     Ok(replayed)
 }
@@ -403,19 +427,25 @@ fn decode(item: ReadItem) -> Result<Arriving, ReadError> {
         Ok(Positioned { recorded, .. }) => {
             let envelope = Envelope::decode(&recorded.stored);
             let Recorded { stream, revision, leaf_hash, .. } = recorded;
-            Ok((stream, Ok(Arrived { revision, leaf_hash, envelope })))
+            Ok(Arriving::In(stream, revision, Ok(Arrived { leaf_hash, envelope })))
         }
         Err((_, ReadError::Corrupt { stream, revision, what })) => {
-            Ok((stream, Err(Fault::Stored(what).at(revision))))
+            Ok(Arriving::In(stream, revision, Err(Fault::Stored(what))))
         }
-        Err((_, error @ (ReadError::Lost(_) | ReadError::Unavailable(_)))) => Err(error),
+        Err((_, ReadError::Lost { events: Some(events), what })) => {
+            Ok(Arriving::Lost(events, what))
+        }
+        Err((_, error @ (ReadError::Lost { events: None, .. } | ReadError::Unavailable(_)))) => {
+            Err(error)
+        }
     }
 }
 
 fn fold(
     streams: &mut HashMap<StreamName, Replaying>,
     stream: StreamName,
-    arriving: Result<Arrived, CorruptHistory>,
+    revision: Revision,
+    arrived: Result<Arrived, Fault>,
 ) -> Result<(), StartError> {
     let replaying = match streams.entry(stream) {
         hash_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -423,14 +453,23 @@ fn fold(
             let Some(id) = entry.key().as_organization() else {
                 return Err(StartError::UnknownStream(entry.key().clone()));
             };
-            entry.insert(Replaying { tables: Organization::new(id), fault: None })
+            entry.insert(Replaying {
+                tables: Organization::new(id),
+                fault: None,
+                seen: None,
+                missing: 0,
+            })
         }
     };
+    let expected = Revision::after(replaying.seen);
+    replaying.missing += revision.0.saturating_sub(expected.0);
+    replaying.seen = replaying.seen.max(Some(revision));
     // Nothing behind a fault is believed; nothing in front of it is forgotten.
     if replaying.fault.is_none() {
         let tables = &mut replaying.tables;
-        let folded =
-            arriving.and_then(|it| tables.apply_decoded(it.revision, it.leaf_hash, it.envelope));
+        let folded = arrived
+            .map_err(|fault| fault.at(revision))
+            .and_then(|it| tables.apply_decoded(revision, it.leaf_hash, it.envelope));
         replaying.fault = folded.err();
     }
     Ok(())

@@ -376,14 +376,31 @@ async fn a_corrupt_operator_stream_stops_the_installation() {
     }
 }
 
+/// A loss shows in its stream by the gap it leaves, and stops that stream alone; somebody's
+/// last event leaves no gap, so that nobody can be believed.
 #[tokio::test]
-async fn an_event_that_is_nobodys_known_loss_stops_the_start() {
-    let world = World::new().await;
-    world.ledger.execute(ACME, &order(create(1))).await.unwrap();
-    world.ledger.execute(ACME, &order(create(2))).await.unwrap();
-    assert!(world.store.lose_record(&acme_stream(), Revision(1)));
-    let error = open(&world.store, &world.time, 1).await.err().unwrap();
-    assert!(matches!(error, StartError::Lost(_)), "{error:?}");
+async fn a_loss_stops_whom_it_can_be_laid_to_and_otherwise_everybody() {
+    for (revision, is_known) in [(0, true), (1, true), (2, false)] {
+        let world = World::new().await;
+        world.ledger.execute(ACME, &order(create(1))).await.unwrap();
+        world.ledger.execute(ACME, &order(create(2))).await.unwrap();
+        assert!(world.store.lose_record(&acme_stream(), Revision(revision)));
+        match open(&world.store, &world.time, 1).await {
+            Ok(again) => {
+                assert!(is_known, "revision {revision}");
+                assert_eq!(code(&again, 2), Err(ACME));
+                let stopped = again.tables().organization(ACME).unwrap();
+                let gap = Fault::Gap { expected: Revision(revision) }.at(Revision(revision + 1));
+                assert_eq!(stopped.stopped(), Some(&gap));
+            }
+            Err(error) => {
+                assert!(
+                    !is_known && matches!(error, StartError::Lost(_)),
+                    "revision {revision}: {error:?}"
+                );
+            }
+        }
+    }
 }
 
 /// What an older version left: its installation never heard of `KeyRevoked`.

@@ -255,7 +255,7 @@ fn open_checked(database: &Path, log_bytes: usize) -> Result<Connection, OpenErr
 fn check_tail(database: &Path) -> Result<(), OpenError> {
     let mut reader = reader::Reader::open(database)?;
     let items = reader.read_tail(TAIL_EVENTS).map_err(|error| match error {
-        ReadError::Lost(what) | ReadError::Unavailable(what) => OpenError::Corrupt(what),
+        ReadError::Lost { what, .. } | ReadError::Unavailable(what) => OpenError::Corrupt(what),
         ReadError::Corrupt { what, .. } => OpenError::Corrupt(what),
     })?;
     for (position, error) in items.into_iter().filter_map(Result::err) {

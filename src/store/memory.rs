@@ -275,7 +275,10 @@ impl Inner {
             .map(|(slot, position)| {
                 let position = Position(position);
                 let Some(recorded) = slot else {
-                    return Err((position, ReadError::Lost("an event is missing".to_owned())));
+                    return Err((
+                        position,
+                        ReadError::Lost { events: Some(1), what: "an event is missing".to_owned() },
+                    ));
                 };
                 match checked(recorded) {
                     Ok(recorded) => Ok(Positioned { position, recorded }),

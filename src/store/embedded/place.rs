@@ -98,10 +98,13 @@ impl<'a> Row<'a> {
             )),
             Err(Damage::Place) => Err((
                 position,
-                ReadError::Lost(format!(
-                    "the event kept as revision {} of stream `{}` does not belong there",
-                    self.revision, stream.name
-                )),
+                ReadError::Lost {
+                    events: Some(1),
+                    what: format!(
+                        "the event kept as revision {} of stream `{}` does not belong there",
+                        self.revision, stream.name
+                    ),
+                },
             )),
         }
     }

@@ -131,7 +131,10 @@ impl Reader {
                 Some(named) => row.item(named),
                 None => Err((
                     position(row.position),
-                    ReadError::Lost(format!("the stream of revision {} has no name", row.revision)),
+                    ReadError::Lost {
+                        events: Some(1),
+                        what: format!("the stream of revision {} has no name", row.revision),
+                    },
                 )),
             });
         }
@@ -145,7 +148,7 @@ impl Reader {
             let mut probe = self.connection.prepare_cached(PROBE).ok()?;
             probe.query_row([after.checked_add(distance)?], |row| row.get::<_, i64>(0)).ok()
         };
-        let lost = || ReadError::Lost(error.to_string());
+        let lost = || ReadError::Lost { events: None, what: error.to_string() };
         let doubled = (0..i64::BITS - 1).map(|power| 1_i64 << power);
         let mut good = doubled.into_iter().find(|d| readable(*d).is_some()).ok_or_else(lost)?;
         let mut bad = good / 2;
@@ -183,7 +186,8 @@ fn missing(after: i64, last: i64) -> ReadItem {
         1 => "an event is missing".to_owned(),
         count => format!("{count} events are missing"),
     };
-    Err((position(last), ReadError::Lost(what)))
+    let events = u64::try_from(last - after).ok();
+    Err((position(last), ReadError::Lost { events, what }))
 }
 
 fn limit(events_max: usize) -> i64 {
