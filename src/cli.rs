@@ -23,7 +23,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use failure::Outcome;
+use failure::{Failure, Outcome};
+
+use crate::config::refuse_unknown_variables;
 
 /// An event-sourced credential ledger.
 ///
@@ -51,7 +53,11 @@ enum Verb {
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let outcome = match Cli::parse().verb {
+    let cli = Cli::parse();
+    if let Err(error) = refuse_unknown_variables(serve::variables(), &serve::flags()) {
+        return ended(Err(Failure::fault(error.to_string())));
+    }
+    let outcome = match cli.verb {
         Verb::Serve(verb) => verb.run().map_err(Into::into),
         Verb::Verify(verb) => verb.run(),
         Verb::Org(noun) => noun.run(),

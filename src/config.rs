@@ -12,7 +12,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::ledger::secret::Secret;
-use crate::ledger::start::ConfiguredKeys;
+use crate::ledger::start::{ConfiguredKeys, WeakToken, check_admin_api_token};
 use crate::node::Directories;
 
 /// The settings file looked for where none is named.
@@ -46,7 +46,7 @@ pub struct Settings {
     pub secrets_dir: Option<PathBuf>,
 
     /// Where to listen [default: 127.0.0.1:50051]
-    #[arg(long, env = "KEYLEDGER_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "KEYLEDGER_LISTEN", value_name = "ADDRESS:PORT", value_parser = address)]
     pub listen: Option<SocketAddr>,
 
     /// Listen without TLS on an address that other machines can reach
@@ -123,6 +123,9 @@ pub enum ConfigError {
     /// The digest is no digest.
     #[error("`admin_key_sha256`: must be 64 characters of hexadecimal")]
     AdminKeyDigest,
+    /// A configured secret is too short, or no text for a header.
+    #[error(transparent)]
+    AdminApiToken(#[from] WeakToken),
     /// A number is out of range.
     #[error("`{0}`: must be at least 1")]
     Zero(&'static str),
@@ -152,10 +155,12 @@ impl Settings {
             }
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
-        // Only the first line: the file may hold a secret further down the report.
-        let problem = |error: toml::de::Error| ConfigError::File {
-            path: path.clone(),
-            problem: error.message().lines().next().unwrap_or_default().to_owned(),
+        let problem = |error: toml::de::Error| {
+            // The place and what is wrong, without the report's copy of the file's text.
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.lines().count().max(1) + usize::from(before.ends_with('\n'));
+            let what = error.message().lines().next().unwrap_or_default();
+            ConfigError::File { path: path.clone(), problem: format!("line {line}: {what}") }
         };
         toml::from_str(&text).map_err(problem)
     }
@@ -205,8 +210,10 @@ impl Settings {
         if requests_max == 0 {
             return Err(ConfigError::Zero("requests_max"));
         }
+        let admin_api_token = admin_api_token.map(|token| Secret::new(Zeroizing::new(token)));
+        admin_api_token.as_ref().map(check_admin_api_token).transpose()?;
         let configured_keys = ConfiguredKeys {
-            admin_api_token: admin_api_token.map(|token| Secret::new(Zeroizing::new(token))),
+            admin_api_token,
             admin_key_sha256: self.admin_key_sha256.as_deref().map(sha256).transpose()?,
         };
         Ok(Config {
@@ -219,6 +226,11 @@ impl Settings {
             requests_max,
         })
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "must be an IP address and a port, such as `127.0.0.1:50051`".to_owned())
 }
 
 fn sha256(text: &str) -> Result<[u8; 32], ConfigError> {

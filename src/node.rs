@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use projections::key::KeyState;
 use projections::text::KeyPrefix;
 
 use crate::ledger::clock::Clock;
@@ -191,6 +192,14 @@ impl Node {
         files::replace(&path, secret.expose())?;
         self.ledger.reissue_operator_key(&secret).await?;
         Ok(FirstKey { secret, path })
+    }
+
+    /// Whether any key of the operator's organization is in force.
+    #[must_use]
+    pub fn has_operator_key(&self) -> bool {
+        let now = self.ledger.clock().now();
+        let operator = self.ledger.tables().operator().tables();
+        operator.keys_after(None).any(|key| key.state(now) == KeyState::Active)
     }
 
     /// Closes the event store: what was acknowledged is on disk already.

@@ -44,7 +44,9 @@ pub const SERVICES: &[&str] = &[
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The port cannot be had.
-    #[error("listen on {address}")]
+    #[error(
+        "cannot listen on {address}; if another server has that port, choose one with `--listen`"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,

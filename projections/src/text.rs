@@ -75,7 +75,7 @@ text!(
 text!(
     /// What a thing is for, in its maker's words.
     Description,
-    "1 to 500 characters, without control characters other than line breaks and tabs",
+    "at most 500 characters, without control characters other than line breaks and tabs",
     |text| chars_in(text, 1..=DESCRIPTION_CHARS_MAX)
         && !text.chars().any(|c| unwritable(c) && c != '\n' && c != '\t')
 );

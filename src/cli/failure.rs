@@ -22,12 +22,14 @@ pub(super) struct Failure {
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
+    /// The server's own word for it, as the operator's pages name it.
+    reason: Option<String>,
 }
 
 impl Failure {
     /// It could not be tried, or nobody knows what came of it.
     pub(super) fn fault(message: impl Into<String>) -> Self {
-        Self { code: FAULT, message: message.into(), causes: Vec::new(), hint: None }
+        Self { code: FAULT, message: message.into(), causes: Vec::new(), hint: None, reason: None }
     }
 
     /// It was refused.
@@ -62,7 +64,8 @@ impl Failure {
         if self.message.is_empty() {
             return String::new();
         }
-        let mut lines = format!("error: {}\n", safe(&self.message));
+        let reason = self.reason.as_ref().map(|it| format!(" [{}]", safe(it))).unwrap_or_default();
+        let mut lines = format!("error{reason}: {}\n", safe(&self.message));
         for cause in &self.causes {
             lines.push_str(&format!("  because: {}\n", safe(cause)));
         }
@@ -90,6 +93,7 @@ impl Failure {
             message: message(status),
             causes: Vec::new(),
             hint: None,
+            reason: reason.clone(),
         };
         let hint = match (reason.as_deref(), field.as_deref()) {
             (Some("INVALID_ARGUMENT") | None, Some(field)) => hint_for_field(field),
@@ -145,7 +149,12 @@ fn hint_for_field(field: &str) -> Option<String> {
                         `keyledger org list` shows them";
             return Some(hint.to_owned());
         }
-        "key_id" => return Some("`keyledger key list` shows the identifiers of keys".to_owned()),
+        "key_id" => {
+            return Some(
+                "`keyledger key list`, with the same `--org`, shows the identifiers of keys"
+                    .to_owned(),
+            );
+        }
         "role_ids" | "role_id" => "--role",
         "tenant_id" => "--tenant",
         "at_least_revision" => "--at-least",
@@ -175,8 +184,12 @@ fn hint_for_reason(reason: &str, key_source: &str) -> Option<String> {
             "name your own organization, or none; an operator's key reaches all"
         }
         "ORGANIZATION_NOT_FOUND" => "`keyledger org list` shows them",
-        "KEY_NOT_FOUND" => "`keyledger key list` shows the organization's keys",
-        "KEY_NAME_TAKEN" => "`keyledger key list --state active` shows the names in use",
+        "KEY_NOT_FOUND" => {
+            "`keyledger key list`, with the same `--org`, shows the organization's keys"
+        }
+        "KEY_NAME_TAKEN" => {
+            "`keyledger key list --state active`, with the same `--org`, shows the names in use"
+        }
         "KEY_WITHOUT_PERMISSIONS" => "name what it may do with `--scope`, `--role` or both",
         "LIFETIME_ABOVE_PLAN" | "EXPIRY_NOT_IN_FUTURE" => {
             "say how long with `--lifetime`, such as `--lifetime 1h`"

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _};
 
-use crate::config::{LogFormat, Settings, refuse_unknown_variables};
+use crate::config::{LogFormat, Settings};
 use crate::node::{FirstKey, Node};
 use crate::server::{self, Announce};
 
@@ -34,7 +34,6 @@ struct Flags {
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        refuse_unknown_variables(variables(), &Flags::command())?;
         let settings = self.settings.or(Settings::from_file(self.config)?);
         let token = std::env::var("ADMIN_API_TOKEN").ok().filter(|token| !token.is_empty());
         let config = settings.complete(token)?;
@@ -45,13 +44,20 @@ impl Serve {
     }
 }
 
+/// The flags of `serve`, and with them the variables that are settings.
+pub(super) fn flags() -> clap::Command {
+    Flags::command()
+}
+
 /// Names of the environment's variables that are text.
-fn variables() -> impl Iterator<Item = String> {
+pub(super) fn variables() -> impl Iterator<Item = String> {
     std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())
 }
 
 fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|_| {
+        anyhow::anyhow!("`log`: must be a filter such as `info` or `keyledger=debug`")
+    })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
@@ -96,10 +102,17 @@ impl Announce for Talk {
     }
 
     fn ready(&self, node: &Node) {
+        let operator = node.ledger.tables().operator().tables();
+        let organizations = operator.installation().map_or(0, |it| it.organizations.len());
+        if !node.has_operator_key() {
+            tracing::warn!(
+                "no operator's key is in force: stop the server and run `keyledger operator reissue`"
+            );
+        }
         let replayed = node.replayed;
         tracing::info!(
             events = replayed.events,
-            organizations = replayed.organizations,
+            organizations,
             stopped = replayed.stopped,
             "ready"
         );

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, hash_map};
 use std::sync::Arc;
 
+use projections::api_key::CREDENTIAL_CHARS_MAX;
 use projections::corrupt::{CorruptHistory, Fault};
 use projections::digest::LeafHash;
 use projections::envelope::Envelope;
@@ -106,11 +107,27 @@ pub enum StartError {
     /// What the configuration says could not be recorded.
     #[error("recording the configuration")]
     Record(#[from] LedgerError),
-    /// A configured secret is too short to be one.
-    #[error(
-        "`ADMIN_API_TOKEN` must have at least {ADMIN_API_TOKEN_CHARS_MIN} visible ASCII characters and at most 512"
-    )]
-    WeakToken,
+    /// A configured secret is too short, or no text for a header.
+    #[error(transparent)]
+    WeakToken(#[from] WeakToken),
+}
+
+/// A configured secret that cannot be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`ADMIN_API_TOKEN` must have at least {ADMIN_API_TOKEN_CHARS_MIN} visible ASCII characters and at most {CREDENTIAL_CHARS_MAX}"
+)]
+pub struct WeakToken;
+
+/// Checks that `ADMIN_API_TOKEN` holds what can be a secret.
+pub fn check_admin_api_token(token: &Secret) -> Result<(), WeakToken> {
+    let text = token.expose();
+    let long_enough = (ADMIN_API_TOKEN_CHARS_MIN..=CREDENTIAL_CHARS_MAX).contains(&text.len());
+    if long_enough && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(())
+    } else {
+        Err(WeakToken)
+    }
 }
 
 impl From<ReadError> for StartError {
@@ -268,13 +285,8 @@ impl Ledger {
     fn configured(&self, configured: &ConfiguredKeys) -> Result<Vec<CreateKey>, StartError> {
         let mut keys = Vec::new();
         if let Some(token) = &configured.admin_api_token {
+            check_admin_api_token(token)?;
             let text = token.expose();
-            let long_enough = (ADMIN_API_TOKEN_CHARS_MIN
-                ..=projections::api_key::CREDENTIAL_CHARS_MAX)
-                .contains(&text.len());
-            if !long_enough || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err(StartError::WeakToken);
-            }
             let digest = mint::digest(text, &self.peppers);
             keys.push(self.operator_key(
                 built_in::admin_api_token_name(),

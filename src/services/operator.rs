@@ -45,7 +45,7 @@ impl OperatorService for Operator {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             installation_id: installation.id.to_string(),
             now: Some(write::timestamp(ledger.clock().now())),
-            clock_ahead_ms: ledger.clock().ahead_ms(),
+            clock_ahead_ms: ledger.clock().ahead_ms().max(0),
             organizations: installation.organizations.len() as u64,
             keys_not_revoked: active_keys.sum(),
             stopped: stopped.collect(),

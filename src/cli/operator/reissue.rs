@@ -99,5 +99,5 @@ fn tell(key: &FirstKey) {
     if std::io::stderr().is_terminal() {
         talk(&Zeroizing::new(format!("It is shown this once: {}\n", key.secret.expose())));
     }
-    talk("The old one is refused from now on.\n");
+    talk("Any key it held before is refused from now on; other operator keys stay in force.\n");
 }
