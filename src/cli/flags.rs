@@ -39,7 +39,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
             .ok_or_else(|| "is too long".to_owned())?;
         rest = behind;
     }
-    if millis == 0 { Err(wrong()) } else { Ok(Duration::from_millis(millis)) }
+    if text.is_empty() {
+        return Err(wrong());
+    }
+    if millis == 0 {
+        Err("must be more than 0".to_owned())
+    } else {
+        Ok(Duration::from_millis(millis))
+    }
 }
 
 /// How long to wait for an answer.
