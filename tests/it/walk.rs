@@ -549,6 +549,29 @@ async fn a_question_can_demand_a_revision() {
 }
 
 #[tokio::test]
+async fn whoever_is_revoked_while_waiting_is_told_nothing() {
+    let acme = Acme::new().await;
+    let (id, verifier) = acme.key("verifier", &["credentials:verify"]).await;
+    let verifier = acme.admin.with_key(&verifier);
+    let asked = {
+        let (stream, revision) = (format!("org-{}", acme.id), acme.revision().await + 1);
+        let question = VerifyRequest {
+            credential: acme.admin_secret.clone(),
+            at_least_revision: vec![StreamRevision { stream, revision }],
+            ..Default::default()
+        };
+        tokio::spawn(async move { verifier.verify(question).await })
+    };
+    // What is asked behind it on the same connection is answered: it has been let in.
+    for _ in 0..20 {
+        acme.operator.ask(&acme.admin_secret, &[]).await;
+    }
+    acme.admin.revoke("", &id).await.unwrap();
+    let status = refused(asked.await.unwrap(), Code::Unauthenticated, "revoked");
+    assert_eq!(reason(&status), "REVOKED");
+}
+
+#[tokio::test]
 async fn what_is_presented_decides_in_a_fixed_way() {
     use DecisionCode::{Allowed, Ambiguous, Malformed, NoCredential, TenantMismatch, Unknown};
     let acme = Acme::new().await;
