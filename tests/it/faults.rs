@@ -140,7 +140,14 @@ impl Tenants {
             let status = refused(operator.verify(request).await, Code::Unavailable, "is stopped");
             assert_eq!(reason(&status), "ORGANIZATION_STOPPED");
             let own = server.client(secret).list_keys(Default::default()).await;
-            refused(own, Code::Unavailable, "is stopped");
+            let status = refused(own, Code::Unavailable, "is stopped");
+            assert_eq!(reason(&status), "ORGANIZATION_STOPPED");
+            // Anybody can make up a key with this prefix: nobody learns whose prefix it is.
+            let mut made_up = format!("{}{}", &secret[..9], "A".repeat(36));
+            projections::api_key::push_checksum(&mut made_up);
+            let stranger = server.client(&made_up).list_keys(Default::default()).await;
+            let status = refused(stranger, Code::Unavailable, "is stopped");
+            assert!(!status.message().contains(&acme.id), "{}", status.message());
             let request =
                 GetKeyRequest { organization_id: acme.id.clone(), key_id: key_id.clone() };
             refused(operator.get_key(request).await, Code::Unavailable, &acme.id);
