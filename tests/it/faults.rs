@@ -515,6 +515,27 @@ async fn what_the_configuration_asks_for_cannot_be_had() {
     server.kill();
 }
 
+/// The file that a first start left is taken up only if it holds a key of our making.
+#[tokio::test]
+async fn a_foreign_admin_key_is_not_brought_into_force() {
+    let acme = Acme::new().await;
+    for foreign in ["", "password\n", acme.admin_secret.as_str()] {
+        let home = Home::new();
+        fs::create_dir(home.data()).unwrap();
+        fs::set_permissions(home.data(), fs::Permissions::from_mode(0o700)).unwrap();
+        let path = home.data().join("admin.key");
+        fs::write(&path, foreign).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let said = home.launch().refused();
+        assert!(said.contains("does not hold an operator's key; move it away"), "{said}");
+        assert!(home.events().is_empty());
+        fs::remove_file(&path).unwrap();
+        let server = home.start().await;
+        let admin_key = home.admin_key();
+        assert!(server.client(&admin_key).ask(&admin_key, &["any:thing"]).await.allowed);
+    }
+}
+
 /// A directory in which nothing can be written, for whoever is not root.
 #[tokio::test]
 async fn an_unwritable_directory_is_no_start() {
