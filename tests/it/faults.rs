@@ -536,6 +536,20 @@ async fn a_foreign_admin_key_is_not_brought_into_force() {
     }
 }
 
+/// A token that cannot be read is not an absent one, whose key would be revoked for good.
+#[tokio::test]
+async fn a_token_that_is_no_text_is_no_start() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let token = "a-token-of-enough-characters";
+    let home = Home::new();
+    home.launch().env("ADMIN_API_TOKEN", token).start().await.stop().await;
+    let broken = std::ffi::OsStr::from_bytes(b"a-token-of-enough-character\xff");
+    let said = home.launch().env("ADMIN_API_TOKEN", broken).refused();
+    assert!(said.contains("`ADMIN_API_TOKEN` must have"), "{said}");
+    let server = home.launch().env("ADMIN_API_TOKEN", token).start().await;
+    assert!(server.client(token).ask(token, &["any:thing"]).await.allowed);
+}
+
 /// A directory in which nothing can be written, for whoever is not root.
 #[tokio::test]
 async fn an_unwritable_directory_is_no_start() {
