@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use projections::api_key;
 use projections::key::KeyState;
 use projections::text::KeyPrefix;
 
@@ -67,6 +68,9 @@ pub enum NodeError {
     /// The operator's key cannot be kept or read.
     #[error(transparent)]
     AdminKey(#[from] SecretFileError),
+    /// The file for the operator's key holds something else, and there is no history.
+    #[error("`{0}` does not hold an operator's key; move it away, and a new key is made")]
+    NotOurKey(PathBuf),
     /// The operator's key could not be recorded.
     #[error("record the operator's new key")]
     Record(#[from] LedgerError),
@@ -161,7 +165,14 @@ impl Node {
     fn first_key(&self) -> Result<FirstKey, NodeError> {
         let path = self.admin_key_path();
         let secret = match files::read(&path) {
-            Ok(text) => Secret::new(text),
+            // Only a key of our own making is ever taken up: another text would be brought
+            // into force and then refused as malformed, or be one that can be guessed.
+            Ok(text) => match api_key::prefix_of(&text) {
+                Some(prefix) if prefix == built_in::operator_key_prefix().as_str() => {
+                    Secret::new(text)
+                }
+                _ => return Err(NodeError::NotOurKey(path)),
+            },
             Err(SecretFileError::Missing { .. }) => {
                 let secret = self.mint_admin_key()?;
                 files::write(&path, secret.expose())?;

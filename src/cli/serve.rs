@@ -1,5 +1,6 @@
 //! `keyledger serve`
 
+use std::env::VarError;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _};
 
 use crate::config::{LogFormat, Settings};
+use crate::ledger::start::WeakToken;
 use crate::node::{FirstKey, Node};
 use crate::server::{self, Announce};
 
@@ -35,7 +37,12 @@ struct Flags {
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let settings = self.settings.or(Settings::from_file(self.config)?);
-        let token = std::env::var("ADMIN_API_TOKEN").ok().filter(|token| !token.is_empty());
+        let token = match std::env::var("ADMIN_API_TOKEN") {
+            Ok(token) => Some(token).filter(|token| !token.is_empty()),
+            Err(VarError::NotPresent) => None,
+            // To take it for absent would revoke the key of the token before it, for good.
+            Err(VarError::NotUnicode(_)) => return Err(WeakToken.into()),
+        };
         let config = settings.complete(token)?;
         start_logging(&config.log, config.log_format)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

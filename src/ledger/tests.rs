@@ -238,6 +238,31 @@ async fn a_failed_append_takes_back_what_was_decided_behind_it() {
 }
 
 #[tokio::test]
+async fn nothing_is_decided_until_every_outcome_is_known() {
+    let world = World::new().await;
+    world.store.hold_appends();
+    world.store.inject(AppendFault::RefuseAppend, 1);
+    let failing = world.start(create(1)).await;
+    let behind = world.start(create(2)).await;
+    assert!(world.store.release_append());
+    failing.await.unwrap().unwrap_err();
+    // Its follower is still at the store: who knows what it will come to.
+    let late = world.start(create(3)).await;
+    assert_eq!(world.store.held_appends(), 1, "decided on what may never be");
+    // Once that is known, whoever waited goes on.
+    assert!(world.store.release_append());
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.store.held_appends(), 2, "the pipeline flows again");
+    world.store.release_appends();
+    behind.await.unwrap().unwrap();
+    late.await.unwrap().unwrap();
+    assert_eq!(world.revision(), Some(2));
+    world.assert_replays().await;
+}
+
+#[tokio::test]
 async fn an_append_whose_acknowledgement_was_lost_is_found_again() {
     let world = World::new().await;
     world.store.hold_appends();
@@ -482,7 +507,14 @@ async fn many_writers_of_one_organization_and_their_readers() {
         let mut last = vec![Code::Unknown; 26];
         while !until.load(std::sync::atomic::Ordering::Relaxed) {
             for (number, seen) in (0..26_u8).zip(&mut last) {
+                let tables = ledger.tables().organization(ACME).unwrap().tables().clone();
                 let now = code(&ledger, number).unwrap();
+                // The index is never behind the tables.
+                if let Some(key) = tables.key(KeyId::from_bytes([number; 16])) {
+                    assert!(
+                        now == Code::Revoked || key.revocation.is_none() && now == Code::Allowed
+                    );
+                }
                 let order = |it| {
                     [Code::Unknown, Code::Allowed, Code::Revoked]
                         .iter()

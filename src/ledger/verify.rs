@@ -9,6 +9,7 @@ use projections::event::DigestForm;
 use projections::id::OrganizationId;
 use projections::presented::{Deciding, Presented};
 use projections::recorded::Revision;
+use projections::text::KeyPrefix;
 use projections::verification::{self, Code, Decision, Question};
 use sha2::{Digest as _, Sha256};
 
@@ -138,11 +139,7 @@ impl Ledger {
         if self.tables.any_stopped() {
             let operator = self.tables.operator().tables();
             let owner = operator.installation().and_then(|installation| {
-                installation
-                    .prefixes
-                    .iter()
-                    .find(|(taken, _)| taken.as_str() == prefix)
-                    .map(|(_, id)| *id)
+                installation.prefixes.get(&prefix.parse::<KeyPrefix>().ok()?).copied()
             });
             let stopped = owner
                 .filter(|id| reach.includes(*id))

@@ -10,6 +10,7 @@ use projections::key::{Key, KeyState};
 use projections::organization::{Change, Organization};
 use projections::text::{Description, Name};
 use projections::time::Timestamp;
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::authentication::{Authenticated, authenticate, correlation_id, origin};
@@ -331,13 +332,18 @@ fn list_keys(
     let after = list.continue_behind(&message.page_token)?.map(KeyId::from_bytes);
     let tables = Arc::clone(&organization.tables());
     let mut keys = Vec::new();
+    let mut bytes = 0;
     let mut next_page_token = String::new();
     let mut rows = tables.keys_after(after).enumerate().peekable();
     while let Some((looked_at, row)) = rows.next() {
         if filter.shows(row) {
-            keys.push(write_key(ledger, row, &tables));
+            let key = write_key(ledger, row, &tables);
+            bytes += key.encoded_len();
+            keys.push(key);
         }
-        let full = keys.len() == rows_max || looked_at + 1 == page::PAGE_WORK_MAX;
+        let full = keys.len() == rows_max
+            || bytes >= page::PAGE_BYTES_MAX
+            || looked_at + 1 == page::PAGE_WORK_MAX;
         if full && rows.peek().is_some() {
             next_page_token = list.token(row.id.to_bytes());
             break;

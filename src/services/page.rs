@@ -14,6 +14,10 @@ pub const PAGE_ROWS_MAX: usize = 1_000;
 /// Most rows looked at for one page; a rare filter gives a short page and a token.
 pub const PAGE_WORK_MAX: usize = 20_000;
 
+/// A page ends behind the row with which it has this many bytes. A row has 64 KiB at the
+/// most: any client takes such a page, and a thousand of them fit into memory.
+pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
 /// The number of rows that a request wants.
 pub fn size(asked: u32) -> Result<usize, Status> {
     match usize::try_from(asked) {

@@ -59,6 +59,16 @@ pub fn stopped(id: OrganizationId) -> Status {
     )
 }
 
+/// The organization of the caller's own credential is stopped. It goes unnamed: nobody
+/// has shown yet that the credential exists.
+pub fn own_organization_stopped() -> Status {
+    refused(
+        GrpcCode::Unavailable,
+        "ORGANIZATION_STOPPED",
+        "the credential's organization is stopped: its stored history is damaged; its operator must restore it",
+    )
+}
+
 /// The tables did not reach a revision in time.
 pub fn revision_not_reached(stream: &str) -> Status {
     refused(

@@ -45,12 +45,14 @@ impl VerificationService for Verification {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
         let mut now = ledger.clock().now();
-        let asker = authenticate_at(ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
-        let mut message = request.into_inner();
-        if !message.at_least_revision.is_empty() {
-            reach_revisions(ledger, &asker, &message.at_least_revision).await?;
+        let mut asker = authenticate_at(ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
+        if !request.get_ref().at_least_revision.is_empty() {
+            reach_revisions(ledger, &asker, &request.get_ref().at_least_revision).await?;
             now = ledger.clock().now();
+            // What was waited for may be the end of the asker's own key.
+            asker = authenticate_at(ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
         }
+        let mut message = request.into_inner();
         let correlation_id = correlation_id(ledger, std::mem::take(&mut message.correlation_id))?;
         answer(ledger, &message, asker.reach(), correlation_id, now).map(Response::new)
     }

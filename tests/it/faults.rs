@@ -140,7 +140,14 @@ impl Tenants {
             let status = refused(operator.verify(request).await, Code::Unavailable, "is stopped");
             assert_eq!(reason(&status), "ORGANIZATION_STOPPED");
             let own = server.client(secret).list_keys(Default::default()).await;
-            refused(own, Code::Unavailable, "is stopped");
+            let status = refused(own, Code::Unavailable, "is stopped");
+            assert_eq!(reason(&status), "ORGANIZATION_STOPPED");
+            // Anybody can make up a key with this prefix: nobody learns whose prefix it is.
+            let mut made_up = format!("{}{}", &secret[..9], "A".repeat(36));
+            projections::api_key::push_checksum(&mut made_up);
+            let stranger = server.client(&made_up).list_keys(Default::default()).await;
+            let status = refused(stranger, Code::Unavailable, "is stopped");
+            assert!(!status.message().contains(&acme.id), "{}", status.message());
             let request =
                 GetKeyRequest { organization_id: acme.id.clone(), key_id: key_id.clone() };
             refused(operator.get_key(request).await, Code::Unavailable, &acme.id);
@@ -521,6 +528,41 @@ async fn what_the_configuration_asks_for_cannot_be_had() {
     let mut server = server;
     server.wait_for(|line| line.contains("\"ready\"").then_some(()));
     server.kill();
+}
+
+/// The file that a first start left is taken up only if it holds a key of our making.
+#[tokio::test]
+async fn a_foreign_admin_key_is_not_brought_into_force() {
+    let acme = Acme::new().await;
+    for foreign in ["", "password\n", acme.admin_secret.as_str()] {
+        let home = Home::new();
+        fs::create_dir(home.data()).unwrap();
+        fs::set_permissions(home.data(), fs::Permissions::from_mode(0o700)).unwrap();
+        let path = home.data().join("admin.key");
+        fs::write(&path, foreign).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let said = home.launch().refused();
+        assert!(said.contains("does not hold an operator's key; move it away"), "{said}");
+        assert!(home.events().is_empty());
+        fs::remove_file(&path).unwrap();
+        let server = home.start().await;
+        let admin_key = home.admin_key();
+        assert!(server.client(&admin_key).ask(&admin_key, &["any:thing"]).await.allowed);
+    }
+}
+
+/// A token that cannot be read is not an absent one, whose key would be revoked for good.
+#[tokio::test]
+async fn a_token_that_is_no_text_is_no_start() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let token = "a-token-of-enough-characters";
+    let home = Home::new();
+    home.launch().env("ADMIN_API_TOKEN", token).start().await.stop().await;
+    let broken = std::ffi::OsStr::from_bytes(b"a-token-of-enough-character\xff");
+    let said = home.launch().env("ADMIN_API_TOKEN", broken).refused();
+    assert!(said.contains("`ADMIN_API_TOKEN` must have"), "{said}");
+    let server = home.launch().env("ADMIN_API_TOKEN", token).start().await;
+    assert!(server.client(token).ask(token, &["any:thing"]).await.allowed);
 }
 
 /// A directory in which nothing can be written, for whoever is not root.

@@ -548,6 +548,62 @@ async fn a_question_can_demand_a_revision() {
     }
 }
 
+/// A page of the longest keys there are is one that any client takes: most refuse more
+/// than 4 MiB.
+#[tokio::test]
+async fn a_page_of_long_keys_is_a_short_page() {
+    const KEYS: usize = 110;
+    let acme = Acme::new().await;
+    let many = |what: &str| (0..100).map(|n| format!("{}:{what}{n:02}", "r".repeat(59))).collect();
+    let metadata = |n| (format!("{n:02}{}", "m".repeat(62)), "\u{1f511}".repeat(256));
+    for number in 0..KEYS {
+        let request = CreateKeyRequest {
+            description: "\u{1f511}".repeat(500),
+            metadata: (0..32).map(metadata).collect(),
+            scopes: Some(Scopes { permissions: many("a") }),
+            ..scoped("", &number.to_string(), &[])
+        };
+        acme.admin.create_key(request).await.unwrap();
+    }
+    let mut names = Vec::new();
+    let mut request = ListKeysRequest { page_size: 1_000, ..Default::default() };
+    loop {
+        let page = acme.admin.list_keys(request.clone()).await.unwrap();
+        assert!(!page.keys.is_empty());
+        names.extend(page.keys.into_iter().map(|key| key.name));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), KEYS + 1);
+}
+
+#[tokio::test]
+async fn whoever_is_revoked_while_waiting_is_told_nothing() {
+    let acme = Acme::new().await;
+    let (id, verifier) = acme.key("verifier", &["credentials:verify"]).await;
+    let verifier = acme.admin.with_key(&verifier);
+    let asked = {
+        let (stream, revision) = (format!("org-{}", acme.id), acme.revision().await + 1);
+        let question = VerifyRequest {
+            credential: acme.admin_secret.clone(),
+            at_least_revision: vec![StreamRevision { stream, revision }],
+            ..Default::default()
+        };
+        tokio::spawn(async move { verifier.verify(question).await })
+    };
+    // What is asked behind it on the same connection is answered: it has been let in.
+    for _ in 0..20 {
+        acme.operator.ask(&acme.admin_secret, &[]).await;
+    }
+    acme.admin.revoke("", &id).await.unwrap();
+    let status = refused(asked.await.unwrap(), Code::Unauthenticated, "revoked");
+    assert_eq!(reason(&status), "REVOKED");
+}
+
 #[tokio::test]
 async fn what_is_presented_decides_in_a_fixed_way() {
     use DecisionCode::{Allowed, Ambiguous, Malformed, NoCredential, TenantMismatch, Unknown};

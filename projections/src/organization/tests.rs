@@ -48,6 +48,25 @@ fn targets_exist_once() {
 }
 
 #[test]
+fn an_organization_and_a_prefix_are_registered_once() {
+    let registered = |number: u8, prefix: &str| {
+        Event::from(OrganizationRegistered {
+            organization_id: OrganizationId::from_bytes([number; 16]),
+            name: "Acme".parse().unwrap(),
+            key_prefix: prefix.parse().unwrap(),
+            plan: "paid".parse().unwrap(),
+        })
+    };
+    let twice = || Err(Fault::DuplicateTarget("OrganizationRegistered"));
+    let operator =
+        tables(OrganizationId::OPERATOR, &[installation_created(), registered(8, "vtx")]);
+    let other = OrganizationId::from_bytes([9; 16]);
+    check(&operator, 9, registered(9, "glx"), Ok(Change::Registration(other)));
+    check(&operator, 9, registered(9, "vtx"), twice());
+    check(&operator, 9, registered(8, "glx"), twice());
+}
+
+#[test]
 fn time_does_not_run_back() {
     check(&acme(), 2, key_created(3, |_| {}), Ok(Change::Key(key_id(3))));
     check(&acme(), 1, key_created(3, |_| {}), Err(Fault::TimeRunsBack));
