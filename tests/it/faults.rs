@@ -550,6 +550,18 @@ async fn a_token_that_is_no_text_is_no_start() {
     assert!(server.client(token).ask(token, &["any:thing"]).await.allowed);
 }
 
+/// A tenant's key is not the operator's, whatever the configuration says.
+#[tokio::test]
+async fn a_tenants_key_is_no_configured_one() {
+    let acme = Acme::new().await;
+    acme.server.stop().await;
+    let said = acme.home.launch().env("ADMIN_API_TOKEN", &acme.admin_secret).refused();
+    assert!(said.contains("in use"), "{said}");
+    let server = acme.home.start().await;
+    let operator = server.client(&acme.home.admin_key());
+    assert_eq!(operator.ask(&acme.admin_secret, &[]).await.organization_id, acme.id);
+}
+
 /// A directory in which nothing can be written, for whoever is not root.
 #[tokio::test]
 async fn an_unwritable_directory_is_no_start() {
