@@ -27,7 +27,12 @@ use crate::ledger::Ledger;
 pub struct Door {
     ledger: Arc<OnceLock<Arc<Ledger>>>,
     places: Arc<Semaphore>,
+    waits: Arc<Semaphore>,
 }
+
+/// One in how many places may be held by a request that only waits for a revision: such
+/// waits cost their sender nothing, and must not keep out those who have work.
+const PLACES_PER_WAIT: usize = 4;
 
 /// A request that was let in. It leaves when this is dropped.
 pub struct Entered<'a> {
@@ -48,7 +53,12 @@ impl Door {
     #[must_use]
     pub fn closed(requests_max: usize) -> Self {
         let places = requests_max.min(Semaphore::MAX_PERMITS);
-        Self { ledger: Arc::default(), places: Arc::new(Semaphore::new(places)) }
+        let waits = (places / PLACES_PER_WAIT).max(1);
+        Self {
+            ledger: Arc::default(),
+            places: Arc::new(Semaphore::new(places)),
+            waits: Arc::new(Semaphore::new(waits)),
+        }
     }
 
     /// Lets requests through to this ledger from here on.
@@ -63,5 +73,11 @@ impl Door {
         let ledger = self.ledger.get().ok_or_else(status::starting)?;
         let place = self.places.try_acquire().map_err(|_| status::too_many_requests())?;
         Ok(Entered { ledger, _place: place })
+    }
+
+    /// Lets a request that is inside wait for a revision. RESOURCE_EXHAUSTED while as
+    /// many wait as may.
+    pub fn wait(&self) -> Result<SemaphorePermit<'_>, Status> {
+        self.waits.try_acquire().map_err(|_| status::too_many_requests())
     }
 }

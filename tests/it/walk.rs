@@ -581,6 +581,42 @@ async fn a_page_of_long_keys_is_a_short_page() {
     assert_eq!(names.len(), KEYS + 1);
 }
 
+/// Questions that wait for what never comes do not keep others out.
+#[tokio::test]
+async fn those_who_wait_leave_room() {
+    let acme = Acme::on(Home::new(), |launch| launch.args(&["--requests-max", "8"])).await;
+    let (_, verifier) = acme.key("verifier", &["credentials:verify"]).await;
+    let verifier = acme.admin.with_key(&verifier);
+    let mut asked = Vec::new();
+    for _ in 0..8 {
+        let stream = "org-operator".to_owned();
+        let question = VerifyRequest {
+            credential: acme.admin_secret.clone(),
+            at_least_revision: vec![StreamRevision { stream, revision: u64::MAX }],
+            ..Default::default()
+        };
+        let verifier = verifier.clone();
+        asked.push(tokio::spawn(async move { verifier.verify(question).await.unwrap_err() }));
+    }
+    for _ in 0..20 {
+        assert!(acme.operator.ask(&acme.admin_secret, &[]).await.allowed);
+    }
+    // Nor those who ask for a revision that is there.
+    let there = VerifyRequest {
+        credential: acme.admin_secret.clone(),
+        at_least_revision: vec![StreamRevision { stream: "org-operator".into(), revision: 0 }],
+        ..Default::default()
+    };
+    assert_eq!(acme.operator.code(there).await, DecisionCode::Allowed);
+    let mut reasons = Vec::new();
+    for asked in asked {
+        reasons.push(reason(&asked.await.unwrap()));
+    }
+    reasons.sort();
+    assert_eq!(reasons[..2], ["REVISION_NOT_REACHED"; 2]);
+    assert_eq!(reasons[2..], ["TOO_MANY_REQUESTS"; 6]);
+}
+
 #[tokio::test]
 async fn whoever_is_revoked_while_waiting_is_told_nothing() {
     let acme = Acme::new().await;
