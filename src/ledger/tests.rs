@@ -531,3 +531,20 @@ async fn a_key_known_by_its_sha256_digest_verifies() {
     let keyed = KeyedDigest { form: DigestForm::Text, pepper: 1, blake3: SecretDigest([0; 32]) };
     assert_ne!(mint::digest(foreign, world.ledger.peppers()), keyed);
 }
+
+#[tokio::test]
+async fn a_stream_that_nobody_admitted_is_stopped() {
+    let world = World::new().await;
+    let first = world.store.read_stream(&acme_stream(), Revision::FIRST, 1).await.unwrap();
+    let mut envelope = Envelope::decode(&first.first().unwrap().stored).unwrap();
+    let id = OrganizationId::from_bytes([8; 16]);
+    let Event::OrganizationCreated(created) = &mut envelope.event else { unreachable!() };
+    created.organization_id = id;
+    let (stored, leaf_hash) = envelope.encode().unwrap();
+    let event_type = envelope.event.event_type();
+    let event = NewEvent { id: envelope.id, event_type, stored: stored.into(), leaf_hash };
+    world.store.append(&StreamName::organization(id), None, vec![event]).await.unwrap();
+    let again = world.reopened().await;
+    assert!(again.tables().organization(id).unwrap().stopped().is_some());
+    assert!(again.tables().organization(ACME).unwrap().stopped().is_none());
+}
