@@ -29,6 +29,8 @@ pub const HEADER_BYTES_MAX: u32 = 16 * 1024;
 pub const CONNECTION_REQUESTS_MAX: u32 = 1_024;
 /// How long requests under way may take to end after a shutdown began.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+/// How long to wait before the next connection is accepted where one could not be.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How often an idle connection is asked whether it lives.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -154,11 +156,19 @@ fn incoming(
     listener: TcpListener,
 ) -> impl tokio_stream::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
     use tokio_stream::StreamExt as _;
-    TcpListenerStream::new(listener).map(|accepted| {
-        accepted.inspect(|stream| {
+    TcpListenerStream::new(listener).then(async |accepted| {
+        match &accepted {
             // Answers are small: waiting to fill a packet only delays them.
-            let _ = stream.set_nodelay(true);
-        })
+            Ok(stream) => {
+                let _ = stream.set_nodelay(true);
+            }
+            // Out of file descriptors, say: at once it would be the same again.
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+        accepted
     })
 }
 
