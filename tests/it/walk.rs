@@ -581,6 +581,36 @@ async fn a_page_of_long_keys_is_a_short_page() {
     assert_eq!(names.len(), KEYS + 1);
 }
 
+#[tokio::test]
+async fn no_more_are_let_in_than_may_be_inside() {
+    let acme = Acme::on(Home::new(), |launch| launch.args(&["--requests-max", "1"])).await;
+    let ask = |revision| VerifyRequest {
+        credential: acme.admin_secret.clone(),
+        at_least_revision: vec![StreamRevision { stream: "org-operator".into(), revision }],
+        ..Default::default()
+    };
+    let (operator, question) = (acme.operator.clone(), ask(u64::MAX));
+    // Either may come first, and then the other is refused.
+    let inside = tokio::spawn(async move {
+        loop {
+            match operator.verify(question.clone()).await {
+                Err(status) if reason(&status) == "TOO_MANY_REQUESTS" => {}
+                answer => return answer,
+            }
+        }
+    });
+    let refusal = loop {
+        match acme.operator.verify(ask(0)).await {
+            Ok(_) => assert!(!inside.is_finished(), "two were inside"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refusal.code(), Code::ResourceExhausted);
+    assert_eq!(reason(&refusal), "TOO_MANY_REQUESTS");
+    assert_eq!(reason(&inside.await.unwrap().unwrap_err()), "REVISION_NOT_REACHED");
+    assert_eq!(acme.operator.code(ask(0)).await, DecisionCode::Allowed);
+}
+
 /// Questions that wait for what never comes do not keep others out.
 #[tokio::test]
 async fn those_who_wait_leave_room() {
