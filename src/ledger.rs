@@ -34,10 +34,10 @@ use projections::organization::{Change, Organization};
 use projections::recorded::{Recorded, Revision};
 use projections::sealed::Subject;
 use projections::time::Timestamp;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, oneshot};
 
 use clock::{Clock, ClockAhead};
-use command::{Order, RequestStamper};
+use command::{Caller, Command, Order, RequestStamper};
 use decide::{Decided, Given};
 use event_store::{AppendError, EventStore, NewEvent, READ_EVENTS_MAX, ReadError, StoreFuture};
 use pipeline::{Landing, Pipeline, Ticket};
@@ -122,6 +122,10 @@ pub struct Ledger {
     peppers: Peppers,
     stamper: RequestStamper,
     admission: Semaphore,
+    /// Held, shared, by what an operator's key does inside a tenant, from its decision to
+    /// its landing. Whoever ends an operator's key waits for it, so that nothing done with
+    /// the key lands once its end is acknowledged.
+    abroad: Arc<RwLock<()>>,
 }
 
 /// What a command has become, once decided.
@@ -131,6 +135,9 @@ enum Attempt {
     /// It needs no events; the answer holds once these have landed.
     Answered { answer: Result<Executed, Rejection>, landing: Option<oneshot::Receiver<Landing>> },
 }
+
+/// Held while what an operator's key does inside a tenant is on its way.
+type Abroad = OwnedRwLockReadGuard<()>;
 
 /// What personal data of one command is sealed with.
 type Sealing = (Subject, SubjectKey);
@@ -180,13 +187,18 @@ impl Ledger {
         let pipeline = self.pipeline(organization_id).ok_or(Rejection::OrganizationNotFound)?;
         let sealing = self.sealing(organization_id, order).await?;
         for _ in 0..DECISIONS_MAX {
-            let (answer, landing) = match self.attempt(&pipeline, order, sealing.as_ref()).await? {
+            let abroad = self.go_abroad(organization_id, order).await;
+            let attempt = self.attempt(&pipeline, order, sealing.as_ref(), abroad).await?;
+            let (answer, landing) = match attempt {
                 Attempt::Submitted { executed, landing } => (Ok(executed), landing),
                 Attempt::Answered { answer, landing: Some(landing) } => (answer, landing),
                 Attempt::Answered { answer, landing: None } => return Ok(answer?),
             };
             match landing.await {
-                Ok(Landing::Durable) => return Ok(answer?),
+                Ok(Landing::Durable) => {
+                    self.await_abroad(organization_id, order).await;
+                    return Ok(answer?);
+                }
                 // Decided on events that never came to be, or behind another writer's: the
                 // tables are read again by now.
                 Ok(
@@ -197,6 +209,35 @@ impl Ledger {
             }
         }
         Err(LedgerError::Contended)
+    }
+
+    /// What an operator's key does inside a tenant is decided on the operator's published
+    /// tables: its end may be on its way. See [`Ledger::await_abroad`].
+    async fn go_abroad(&self, target: OrganizationId, order: &Order) -> Option<Abroad> {
+        match order.caller {
+            Caller::Key { organization_id: home, .. } if home != target => {
+                Some(Arc::clone(&self.abroad).read_owned().await)
+            }
+            Caller::Key { .. } | Caller::Ledger => None,
+        }
+    }
+
+    /// Before the end of an operator's key is acknowledged, all that was decided on its
+    /// being in force has landed: nothing done with the key comes after.
+    async fn await_abroad(&self, target: OrganizationId, order: &Order) {
+        let may_end_a_key = match order.command {
+            Command::RevokeKey(_) | Command::ConfigureKeys(_) | Command::ReissueOperatorKey(_) => {
+                true
+            }
+            Command::CreateInstallation(_)
+            | Command::ConfigureInstallation(_)
+            | Command::RegisterOrganization(_)
+            | Command::CreateOrganization(_)
+            | Command::CreateKey(_) => false,
+        };
+        if target.is_operator() && may_end_a_key {
+            drop(self.abroad.write().await);
+        }
     }
 
     /// The pipeline of an organization that is known here.
@@ -232,6 +273,7 @@ impl Ledger {
         pipeline: &Arc<Pipeline>,
         order: &Order,
         sealing: Option<&Sealing>,
+        abroad: Option<Abroad>,
     ) -> Result<Attempt, LedgerError> {
         let writer = tokio::time::timeout(HELD_MAX, pipeline.writer()).await;
         let mut writer = writer.map_err(|_| LedgerError::Held)?;
@@ -257,7 +299,7 @@ impl Ledger {
             Ok(Decided::Events(events)) => {
                 let drafted = self.draft(&given, events, order, sealing)?;
                 drop(operator);
-                let flight = self.send(&pipeline.published, state.revision(), &drafted);
+                let flight = self.send(&pipeline.published, state.revision(), &drafted, abroad);
                 let executed = drafted.executed;
                 let (ticket, landing) = writer.enter(drafted.steps);
                 drop(writer);
@@ -295,11 +337,14 @@ impl Ledger {
             may_write(rules, &event)?;
             let envelope = self.envelope(event, at, order, sealing)?;
             let (stored, leaf_hash) = envelope.encode()?;
-            debug_assert_eq!(
-                Envelope::decode(&stored).as_ref(),
-                Ok(&envelope),
-                "what is stored reads back"
-            );
+            // What is acknowledged must be readable for ever: two microseconds for certainty.
+            if Envelope::decode(&stored).as_ref() != Ok(&envelope) {
+                return Err(Unstorable::Form(format!(
+                    "{} does not read back",
+                    envelope.event.event_type()
+                ))
+                .into());
+            }
             let change = next.apply_next(&envelope, leaf_hash).map_err(|source| {
                 tracing::error!(organization = %state.id, fault = %source, "decided an event that does not fold");
                 LedgerError::Stopped { organization_id: state.id, source }
@@ -344,16 +389,22 @@ impl Ledger {
     }
 
     /// Sends events off. They take their place in the store's order before this returns.
-    fn send(&self, published: &Published, expected: Option<Revision>, draft: &Draft) -> Flight {
+    fn send(
+        &self,
+        published: &Published,
+        expected: Option<Revision>,
+        draft: &Draft,
+        abroad: Option<Abroad>,
+    ) -> Flight {
         let hashes = draft.new_events.iter().map(|event| event.leaf_hash).collect();
         let append = self.store.append(&published.stream, expected, draft.new_events.clone());
-        Flight { first: Revision::after(expected), hashes, append }
+        Flight { first: Revision::after(expected), hashes, append, abroad }
     }
 
     /// Sees an append through to its outcome. Runs by itself: whoever gave the command
     /// may have gone.
     async fn land(self: Arc<Self>, pipeline: Arc<Pipeline>, flight: Flight, ticket: Ticket) {
-        let Flight { first, hashes, append } = flight;
+        let Flight { first, hashes, append, abroad } = flight;
         let outcome = match append.await {
             Err(AppendError::Unknown(why)) => {
                 self.settle(&pipeline.published, first, &hashes, why).await
@@ -367,6 +418,7 @@ impl Ledger {
                 pipeline.failed(&ticket, &error);
             }
         }
+        drop(abroad);
         if pipeline.claim_recovery() {
             self.catch_up(&pipeline.published).await;
             pipeline.recover();
@@ -475,6 +527,7 @@ struct Flight {
     first: Revision,
     hashes: Vec<LeafHash>,
     append: StoreFuture<Result<Revision, AppendError>>,
+    abroad: Option<Abroad>,
 }
 
 #[cfg(test)]

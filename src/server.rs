@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
+use tonic::service::{Interceptor, Routes};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -22,13 +23,15 @@ use crate::proto::verification_service_server::VerificationServiceServer;
 use crate::services::Door;
 
 /// Most bytes in one request.
-pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
+pub const REQUEST_BYTES_MAX: usize = 128 * 1024;
 /// Most bytes of headers in one request.
 pub const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// Most requests under way at once on one connection.
-pub const CONNECTION_REQUESTS_MAX: u32 = 1_024;
+pub const CONNECTION_REQUESTS_MAX: u32 = 256;
 /// How long requests under way may take to end after a shutdown began.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+/// How long to wait before the next connection is accepted where one could not be.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How often an idle connection is asked whether it lives.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -156,17 +159,40 @@ fn incoming(
     listener: TcpListener,
 ) -> impl tokio_stream::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
     use tokio_stream::StreamExt as _;
-    TcpListenerStream::new(listener).map(|accepted| {
-        accepted.inspect(|stream| {
+    TcpListenerStream::new(listener).then(async |accepted| {
+        match &accepted {
             // Answers are small: waiting to fill a packet only delays them.
-            let _ = stream.set_nodelay(true);
-        })
+            Ok(stream) => {
+                let _ = stream.set_nodelay(true);
+            }
+            // Out of file descriptors, say: at once it would be the same again.
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+        accepted
     })
 }
 
 async fn say(health: &HealthReporter, status: ServingStatus) {
     for service in SERVICES.iter().chain(&[""]) {
         health.set_service_status(*service, status).await;
+    }
+}
+
+/// A service whose callers are looked at before their requests are read.
+fn guarded<S>(service: S, door: &Door) -> InterceptedService<S, Knock> {
+    InterceptedService::new(service, Knock(door.clone()))
+}
+
+/// See [`Door::knock`].
+#[derive(Clone)]
+struct Knock(Door);
+
+impl Interceptor for Knock {
+    fn call(&mut self, request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+        self.0.knock(request)
     }
 }
 
@@ -188,11 +214,12 @@ fn routes(door: &Door) -> Result<Routes, ServeError> {
     let keys = KeyServiceServer::new(Keys::new(door.clone()));
     let organizations = OrganizationServiceServer::new(Organizations::new(door.clone()));
     let operator = OperatorServiceServer::new(Operator::new(door.clone()));
-    let routes = Routes::new(verification.max_decoding_message_size(REQUEST_BYTES_MAX))
-        .add_service(keys.max_decoding_message_size(REQUEST_BYTES_MAX))
-        .add_service(organizations.max_decoding_message_size(REQUEST_BYTES_MAX))
-        .add_service(operator.max_decoding_message_size(REQUEST_BYTES_MAX))
-        .add_service(reflection().build_v1()?)
-        .add_service(alpha);
+    let routes =
+        Routes::new(guarded(verification.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+            .add_service(guarded(keys.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+            .add_service(guarded(organizations.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+            .add_service(guarded(operator.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+            .add_service(reflection().build_v1()?)
+            .add_service(alpha);
     Ok(routes.prepare())
 }

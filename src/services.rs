@@ -17,7 +17,8 @@ pub mod write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use tonic::Status;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tonic::{Request, Status};
 
 use crate::ledger::Ledger;
 
@@ -28,7 +29,12 @@ pub struct Door {
     ledger: Arc<OnceLock<Arc<Ledger>>>,
     inside: Arc<AtomicUsize>,
     requests_max: usize,
+    waits: Arc<Semaphore>,
 }
+
+/// One in how many places may be held by a request that only waits for a revision: such
+/// waits cost their sender nothing, and must not keep out those who have work.
+const PLACES_PER_WAIT: usize = 4;
 
 /// A request that was let in. It leaves when this is dropped.
 pub struct Entered<'a> {
@@ -54,7 +60,13 @@ impl Door {
     /// A door that answers UNAVAILABLE until it is opened, and then lets in this many at once.
     #[must_use]
     pub fn closed(requests_max: usize) -> Self {
-        Self { ledger: Arc::default(), inside: Arc::default(), requests_max }
+        let waits = (requests_max / PLACES_PER_WAIT).clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            ledger: Arc::default(),
+            inside: Arc::default(),
+            requests_max,
+            waits: Arc::new(Semaphore::new(waits)),
+        }
     }
 
     /// Lets requests through to this ledger from here on.
@@ -71,5 +83,19 @@ impl Door {
         // Leaves again if it is one too many.
         let entered = Entered { ledger, inside: &self.inside };
         if before < self.requests_max { Ok(entered) } else { Err(status::too_many_requests()) }
+    }
+
+    /// Looks at whoever knocks, before a byte of their request is read: a key that is not
+    /// in force costs nothing but this look. What the key may do is asked inside.
+    pub fn knock(&self, request: Request<()>) -> Result<Request<()>, Status> {
+        let ledger = self.ledger.get().ok_or_else(status::starting)?;
+        authentication::in_force(ledger, request.metadata())?;
+        Ok(request)
+    }
+
+    /// Lets a request that is inside wait for a revision. RESOURCE_EXHAUSTED while as
+    /// many wait as may.
+    pub fn wait(&self) -> Result<SemaphorePermit<'_>, Status> {
+        self.waits.try_acquire().map_err(|_| status::too_many_requests())
     }
 }

@@ -20,6 +20,7 @@ use super::command::{
     OrganizationDraft, Personal, RequestStamper,
 };
 use super::event_store::{EventStore, Positioned, READ_EVENTS_MAX, ReadError, ReadItem};
+use super::rejection::Rejection;
 use super::secret::{Ids, Secret};
 use super::tables::Tables;
 use super::vault::Vault;
@@ -154,6 +155,7 @@ impl Ledger {
             stamper: RequestStamper::new(parts.lookup_key),
             peppers: parts.peppers,
             admission: Semaphore::new(COMMANDS_MAX),
+            abroad: Arc::default(),
         });
         ledger.check_pepper()?;
         Ok((ledger, replayed))
@@ -306,6 +308,14 @@ impl Ledger {
                 None,
                 digest,
             ));
+        }
+        // A digest leads to one key. The operator's own are the rules' to look at.
+        let index = self.tables.index();
+        let elsewhere = |key: &CreateKey| {
+            index.key(&key.digest.blake3).is_some_and(|found| !found.organization.id.is_operator())
+        };
+        if keys.iter().any(elsewhere) {
+            return Err(LedgerError::from(Rejection::SecretInUse).into());
         }
         Ok(keys)
     }

@@ -428,6 +428,48 @@ async fn a_loss_stops_whom_it_can_be_laid_to_and_otherwise_everybody() {
     }
 }
 
+/// Two streams: the end of an operator's key in one, what the key still does in the other.
+#[tokio::test]
+async fn nothing_done_with_an_operators_key_lands_after_its_end_is_acknowledged() {
+    let world = World::new().await;
+    let Command::CreateKey(mut key) = create(9) else { unreachable!() };
+    key.scopes = Some(Scopes::new(&["org:admin"]).unwrap());
+    let key_id = key.key_id;
+    world.ledger.execute(OrganizationId::OPERATOR, &order(Command::CreateKey(key))).await.unwrap();
+    let by_key = |command| Order {
+        caller: Caller::Key { organization_id: OrganizationId::OPERATOR, key_id },
+        ..order(command)
+    };
+    world.store.hold_appends();
+    let spawn = |target, order: Order| {
+        let ledger = Arc::clone(&world.ledger);
+        tokio::spawn(async move { ledger.execute(target, &order).await })
+    };
+    let settle = async || {
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let end = spawn(OrganizationId::OPERATOR, order(revoke(9)));
+    settle().await;
+    let last = spawn(ACME, by_key(create(1)));
+    settle().await;
+    assert_eq!(world.store.held_appends(), 2, "the key's end is not durable when it is used");
+    assert!(world.store.release_append());
+    settle().await;
+    assert!(!end.is_finished(), "what was decided before the key's end has not landed");
+    let late = spawn(ACME, by_key(create(2)));
+    settle().await;
+    world.store.release_appends();
+    last.await.unwrap().unwrap();
+    end.await.unwrap().unwrap();
+    let refused = late.await.unwrap();
+    assert!(
+        matches!(refused, Err(LedgerError::Rejected(Rejection::CallerNotInForce))),
+        "{refused:?}"
+    );
+}
+
 /// What an older version left: its installation never heard of `KeyRevoked`.
 #[tokio::test]
 async fn a_type_is_written_only_once_the_installation_says_so() {
@@ -575,4 +617,21 @@ async fn a_key_known_by_its_sha256_digest_verifies() {
     assert_eq!(ask(&world.ledger, &hex), Code::Malformed);
     let keyed = KeyedDigest { form: DigestForm::Text, pepper: 1, blake3: SecretDigest([0; 32]) };
     assert_ne!(mint::digest(foreign, world.ledger.peppers()), keyed);
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_admitted_is_stopped() {
+    let world = World::new().await;
+    let first = world.store.read_stream(&acme_stream(), Revision::FIRST, 1).await.unwrap();
+    let mut envelope = Envelope::decode(&first.first().unwrap().stored).unwrap();
+    let id = OrganizationId::from_bytes([8; 16]);
+    let Event::OrganizationCreated(created) = &mut envelope.event else { unreachable!() };
+    created.organization_id = id;
+    let (stored, leaf_hash) = envelope.encode().unwrap();
+    let event_type = envelope.event.event_type();
+    let event = NewEvent { id: envelope.id, event_type, stored: stored.into(), leaf_hash };
+    world.store.append(&StreamName::organization(id), None, vec![event]).await.unwrap();
+    let again = world.reopened().await;
+    assert!(again.tables().organization(id).unwrap().stopped().is_some());
+    assert!(again.tables().organization(ACME).unwrap().stopped().is_none());
 }

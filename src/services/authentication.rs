@@ -68,6 +68,11 @@ impl Authenticated {
     }
 }
 
+/// Refuses whoever shows no key that is in force, whatever it may do.
+pub fn in_force(ledger: &Ledger, metadata: &MetadataMap) -> Result<(), Status> {
+    look(ledger, metadata, Wanted::Texts(&[]), ledger.clock().now()).map(|_| ())
+}
+
 /// Lets in whoever holds the permission in their own organization.
 pub fn authenticate<T>(
     ledger: &Ledger,
@@ -84,35 +89,50 @@ pub fn authenticate_at<T>(
     permission: Permission<'static>,
     now: Timestamp,
 ) -> Result<Authenticated, Status> {
-    let presented = presented(request.metadata())?;
-    let question = Question {
-        tenant: None,
-        permissions: Wanted::One(permission),
-        service: Some(SERVICE),
-        environment: None,
-        now,
-    };
-    ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
-        // Not by name: whoever makes up a key with its prefix comes here too.
+    match look(ledger, request.metadata(), Wanted::One(permission), now)? {
+        (Refusal::None, caller) => Ok(caller),
+        (Refusal::Permission, _) => Err(status::permission_denied(permission)),
+        (Refusal::Service, _) => Err(status::service_not_allowed()),
+    }
+}
+
+/// What a key that is in force lacks.
+enum Refusal {
+    None,
+    Permission,
+    Service,
+}
+
+/// Looks at the key that a caller shows.
+fn look(
+    ledger: &Ledger,
+    metadata: &MetadataMap,
+    permissions: Wanted<'_>,
+    now: Timestamp,
+) -> Result<(Refusal, Authenticated), Status> {
+    let question =
+        Question { tenant: None, permissions, service: Some(SERVICE), environment: None, now };
+    ledger.verify(presented(metadata)?, &question, Reach::Installation, |answer| match answer {
         Answer::Unavailable(_) => Err(status::own_organization_stopped()),
         Answer::Refused(code) => Err(status::unauthenticated(code)),
-        Answer::Decided(decision) => match decision.code {
-            Code::Allowed => {
-                let organization_id = decision.organization_id;
-                let caller = Caller::Key { organization_id, key_id: decision.key.id };
-                Ok(Authenticated { organization_id, caller })
+        Answer::Decided(decision) => {
+            let organization_id = decision.organization_id;
+            let caller = Caller::Key { organization_id, key_id: decision.key.id };
+            let caller = Authenticated { organization_id, caller };
+            match decision.code {
+                Code::Allowed => Ok((Refusal::None, caller)),
+                Code::PermissionDenied => Ok((Refusal::Permission, caller)),
+                Code::ServiceNotAllowed => Ok((Refusal::Service, caller)),
+                code @ (Code::NoCredential
+                | Code::Ambiguous
+                | Code::Malformed
+                | Code::Unknown
+                | Code::TenantMismatch
+                | Code::Revoked
+                | Code::Expired
+                | Code::WrongEnvironment) => Err(status::unauthenticated(code)),
             }
-            Code::PermissionDenied => Err(status::permission_denied(permission)),
-            Code::ServiceNotAllowed => Err(status::service_not_allowed()),
-            code @ (Code::NoCredential
-            | Code::Ambiguous
-            | Code::Malformed
-            | Code::Unknown
-            | Code::TenantMismatch
-            | Code::Revoked
-            | Code::Expired
-            | Code::WrongEnvironment) => Err(status::unauthenticated(code)),
-        },
+        }
     })
 }
 

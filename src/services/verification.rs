@@ -47,7 +47,8 @@ impl VerificationService for Verification {
         let mut now = ledger.clock().now();
         let mut asker = authenticate_at(ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
         if !request.get_ref().at_least_revision.is_empty() {
-            reach_revisions(ledger, &asker, &request.get_ref().at_least_revision).await?;
+            let wanted = &request.get_ref().at_least_revision;
+            reach_revisions(&self.door, ledger, &asker, wanted).await?;
             now = ledger.clock().now();
             // What was waited for may be the end of the asker's own key.
             asker = authenticate_at(ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
@@ -167,6 +168,7 @@ impl StreamRevision {
 
 /// Waits until the tables hold the revisions that a question asks for.
 async fn reach_revisions(
+    door: &Door,
     ledger: &Ledger,
     asker: &Authenticated,
     wanted: &[proto::StreamRevision],
@@ -189,7 +191,13 @@ async fn reach_revisions(
                 "is neither the caller's own stream nor `org-operator`",
             ));
         }
-        let reached = ledger.tables().reached(id, Revision(item.revision));
+        let revision = Revision(item.revision);
+        let there = ledger.tables().organization(id).and_then(|it| it.tables().revision());
+        if there.is_some_and(|there| there >= revision) {
+            continue;
+        }
+        let _waiting = door.wait()?;
+        let reached = ledger.tables().reached(id, revision);
         if tokio::time::timeout_at(deadline, reached).await.is_err() {
             return Err(status::revision_not_reached(&item.stream));
         }

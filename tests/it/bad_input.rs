@@ -8,7 +8,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
-use super::support::{Acme, call_raw, scoped, texts};
+use super::support::{Acme, call_raw, call_without_body, scoped, texts};
 
 const CREATE_KEY: &str = "keyledger.v1.KeyService/CreateKey";
 const GET_KEY: &str = "keyledger.v1.KeyService/GetKey";
@@ -187,7 +187,7 @@ async fn texts_and_lists_past_their_limits() {
     let cases: Vec<(&str, Change)> = vec![
         ("name", Box::new(|it| it.name = String::new())),
         ("name", Box::new(|it| it.name = "x".repeat(101))),
-        ("name", Box::new(|it| it.name = "x".repeat(200_000))),
+        ("name", Box::new(|it| it.name = "x".repeat(100_000))),
         ("name", Box::new(|it| it.name = " x".into())),
         ("name", Box::new(|it| it.name = "a\nb".into())),
         ("name", Box::new(|it| it.name = "a\u{0}".into())),
@@ -338,7 +338,7 @@ async fn texts_and_lists_past_their_limits() {
         "org_80000000000000000000000000",
         "operator ",
         "org_\u{0}",
-        &"x".repeat(200_000),
+        &"x".repeat(100_000),
     ] {
         bench.refuses_field(GET_ORGANIZATION, text(1, wrong), "organization_id").await;
         bench.refuses_field(CREATE_KEY, key_request(wrong), "organization_id").await;
@@ -420,14 +420,14 @@ async fn texts_and_lists_past_their_limits() {
 async fn messages_and_headers_past_their_limits() {
     let bench = Bench::new().await;
     let before = bench.revisions().await;
-    // One message may have 256 KiB. Past that it is not read at all: tonic answers
+    // One message may have 128 KiB. Past that it is not read at all: tonic answers
     // OUT_OF_RANGE and tells the limit.
-    let fits = joined(&[text(1, &bench.0.id), text(2, "n".repeat(262_000))]);
+    let fits = joined(&[text(1, &bench.0.id), text(2, "n".repeat(131_000))]);
     bench.refuses_field(CREATE_KEY, fits, "name").await;
     for method in [CREATE_KEY, VERIFY, GET_STATUS, LIST_ORGANIZATIONS] {
-        let status = bench.call(method, text(1, vec![b'x'; 256 * 1024])).await.unwrap_err();
+        let status = bench.call(method, text(1, vec![b'x'; 128 * 1024])).await.unwrap_err();
         assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
-        assert!(status.message().contains("the limit is: 262144 bytes"), "{status:?}");
+        assert!(status.message().contains("the limit is: 131072 bytes"), "{status:?}");
     }
     // Headers.
     let ascii = |bytes: &[u8]| MetadataValue::<Ascii>::try_from(bytes).unwrap();
@@ -498,4 +498,30 @@ async fn messages_and_headers_past_their_limits() {
     .await
     .unwrap();
     bench.ends_as_it_began((before.0 + 1, before.1)).await;
+}
+
+/// Whoever shows no key in force is answered before a byte of the request is there: they
+/// cannot make the server keep their bytes. Whoever does is waited for.
+#[tokio::test]
+async fn who_shows_no_key_in_force_is_answered_before_the_request_is_read() {
+    let bench = Bench::new().await;
+    let (id, secret) = bench.0.key("soon gone", &["a:b"]).await;
+    bench.0.operator.revoke(&bench.0.id, &id).await.unwrap();
+    let channel = bench.0.server.channel();
+    for credential in [None, Some("garbage".to_owned()), Some(format!("Bearer {secret}"))] {
+        for method in [CREATE_KEY, VERIFY, GET_STATUS, LIST_ORGANIZATIONS] {
+            let mut request = Request::new(());
+            if let Some(credential) = &credential {
+                request.metadata_mut().append("authorization", credential.parse().unwrap());
+            }
+            let answer = call_without_body(channel.clone(), method, request);
+            let answer = tokio::time::timeout(std::time::Duration::from_secs(20), answer);
+            let status = answer.await.expect("it does not wait for the body").unwrap_err();
+            assert_eq!(status.code(), Code::Unauthenticated, "{method}: {status:?}");
+        }
+    }
+    let request = bench.0.operator.request(());
+    let waiting = call_without_body(channel, LIST_ORGANIZATIONS, request);
+    let waiting = tokio::time::timeout(std::time::Duration::from_millis(300), waiting);
+    assert!(waiting.await.is_err(), "a request that may be made is waited for");
 }

@@ -565,6 +565,34 @@ async fn a_token_that_is_no_text_is_no_start() {
     assert!(server.client(token).ask(token, &["any:thing"]).await.allowed);
 }
 
+/// Without a file descriptor for the next connection, the server says so and waits.
+#[tokio::test]
+async fn connections_that_cannot_be_accepted_are_told_of_and_waited_for() {
+    let home = Home::new();
+    let server = home.launch().with_files_max(64).start().await;
+    let address = server.address;
+    let held: Vec<_> = (0..64).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    drop(held);
+    let operator = server.client(&home.admin_key());
+    operator.organization("acme", "vtx", "").await;
+    let said = server.stop().await;
+    let told = said.matches("a connection could not be accepted").count();
+    assert!((1..100).contains(&told), "told {told} times");
+}
+
+/// A tenant's key is not the operator's, whatever the configuration says.
+#[tokio::test]
+async fn a_tenants_key_is_no_configured_one() {
+    let acme = Acme::new().await;
+    acme.server.stop().await;
+    let said = acme.home.launch().env("ADMIN_API_TOKEN", &acme.admin_secret).refused();
+    assert!(said.contains("in use"), "{said}");
+    let server = acme.home.start().await;
+    let operator = server.client(&acme.home.admin_key());
+    assert_eq!(operator.ask(&acme.admin_secret, &[]).await.organization_id, acme.id);
+}
+
 /// A directory in which nothing can be written, for whoever is not root.
 #[tokio::test]
 async fn an_unwritable_directory_is_no_start() {

@@ -161,6 +161,24 @@ impl Launch {
         self
     }
 
+    /// The same, with no more than this many files and sockets open at once.
+    pub(crate) fn with_files_max(mut self, files_max: u32) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {files_max}; exec \"$0\" \"$@\"")]);
+        shell.arg(self.command.get_program()).args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        if let Some(directory) = self.command.get_current_dir() {
+            shell.current_dir(directory);
+        }
+        self.command = shell;
+        self
+    }
+
     /// Starts the process and waits for nothing.
     pub(crate) fn spawn(mut self) -> Process {
         self.command.args(["--listen", &self.listen]);
@@ -614,4 +632,17 @@ pub(crate) async fn call_raw(
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path = format!("/{method}").parse().unwrap();
     client.unary(request, path, Raw).await.map(tonic::Response::into_inner)
+}
+
+/// Calls a method with a request whose body never comes.
+pub(crate) async fn call_without_body(
+    channel: Channel,
+    method: &str,
+    request: Request<()>,
+) -> Result<Vec<u8>, Status> {
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let path = format!("/{method}").parse().unwrap();
+    let request = request.map(|()| tokio_stream::pending::<Vec<u8>>());
+    client.client_streaming(request, path, Raw).await.map(tonic::Response::into_inner)
 }

@@ -582,6 +582,72 @@ async fn a_page_of_long_keys_is_a_short_page() {
 }
 
 #[tokio::test]
+async fn no_more_are_let_in_than_may_be_inside() {
+    let acme = Acme::on(Home::new(), |launch| launch.args(&["--requests-max", "1"])).await;
+    let ask = |revision| VerifyRequest {
+        credential: acme.admin_secret.clone(),
+        at_least_revision: vec![StreamRevision { stream: "org-operator".into(), revision }],
+        ..Default::default()
+    };
+    let (operator, question) = (acme.operator.clone(), ask(u64::MAX));
+    // Either may come first, and then the other is refused.
+    let inside = tokio::spawn(async move {
+        loop {
+            match operator.verify(question.clone()).await {
+                Err(status) if reason(&status) == "TOO_MANY_REQUESTS" => {}
+                answer => return answer,
+            }
+        }
+    });
+    let refusal = loop {
+        match acme.operator.verify(ask(0)).await {
+            Ok(_) => assert!(!inside.is_finished(), "two were inside"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refusal.code(), Code::ResourceExhausted);
+    assert_eq!(reason(&refusal), "TOO_MANY_REQUESTS");
+    assert_eq!(reason(&inside.await.unwrap().unwrap_err()), "REVISION_NOT_REACHED");
+    assert_eq!(acme.operator.code(ask(0)).await, DecisionCode::Allowed);
+}
+
+/// Questions that wait for what never comes do not keep others out.
+#[tokio::test]
+async fn those_who_wait_leave_room() {
+    let acme = Acme::on(Home::new(), |launch| launch.args(&["--requests-max", "8"])).await;
+    let (_, verifier) = acme.key("verifier", &["credentials:verify"]).await;
+    let verifier = acme.admin.with_key(&verifier);
+    let mut asked = Vec::new();
+    for _ in 0..8 {
+        let stream = "org-operator".to_owned();
+        let question = VerifyRequest {
+            credential: acme.admin_secret.clone(),
+            at_least_revision: vec![StreamRevision { stream, revision: u64::MAX }],
+            ..Default::default()
+        };
+        let verifier = verifier.clone();
+        asked.push(tokio::spawn(async move { verifier.verify(question).await.unwrap_err() }));
+    }
+    for _ in 0..20 {
+        assert!(acme.operator.ask(&acme.admin_secret, &[]).await.allowed);
+    }
+    // Nor those who ask for a revision that is there.
+    let there = VerifyRequest {
+        credential: acme.admin_secret.clone(),
+        at_least_revision: vec![StreamRevision { stream: "org-operator".into(), revision: 0 }],
+        ..Default::default()
+    };
+    assert_eq!(acme.operator.code(there).await, DecisionCode::Allowed);
+    let mut reasons = Vec::new();
+    for asked in asked {
+        reasons.push(reason(&asked.await.unwrap()));
+    }
+    reasons.sort();
+    assert_eq!(reasons[..2], ["REVISION_NOT_REACHED"; 2]);
+    assert_eq!(reasons[2..], ["TOO_MANY_REQUESTS"; 6]);
+}
+
+#[tokio::test]
 async fn whoever_is_revoked_while_waiting_is_told_nothing() {
     let acme = Acme::new().await;
     let (id, verifier) = acme.key("verifier", &["credentials:verify"]).await;
