@@ -119,7 +119,14 @@ impl Scopes {
         }) {
             return Err(InvalidPermission::Twice(twice.to_string()));
         }
-        let joined = permissions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let bytes = permissions.iter().map(|it| it.resource.len() + it.action.len() + 2).sum();
+        let mut joined = String::with_capacity(bytes);
+        for permission in &permissions {
+            for part in [permission.resource, ":", permission.action, " "] {
+                joined.push_str(part);
+            }
+        }
+        joined.pop();
         Ok(Self(Arc::new(Joined(joined.into()))))
     }
 

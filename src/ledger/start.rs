@@ -19,7 +19,7 @@ use super::command::{
     Caller, Command, ConfigureKeys, CreateInstallation, CreateKey, Expiry, Order,
     OrganizationDraft, Personal, RequestStamper,
 };
-use super::event_store::{EventStore, Positioned, READ_EVENTS_MAX, ReadError, ReadItem};
+use super::event_store::{EventStore, Positioned, ReadError, ReadItem};
 use super::rejection::Rejection;
 use super::secret::{Ids, Secret};
 use super::tables::Tables;
@@ -373,6 +373,8 @@ struct Arrived {
     envelope: Result<Envelope, Fault>,
 }
 
+/// How many events are read at once, a batch for each stage and those that wait.
+const BATCH_EVENTS: usize = 2_048;
 /// How many batches may wait between two stages of a replay.
 const BATCHES_WAITING_MAX: usize = 2;
 
@@ -432,7 +434,7 @@ async fn read_all(
 ) -> Result<(), ReadError> {
     let mut after = None;
     loop {
-        let batch = store.read_all(after, READ_EVENTS_MAX).await?;
+        let batch = store.read_all(after, BATCH_EVENTS).await?;
         after = match batch.last() {
             None => return Ok(()),
             Some(Ok(item)) => Some(item.position),
@@ -512,6 +514,8 @@ fn publish(
     if let Some(fault) = operator.fault {
         return Err(StartError::OperatorCorrupt(fault));
     }
+    let keys: u64 = streams.values().map(|it| it.tables.key_counts().0).sum();
+    tables.reserve(usize::try_from(keys).unwrap_or_default());
     let installation = operator.tables.installation().cloned();
     tables.publish_whole(tables.operator(), Arc::new(operator.tables));
     replayed.organizations += 1;

@@ -230,6 +230,11 @@ impl Tables {
         }
     }
 
+    /// Makes room for as many keys as are about to be published.
+    pub(super) fn reserve(&self, keys: usize) {
+        self.index.pin().reserve(keys);
+    }
+
     /// Publishes tables that were folded elsewhere, with every key in them.
     pub(super) fn publish_whole(&self, organization: &Arc<Published>, tables: Arc<Organization>) {
         for key in tables.keys_after(None) {
