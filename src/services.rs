@@ -99,3 +99,16 @@ impl Door {
         self.waits.try_acquire().map_err(|_| status::too_many_requests())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_door_lets_nobody_in() {
+        let door = Door::closed(1);
+        let codes =
+            [door.enter().err(), door.knock(Request::new(())).err()].map(|it| it.unwrap().code());
+        assert_eq!(codes, [tonic::Code::Unavailable; 2]);
+    }
+}

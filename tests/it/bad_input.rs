@@ -525,3 +525,16 @@ async fn who_shows_no_key_in_force_is_answered_before_the_request_is_read() {
     let waiting = tokio::time::timeout(std::time::Duration::from_millis(300), waiting);
     assert!(waiting.await.is_err(), "a request that may be made is waited for");
 }
+
+/// A request has its time; what is not all there by then is given up.
+#[tokio::test]
+async fn a_request_that_never_ends_is_given_up() {
+    let home = super::support::Home::new();
+    let server = home.launch().args(&["--request-timeout-ms", "400"]).start().await;
+    let request = server.client(&home.admin_key()).request(());
+    let answer = call_without_body(server.channel(), LIST_ORGANIZATIONS, request);
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(20), answer);
+    let status = answer.await.expect("it is given up").unwrap_err();
+    assert!(matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded), "{status:?}");
+    server.stop().await;
+}
