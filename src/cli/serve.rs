@@ -38,7 +38,8 @@ impl Serve {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let settings = self.settings.or(Settings::from_file(self.config)?);
         let token = match std::env::var("ADMIN_API_TOKEN") {
-            Ok(token) => Some(token).filter(|token| !token.is_empty()),
+            // Empty is not absent: a variable that was meant to be set, and was not.
+            Ok(token) => Some(token),
             Err(VarError::NotPresent) => None,
             // To take it for absent would revoke the key of the token before it, for good.
             Err(VarError::NotUnicode(_)) => return Err(WeakToken.into()),

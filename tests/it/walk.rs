@@ -1038,6 +1038,7 @@ async fn a_configured_token_is_a_key_while_it_is_configured() {
     assert!(said.contains("the configured key `configured admin key` was revoked"), "{said}");
     // Weak or malformed ones are no start either.
     for (name, value, says) in [
+        ("ADMIN_API_TOKEN", "", "at least 24"),
         ("ADMIN_API_TOKEN", "short", "at least 24"),
         ("ADMIN_API_TOKEN", &"x".repeat(513), "at most 512"),
         ("ADMIN_API_TOKEN", "has white space, so it is no token", "visible ASCII"),
