@@ -3,16 +3,21 @@
 //! It listens from the first moment, and answers UNAVAILABLE (health: NOT_SERVING)
 //! until history is replayed.
 
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, ready};
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::service::interceptor::InterceptedService;
-use tonic::service::{Interceptor, Routes};
+use tonic::body::Body;
+use tonic::codegen::BoxFuture;
+use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::Service;
 
 use crate::config::Config;
 use crate::node::{FirstKey, Node, NodeError, Opened};
@@ -181,18 +186,43 @@ async fn say(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
-/// A service whose callers are looked at before their requests are read.
-fn guarded<S>(service: S, door: &Door) -> InterceptedService<S, Knock> {
-    InterceptedService::new(service, Knock(door.clone()))
+/// A service whose callers are looked at before their requests are read: [`Door::knock`].
+#[derive(Clone)]
+struct Guarded<S> {
+    service: S,
+    door: Door,
 }
 
-/// See [`Door::knock`].
-#[derive(Clone)]
-struct Knock(Door);
+fn guarded<S>(service: S, door: &Door) -> Guarded<S> {
+    Guarded { service, door: door.clone() }
+}
 
-impl Interceptor for Knock {
-    fn call(&mut self, request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
-        self.0.knock(request)
+impl<S: NamedService> NamedService for Guarded<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S, B> Service<http::Request<B>> for Guarded<S>
+where
+    S: Service<
+            http::Request<B>,
+            Response = http::Response<Body>,
+            Error = Infallible,
+            Future = BoxFuture<http::Response<Body>, Infallible>,
+        >,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<http::Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, ctx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(ctx)
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        match self.door.knock(request.headers()) {
+            Ok(()) => self.service.call(request),
+            Err(status) => Box::pin(ready(Ok(status.into_http()))),
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use projections::presented::Presented;
 use projections::text::CorrelationId;
 use projections::time::Timestamp;
 use projections::verification::{Code, Question, Wanted};
-use tonic::metadata::MetadataMap;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
 
@@ -69,8 +68,8 @@ impl Authenticated {
 }
 
 /// Refuses whoever shows no key that is in force, whatever it may do.
-pub fn in_force(ledger: &Ledger, metadata: &MetadataMap) -> Result<(), Status> {
-    look(ledger, metadata, Wanted::Texts(&[]), ledger.clock().now()).map(|_| ())
+pub fn in_force(ledger: &Ledger, headers: &HeaderMap) -> Result<(), Status> {
+    look(ledger, headers, Wanted::Texts(&[]), ledger.clock().now()).map(|_| ())
 }
 
 /// Lets in whoever holds the permission in their own organization.
@@ -89,7 +88,7 @@ pub fn authenticate_at<T>(
     permission: Permission<'static>,
     now: Timestamp,
 ) -> Result<Authenticated, Status> {
-    match look(ledger, request.metadata(), Wanted::One(permission), now)? {
+    match look(ledger, request.metadata().as_ref(), Wanted::One(permission), now)? {
         (Refusal::None, caller) => Ok(caller),
         (Refusal::Permission, _) => Err(status::permission_denied(permission)),
         (Refusal::Service, _) => Err(status::service_not_allowed()),
@@ -106,13 +105,13 @@ enum Refusal {
 /// Looks at the key that a caller shows.
 fn look(
     ledger: &Ledger,
-    metadata: &MetadataMap,
+    headers: &HeaderMap,
     permissions: Wanted<'_>,
     now: Timestamp,
 ) -> Result<(Refusal, Authenticated), Status> {
     let question =
         Question { tenant: None, permissions, service: Some(SERVICE), environment: None, now };
-    ledger.verify(presented(metadata)?, &question, Reach::Installation, |answer| match answer {
+    ledger.verify(presented(headers)?, &question, Reach::Installation, |answer| match answer {
         Answer::Unavailable(_) => Err(status::own_organization_stopped()),
         Answer::Refused(code) => Err(status::unauthenticated(code)),
         Answer::Decided(decision) => {
@@ -150,8 +149,7 @@ pub fn authenticate_operator<T>(
     }
 }
 
-fn presented(metadata: &MetadataMap) -> Result<Presented<'_>, Status> {
-    let headers = metadata.as_ref();
+fn presented(headers: &HeaderMap) -> Result<Presented<'_>, Status> {
     let mut presented = Presented::default();
     for value in values(headers, &AUTHORIZATION) {
         presented.authorization(value?);
