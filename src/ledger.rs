@@ -190,11 +190,14 @@ impl Ledger {
             let abroad = self.go_abroad(organization_id, order).await;
             let attempt = self.attempt(&pipeline, order, sealing.as_ref(), abroad).await?;
             let (answer, landing) = match attempt {
-                Attempt::Submitted { executed, landing } => (Ok(executed), landing),
-                Attempt::Answered { answer, landing: Some(landing) } => (answer, landing),
-                Attempt::Answered { answer, landing: None } => return Ok(answer?),
+                Attempt::Submitted { executed, landing } => (Ok(executed), Some(landing)),
+                Attempt::Answered { answer, landing } => (answer, landing),
             };
-            match landing.await {
+            let landed = match landing {
+                Some(landing) => landing.await,
+                None => Ok(Landing::Durable),
+            };
+            match landed {
                 Ok(Landing::Durable) => {
                     self.await_abroad(organization_id, order).await;
                     return Ok(answer?);
