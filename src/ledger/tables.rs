@@ -176,12 +176,6 @@ impl Tables {
         self.organizations.pin().values().cloned().collect()
     }
 
-    /// How many keys the index holds.
-    #[must_use]
-    pub fn indexed_keys(&self) -> usize {
-        self.index.len()
-    }
-
     /// Whether any key's digest was taken of a SHA-256 digest.
     #[must_use]
     pub fn has_sha256_keys(&self) -> bool {

@@ -44,14 +44,11 @@ impl KeyService for Keys {
     ) -> Result<Response<proto::CreateKeyResponse>, Status> {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
-        let caller = authenticate(ledger, &request, permissions::API_KEYS_WRITE)?;
-        let target = caller.target(&request.get_ref().organization_id)?;
-        let organization = known(ledger, target)?;
-        let context = Context::of(ledger, &caller, &request)?;
+        let (organization, context) = begin(ledger, &request, &request.get_ref().organization_id)?;
         let message = request.into_inner();
         let (command, minted) = create_key(ledger, &organization, &message)?;
         let sameness = proto::CreateKeyRequest {
-            organization_id: target.to_string(),
+            organization_id: organization.id.text(),
             idempotency_key: String::new(),
             expected_revision: None,
             ..message.clone()
@@ -62,7 +59,7 @@ impl KeyService for Keys {
             ("CreateKey", &message.idempotency_key, &sameness),
             message.expected_revision,
         )?;
-        let executed = ledger.execute(target, &order).await.map_err(status::from)?;
+        let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
         let key = outcome(ledger, &organization, executed)?;
         let secret =
             if executed.repeat { String::new() } else { minted.secret.expose().to_owned() };
@@ -112,10 +109,8 @@ impl KeyService for Keys {
     ) -> Result<Response<proto::RevokeKeyResponse>, Status> {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
-        let caller = authenticate(ledger, &request, permissions::API_KEYS_WRITE)?;
-        let target = caller.target(&request.get_ref().organization_id)?;
-        let organization = known(ledger, target)?;
-        let mut context = Context::of(ledger, &caller, &request)?;
+        let (organization, mut context) =
+            begin(ledger, &request, &request.get_ref().organization_id)?;
         let message = request.into_inner();
         let command = RevokeKey {
             key_id: read::field("key_id", &message.key_id)?,
@@ -125,7 +120,7 @@ impl KeyService for Keys {
             context.personal.0.insert(Personal::COMMENT.to_owned(), comment.to_string());
         }
         let sameness = proto::RevokeKeyRequest {
-            organization_id: target.to_string(),
+            organization_id: organization.id.text(),
             idempotency_key: String::new(),
             expected_revision: None,
             ..message.clone()
@@ -136,7 +131,7 @@ impl KeyService for Keys {
             ("RevokeKey", &message.idempotency_key, &sameness),
             message.expected_revision,
         )?;
-        let executed = ledger.execute(target, &order).await.map_err(status::from)?;
+        let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
         let mut key = outcome(ledger, &organization, executed)?;
         if let Some(revocation) = &mut key.revocation {
             revocation.comment = message.comment;
@@ -144,6 +139,17 @@ impl KeyService for Keys {
         let revision = write::revision(&organization.stream, executed.revision);
         Ok(Response::new(proto::RevokeKeyResponse { key: Some(key), revision }))
     }
+}
+
+/// How every change of keys begins: who calls, on which organization, and all around it.
+fn begin<T>(
+    ledger: &Ledger,
+    request: &Request<T>,
+    organization_id: &str,
+) -> Result<(Arc<Published>, Context), Status> {
+    let caller = authenticate(ledger, request, permissions::API_KEYS_WRITE)?;
+    let organization = known(ledger, caller.target(organization_id)?)?;
+    Ok((organization, Context::of(ledger, &caller, request)?))
 }
 
 /// What surrounds a command, taken from its call.
