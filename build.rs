@@ -16,8 +16,13 @@ use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
 const PACKAGE: &str = ".keyledger.v1.";
 /// Messages that carry secrets: `src/proto.rs` writes their `Debug` by hand.
-const SECRET_MESSAGES: [&str; 2] =
-    [".keyledger.v1.VerifyRequest", ".keyledger.v1.CreateKeyResponse"];
+const SECRET_MESSAGES: [&str; 5] = [
+    ".keyledger.v1.VerifyRequest",
+    ".keyledger.v1.CreateKeyResponse",
+    ".keyledger.v1.RotateKeyResponse",
+    ".keyledger.v1.ImportedKey",
+    ".keyledger.v1.KeyList",
+];
 /// Singular fields and maps of one message: each has a bit in a `u64`.
 const SLOTS_MAX: u8 = 64;
 

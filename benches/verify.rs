@@ -111,6 +111,10 @@ fn key_created(number: u64, ids: &Ids, clock: &Clock, peppers: &Peppers, scopes:
         expires_at: None,
         metadata: BTreeMap::new(),
         limits: BTreeMap::new(),
+        owner: None,
+        allowed_ips: None,
+        rate_limit: None,
+        rotates: None,
     }
     .into()
 }
@@ -240,6 +244,7 @@ fn lookups(ledger: &Ledger) {
         permissions: Wanted::One(Permission::constant("workflows", "read")),
         service: None,
         environment: Some(Environment::Live),
+        client_ip: None,
         now,
     };
     let mut verified = Vec::new();

@@ -97,6 +97,9 @@ fn create(ledger: &Ledger, name: String) -> Command {
         expiry: Expiry::PlanDefault,
         metadata: BTreeMap::new(),
         limits: BTreeMap::new(),
+        owner: None,
+        allowed_ips: None,
+        rate_limit: None,
     }))
 }
 

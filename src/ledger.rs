@@ -12,6 +12,7 @@ pub mod clock;
 pub mod command;
 pub mod decide;
 pub mod event_store;
+mod importing;
 pub mod mint;
 pub mod permissions;
 mod pipeline;
@@ -27,9 +28,9 @@ use std::time::Duration;
 
 use projections::corrupt::{CorruptHistory, Fault};
 use projections::digest::LeafHash;
-use projections::envelope::{Envelope, Unstorable};
+use projections::envelope::{Envelope, RequestStamp, Unstorable};
 use projections::event::Event;
-use projections::id::OrganizationId;
+use projections::id::{KeyId, OrganizationId};
 use projections::organization::{Change, Organization};
 use projections::recorded::{Recorded, Revision};
 use projections::sealed::Subject;
@@ -37,9 +38,10 @@ use projections::time::Timestamp;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, oneshot};
 
 use clock::{Clock, ClockAhead};
-use command::{Caller, Command, Order, RequestStamper};
+use command::{Caller, Order, RequestStamper};
 use decide::{Decided, Given};
 use event_store::{AppendError, EventStore, NewEvent, READ_EVENTS_MAX, ReadError, StoreFuture};
+use importing::{Importing, Reserved};
 use pipeline::{Landing, Pipeline, Ticket};
 use rejection::Rejection;
 use secret::Ids;
@@ -126,6 +128,7 @@ pub struct Ledger {
     /// its landing. Whoever ends an operator's key waits for it, so that nothing done with
     /// the key lands once its end is acknowledged.
     abroad: Arc<RwLock<()>>,
+    importing: Importing,
 }
 
 /// What a command has become, once decided.
@@ -138,6 +141,13 @@ enum Attempt {
 
 /// Held while what an operator's key does inside a tenant is on its way.
 type Abroad = OwnedRwLockReadGuard<()>;
+
+/// What is held while events are on their way.
+#[expect(dead_code, reason = "they are let go of when this is dropped")]
+struct Held {
+    abroad: Option<Abroad>,
+    reserved: Option<Reserved>,
+}
 
 /// What personal data of one command is sealed with.
 type Sealing = (Subject, SubjectKey);
@@ -187,8 +197,11 @@ impl Ledger {
         let pipeline = self.pipeline(organization_id).ok_or(Rejection::OrganizationNotFound)?;
         let sealing = self.sealing(organization_id, order).await?;
         for _ in 0..DECISIONS_MAX {
-            let abroad = self.go_abroad(organization_id, order).await;
-            let attempt = self.attempt(&pipeline, order, sealing.as_ref(), abroad).await?;
+            let held = Held {
+                abroad: self.go_abroad(organization_id, order).await,
+                reserved: self.reserve(order)?,
+            };
+            let attempt = self.attempt(&pipeline, order, sealing.as_ref(), held).await?;
             let (answer, landing) = match attempt {
                 Attempt::Submitted { executed, landing } => (Ok(executed), Some(landing)),
                 Attempt::Answered { answer, landing } => (answer, landing),
@@ -225,20 +238,16 @@ impl Ledger {
         }
     }
 
+    /// Reserves the secrets that a command brings into force: each leads to one key.
+    fn reserve(&self, order: &Order) -> Result<Option<Reserved>, LedgerError> {
+        let Some(command) = order.command.imports() else { return Ok(None) };
+        self.importing.reserve(command).map(Some).ok_or(LedgerError::Contended)
+    }
+
     /// Before the end of an operator's key is acknowledged, all that was decided on its
     /// being in force has landed: nothing done with the key comes after.
     async fn await_abroad(&self, target: OrganizationId, order: &Order) {
-        let may_end_a_key = match order.command {
-            Command::RevokeKey(_) | Command::ConfigureKeys(_) | Command::ReissueOperatorKey(_) => {
-                true
-            }
-            Command::CreateInstallation(_)
-            | Command::ConfigureInstallation(_)
-            | Command::RegisterOrganization(_)
-            | Command::CreateOrganization(_)
-            | Command::CreateKey(_) => false,
-        };
-        if target.is_operator() && may_end_a_key {
+        if target.is_operator() && order.command.may_end_a_key() {
             drop(self.abroad.write().await);
         }
     }
@@ -276,7 +285,7 @@ impl Ledger {
         pipeline: &Arc<Pipeline>,
         order: &Order,
         sealing: Option<&Sealing>,
-        abroad: Option<Abroad>,
+        held: Held,
     ) -> Result<Attempt, LedgerError> {
         let writer = tokio::time::timeout(HELD_MAX, pipeline.writer()).await;
         let mut writer = writer.map_err(|_| LedgerError::Held)?;
@@ -297,12 +306,16 @@ impl Ledger {
             caller: order.caller,
             expected: order.expected,
             request: order.request,
+            taken: order
+                .command
+                .imports()
+                .and_then(|command| importing::first_taken(command, &self.tables)),
         };
         let answer = match decide::decide(&given, &order.command) {
             Ok(Decided::Events(events)) => {
                 let drafted = self.draft(&given, events, order, sealing)?;
                 drop(operator);
-                let flight = self.send(&pipeline.published, state.revision(), &drafted, abroad);
+                let flight = self.send(&pipeline.published, state.revision(), &drafted, held);
                 let executed = drafted.executed;
                 let (ticket, landing) = writer.enter(drafted.steps);
                 drop(writer);
@@ -338,7 +351,7 @@ impl Ledger {
         for event in events {
             let rules = if state.id.is_operator() { &next } else { given.operator };
             may_write(rules, &event)?;
-            let envelope = self.envelope(event, at, order, sealing)?;
+            let envelope = self.envelope(state.id, event, at, order, sealing)?;
             let (stored, leaf_hash) = envelope.encode()?;
             // What is acknowledged must be readable for ever: two microseconds for certainty.
             if Envelope::decode(&stored).as_ref() != Ok(&envelope) {
@@ -368,6 +381,7 @@ impl Ledger {
 
     fn envelope(
         &self,
+        stream: OrganizationId,
         event: Event,
         at: Timestamp,
         order: &Order,
@@ -381,7 +395,7 @@ impl Ledger {
         Ok(Envelope {
             id,
             at,
-            actor: order.caller.principal(),
+            actor: order.caller.principal(stream),
             credential: order.caller.credential(),
             request: order.request,
             correlation_id: order.correlation_id.clone(),
@@ -397,17 +411,17 @@ impl Ledger {
         published: &Published,
         expected: Option<Revision>,
         draft: &Draft,
-        abroad: Option<Abroad>,
+        held: Held,
     ) -> Flight {
         let hashes = draft.new_events.iter().map(|event| event.leaf_hash).collect();
         let append = self.store.append(&published.stream, expected, draft.new_events.clone());
-        Flight { first: Revision::after(expected), hashes, append, abroad }
+        Flight { first: Revision::after(expected), hashes, append, held }
     }
 
     /// Sees an append through to its outcome. Runs by itself: whoever gave the command
     /// may have gone.
     async fn land(self: Arc<Self>, pipeline: Arc<Pipeline>, flight: Flight, ticket: Ticket) {
-        let Flight { first, hashes, append, abroad } = flight;
+        let Flight { first, hashes, append, held } = flight;
         let outcome = match append.await {
             Err(AppendError::Unknown(why)) => {
                 self.settle(&pipeline.published, first, &hashes, why).await
@@ -415,13 +429,17 @@ impl Ledger {
             known => known.map(|_| ()),
         };
         match outcome {
-            Ok(()) => pipeline.landed(&self.tables, &ticket),
+            Ok(()) => {
+                pipeline.landed(&self.tables, &ticket);
+                drop(held);
+            }
             Err(error) => {
                 tracing::warn!(organization = %pipeline.published.id, %error, "append failed");
+                // First, because whoever is told tries again.
+                drop(held);
                 pipeline.failed(&ticket, &error);
             }
         }
-        drop(abroad);
         if pipeline.claim_recovery() {
             self.catch_up(&pipeline.published).await;
             pipeline.recover();
@@ -493,6 +511,23 @@ impl Ledger {
         Ok(found.into_iter().next())
     }
 
+    /// The keys that one request brought into force, from its first event on, and where.
+    pub async fn keys_made(
+        &self,
+        organization: &Published,
+        first: Revision,
+        request: RequestStamp,
+        keys_max: usize,
+    ) -> Result<Vec<(KeyId, Revision)>, ReadError> {
+        let recorded = self.store.read_stream(&organization.stream, first, keys_max).await?;
+        let made = recorded.iter().map_while(|recorded| {
+            let envelope = Envelope::decode(&recorded.stored).ok()?;
+            let Event::KeyCreated(event) = envelope.event else { return None };
+            (envelope.request == Some(request)).then_some((event.key_id, recorded.revision))
+        });
+        Ok(made.collect())
+    }
+
     /// What the vault has for a subject.
     pub async fn subject_key(&self, subject: &Subject) -> Result<SubjectKeyState, VaultError> {
         self.vault.existing_subject_key(subject).await
@@ -512,7 +547,15 @@ fn may_write(operator: &Organization, event: &Event) -> Result<(), LedgerError> 
         | Event::BuiltInRoleDefined(_)
         | Event::OrganizationRegistered(_)
         | Event::KeyCreated(_)
-        | Event::KeyRevoked(_) => false,
+        | Event::KeyRevoked(_)
+        | Event::KeyRelabelled(_)
+        | Event::KeyRotated(_)
+        | Event::KeyRotationEnded(_)
+        | Event::KeyDisabled(_)
+        | Event::KeyEnabled(_)
+        | Event::ServiceAccountCreated(_)
+        | Event::PolicyUpdated(_)
+        | Event::PepperRotated(_) => false,
     };
     let activated = operator.installation().is_some_and(|it| it.may_write(event_type, schema));
     if begins || activated { Ok(()) } else { Err(LedgerError::NotActivated(event_type)) }
@@ -530,7 +573,7 @@ struct Flight {
     first: Revision,
     hashes: Vec<LeafHash>,
     append: StoreFuture<Result<Revision, AppendError>>,
-    abroad: Option<Abroad>,
+    held: Held,
 }
 
 #[cfg(test)]

@@ -73,6 +73,42 @@ impl fmt::Debug for CreateKeyResponse {
     }
 }
 
+impl fmt::Debug for RotateKeyResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, secret, secret_already_issued, predecessor, revision } = self;
+        f.debug_struct("RotateKeyResponse")
+            .field("key", key)
+            .field("secret", &Redacted(!secret.is_empty()))
+            .field("secret_already_issued", secret_already_issued)
+            .field("predecessor", predecessor)
+            .field("revision", revision)
+            .finish()
+    }
+}
+
+impl fmt::Debug for ImportedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sha256, name, scopes, role_ids, service_account_id, .. } = self;
+        f.debug_struct("ImportedKey")
+            .field("sha256", &Redacted(!sha256.is_empty()))
+            .field("name", name)
+            .field("scopes", scopes)
+            .field("role_ids", role_ids)
+            .field("service_account_id", service_account_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for KeyList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key_ids, leaked } = self;
+        f.debug_struct("KeyList")
+            .field("key_ids", key_ids)
+            .field("leaked", &Redacted(!leaked.is_empty()))
+            .finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
@@ -92,7 +128,16 @@ mod tests {
             ..VerifyRequest::default()
         };
         let response = CreateKeyResponse { secret: secret.into(), ..CreateKeyResponse::default() };
-        for text in [format!("{request:?} {request:#?}"), format!("{response:?} {response:#?}")] {
+        let rotated = RotateKeyResponse { secret: secret.into(), ..RotateKeyResponse::default() };
+        let imported = ImportedKey { sha256: secret.into(), ..ImportedKey::default() };
+        let list = KeyList { leaked: vec![secret.into()], ..KeyList::default() };
+        for text in [
+            format!("{request:?} {request:#?}"),
+            format!("{response:?} {response:#?}"),
+            format!("{rotated:?} {rotated:#?}"),
+            format!("{imported:?} {imported:#?}"),
+            format!("{list:?} {list:#?}"),
+        ] {
             assert!(!text.contains("hunter2"), "{text}");
             assert!(text.contains("<redacted>"), "{text}");
         }
@@ -107,7 +152,8 @@ mod tests {
         let mut found = Vec::new();
         for message in set.file.iter().flat_map(|file| &file.message_type) {
             let secret = |name: &str| {
-                ["secret", "credential", "authorization", "api_key", "password"].contains(&name)
+                ["secret", "credential", "authorization", "api_key", "password", "leaked", "sha256"]
+                    .contains(&name)
                     || name.ends_with("_secret")
                     || name.ends_with("_api_key")
                     || (name.ends_with("token")
@@ -119,6 +165,9 @@ mod tests {
             }
         }
         found.sort();
-        assert_eq!(found, ["CreateKeyResponse", "VerifyRequest"]);
+        assert_eq!(
+            found,
+            ["CreateKeyResponse", "ImportedKey", "KeyList", "RotateKeyResponse", "VerifyRequest"]
+        );
     }
 }

@@ -11,6 +11,7 @@ pub mod page;
 pub mod read;
 pub mod status;
 pub mod verification;
+pub mod warnings;
 pub mod wire;
 pub mod write;
 

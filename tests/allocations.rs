@@ -71,6 +71,9 @@ async fn ledger() -> (Arc<Ledger>, String) {
         expiry: Expiry::After(3_600_000),
         metadata: BTreeMap::new(),
         limits: BTreeMap::new(),
+        owner: None,
+        allowed_ips: None,
+        rate_limit: None,
     };
     ledger.execute(id, &order(Command::CreateKey(Box::new(command)))).await.unwrap();
     (ledger, minted.secret.expose().to_owned())
@@ -82,6 +85,7 @@ fn verify(ledger: &Ledger, text: &str) -> Code {
         permissions: Wanted::One(Permission::constant("dns", "write")),
         service: Some("dns"),
         environment: Some(projections::api_key::Environment::Live),
+        client_ip: None,
         now: ledger.clock().now(),
     };
     let mut presented = Presented::default();

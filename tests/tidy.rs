@@ -63,6 +63,7 @@ fn projections_depends_on_nothing_that_does_io() {
         "equivalent",
         "hybrid-array",
         "imbl",
+        "ipnet",
         "imbl-sized-chunks",
         "itoa",
         "memchr",

@@ -4,6 +4,9 @@
 //! new type; the old one stays readable for as long as any log holds it. One event
 //! changes one record: that is what lets a reader see a table between two events.
 //!
+//! To change a type's data, write the new struct, give it the next schema in [`events!`],
+//! and name the old struct beside it, with a conversion: what was written stays readable.
+//!
 //! To add a type: write its struct, add it to [`events!`] below with schema 1, fold it
 //! in [`crate::organization`], and write its golden file. The tests say what is missing.
 
@@ -15,13 +18,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::api_key::{Environment, HINT_CHARS};
 use crate::digest::SecretDigest;
-use crate::id::{InstallationId, KeyId, OrganizationId, RoleId};
+use crate::id::{InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use crate::network::{Networks, RateLimit};
 use crate::permission::{PermissionPattern, Scopes};
+use crate::policy::Policy;
 use crate::text::{Description, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName};
 use crate::time::Timestamp;
 
 macro_rules! events {
-    ($($(#[$doc:meta])* $name:ident = $schema:literal,)+) => {
+    ($($(#[$doc:meta])* $name:ident = $schema:literal $(or $before:ident = $older:literal)*,)+) => {
         /// A fact.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Event {
@@ -31,6 +36,9 @@ macro_rules! events {
         /// Every type of event and its schema that this version writes, in the order
         /// in which the types came to be.
         pub const SCHEMAS: &[(&str, u32)] = &[$((stringify!($name), $schema)),+];
+
+        /// Every type and schema that earlier versions wrote: it is read as the current one.
+        pub const OLDER_SCHEMAS: &[(&str, u32)] = &[$($((stringify!($name), $older),)*)+];
 
         impl Event {
             /// The name of its type, as stored.
@@ -49,6 +57,9 @@ macro_rules! events {
             pub(crate) fn read(event_type: &str, schema: u32, data: &str) -> Option<serde_json::Result<Self>> {
                 match (event_type, schema) {
                     $((stringify!($name), $schema) => Some(serde_json::from_str(data).map(Self::$name)),)+
+                    $($((stringify!($name), $older) => {
+                        Some(serde_json::from_str::<$before>(data).map(|it| Self::$name(it.into())))
+                    })*)+
                     _ => None,
                 }
             }
@@ -83,9 +94,25 @@ events! {
     /// An organization came to be: the first event of its stream (the operator's second).
     OrganizationCreated = 1,
     /// A key came into force.
-    KeyCreated = 1,
+    KeyCreated = 2 or KeyCreated1 = 1,
     /// A key went out of force for good.
-    KeyRevoked = 1,
+    KeyRevoked = 2 or KeyRevoked1 = 1,
+    /// A key is called otherwise, or what it is for is said otherwise.
+    KeyRelabelled = 1,
+    /// Another key takes a key's place: the old one goes out of force at an instant.
+    KeyRotated = 1,
+    /// A key whose place was taken went out of force before that instant.
+    KeyRotationEnded = 1,
+    /// A key went out of force until it is enabled.
+    KeyDisabled = 1,
+    /// A disabled key came into force again.
+    KeyEnabled = 1,
+    /// A program that acts for the organization came to be.
+    ServiceAccountCreated = 1,
+    /// The organization has these rules of its own from here on.
+    PolicyUpdated = 1,
+    /// New digests are made under another pepper from here on.
+    PepperRotated = 1,
 }
 
 /// See [`Event::InstallationCreated`].
@@ -194,13 +221,16 @@ pub struct OrganizationCreated {
 }
 
 /// How a key's secret came to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyOrigin {
     /// The ledger made it and showed it once.
+    #[default]
     Minted,
     /// The configuration of the installation holds it, or its digest.
     Configured,
+    /// It was made elsewhere; its SHA-256 digest was brought here.
+    Imported,
 }
 
 /// What the digest of a secret was taken of.
@@ -307,6 +337,85 @@ pub struct KeyCreated {
     /// Numbers for whoever verifies it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<Label, i64>,
+    /// Whose key it is; none for the organization's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<ServiceAccountId>,
+    /// Where it may be used from; none for anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_ips: Option<Networks>,
+    /// How often it may be used; none for as often as one likes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    /// The key whose place it takes; none where it takes no other's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotates: Option<KeyId>,
+}
+
+/// The origins that schema 1 of a key's creation knew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum KeyOrigin1 {
+    Minted,
+    Configured,
+}
+
+/// Schema 1 of [`KeyCreated`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyCreated1 {
+    key_id: KeyId,
+    name: Name,
+    #[serde(default)]
+    description: Option<Description>,
+    origin: KeyOrigin1,
+    #[serde(default)]
+    prefix: Option<KeyPrefix>,
+    #[serde(default)]
+    environment: Option<Environment>,
+    #[serde(default)]
+    hint: Option<Hint>,
+    digest: KeyedDigest,
+    #[serde(default)]
+    scopes: Option<Scopes>,
+    #[serde(default)]
+    roles: Vec<RoleId>,
+    #[serde(default)]
+    services: Option<Vec<ServiceName>>,
+    #[serde(default)]
+    expires_at: Option<Timestamp>,
+    #[serde(default)]
+    metadata: BTreeMap<Label, MetadataValue>,
+    #[serde(default)]
+    limits: BTreeMap<Label, i64>,
+}
+
+impl From<KeyCreated1> for KeyCreated {
+    fn from(it: KeyCreated1) -> Self {
+        let origin = match it.origin {
+            KeyOrigin1::Minted => KeyOrigin::Minted,
+            KeyOrigin1::Configured => KeyOrigin::Configured,
+        };
+        Self {
+            key_id: it.key_id,
+            name: it.name,
+            description: it.description,
+            origin,
+            prefix: it.prefix,
+            environment: it.environment,
+            hint: it.hint,
+            digest: it.digest,
+            scopes: it.scopes,
+            roles: it.roles,
+            services: it.services,
+            expires_at: it.expires_at,
+            metadata: it.metadata,
+            limits: it.limits,
+            owner: None,
+            allowed_ips: None,
+            rate_limit: None,
+            rotates: None,
+        }
+    }
 }
 
 /// Why a key was revoked: the names of RFC 5280, section 5.3.1.
@@ -335,6 +444,8 @@ pub enum KeyStateBefore {
     Active,
     /// Over its lifetime.
     Expired,
+    /// Out of force until it is enabled.
+    Disabled,
 }
 
 /// See [`Event::KeyRevoked`].
@@ -347,4 +458,128 @@ pub struct KeyRevoked {
     pub reason: RevocationReason,
     /// What it was.
     pub before: KeyStateBefore,
+}
+
+/// What schema 1 of a revocation knew a key to be before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum KeyStateBefore1 {
+    Active,
+    Expired,
+}
+
+/// Schema 1 of [`KeyRevoked`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyRevoked1 {
+    key_id: KeyId,
+    reason: RevocationReason,
+    before: KeyStateBefore1,
+}
+
+impl From<KeyRevoked1> for KeyRevoked {
+    fn from(it: KeyRevoked1) -> Self {
+        let before = match it.before {
+            KeyStateBefore1::Active => KeyStateBefore::Active,
+            KeyStateBefore1::Expired => KeyStateBefore::Expired,
+        };
+        Self { key_id: it.key_id, reason: it.reason, before }
+    }
+}
+
+/// What may change of a key: how it is called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyLabel {
+    /// What people call it.
+    pub name: Name,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Description>,
+}
+
+/// See [`Event::KeyRelabelled`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRelabelled {
+    /// The key.
+    pub key_id: KeyId,
+    /// How it is called from here on.
+    pub label: KeyLabel,
+    /// How it was called up to here.
+    pub before: KeyLabel,
+}
+
+/// See [`Event::KeyRotated`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRotated {
+    /// The old key.
+    pub key_id: KeyId,
+    /// The key that takes its place.
+    pub successor: KeyId,
+    /// The first instant at which the old key is no longer accepted.
+    pub ends_at: Timestamp,
+}
+
+/// See [`Event::KeyRotationEnded`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRotationEnded {
+    /// The old key.
+    pub key_id: KeyId,
+    /// When it would have ended.
+    pub before: Timestamp,
+}
+
+/// See [`Event::KeyDisabled`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyDisabled {
+    /// The key, which was active.
+    pub key_id: KeyId,
+}
+
+/// See [`Event::KeyEnabled`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyEnabled {
+    /// The key, which was disabled.
+    pub key_id: KeyId,
+}
+
+/// See [`Event::ServiceAccountCreated`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceAccountCreated {
+    /// The service account.
+    pub service_account_id: ServiceAccountId,
+    /// What people call it, unique in the organization.
+    pub name: Name,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Description>,
+    /// Its roles.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<RoleId>,
+}
+
+/// See [`Event::PolicyUpdated`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyUpdated {
+    /// The organization's rules from here on.
+    pub policy: Policy,
+    /// Its rules up to here.
+    pub before: Policy,
+}
+
+/// See [`Event::PepperRotated`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PepperRotated {
+    /// The pepper that keys new digests, by number.
+    pub pepper: u32,
+    /// What that pepper makes of a fixed text.
+    pub pepper_check: SecretDigest,
 }

@@ -134,6 +134,10 @@ id!(
     RoleId, "rol_"
 );
 id!(
+    /// A service account: a program that acts for an organization.
+    ServiceAccountId, "sva_"
+);
+id!(
     /// One installation of keyledger: what a data directory belongs to.
     InstallationId, "ins_"
 );

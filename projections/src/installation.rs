@@ -13,10 +13,10 @@ use crate::text::{KeyPrefix, PlanName};
 pub struct Installation {
     /// What this installation is called among others.
     pub id: InstallationId,
-    /// The pepper it began with, by number.
+    /// The pepper that keys new digests, by number.
     pub pepper: u32,
-    /// What that pepper makes of a fixed text.
-    pub pepper_check: SecretDigest,
+    /// Every pepper there was, with what it makes of a fixed text.
+    pub peppers: OrdMap<u32, SecretDigest>,
     /// Every organization admitted, in the order of their making.
     pub organizations: OrdMap<OrganizationId, Registration>,
     /// Who has which prefix.
@@ -41,7 +41,7 @@ impl Installation {
         Self {
             id: event.installation_id,
             pepper: event.pepper,
-            pepper_check: event.pepper_check,
+            peppers: OrdMap::unit(event.pepper, event.pepper_check),
             organizations: OrdMap::new(),
             prefixes: OrdMap::new(),
             plans: OrdMap::new(),

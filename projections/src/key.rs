@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use crate::api_key::Environment;
 use crate::envelope::Envelope;
-use crate::event::{Hint, KeyCreated, KeyOrigin, KeyRevoked, KeyedDigest, RevocationReason};
-use crate::id::{KeyId, RoleId};
+use crate::event::{
+    Hint, KeyCreated, KeyLabel, KeyOrigin, KeyRotated, KeyedDigest, RevocationReason,
+};
+use crate::id::{KeyId, RoleId, ServiceAccountId};
+use crate::network::{Networks, RateLimit};
 use crate::permission::Scopes;
 use crate::principal::Principal;
 use crate::recorded::Revision;
@@ -27,8 +30,8 @@ pub struct Key {
     pub scopes: Option<Scopes>,
     /// See [`Key::expires_at`]; [`NEVER_MS`] for never, which no instant is.
     ends_at_ms: i64,
-    /// Its revocation, if it was revoked.
-    pub revocation: Option<Arc<Revocation>>,
+    /// What befell few keys.
+    past: Option<Arc<Past>>,
     /// What few keys have.
     pub extras: Option<Arc<Extras>>,
     /// The event that last changed this row.
@@ -113,23 +116,63 @@ pub struct Extras {
     pub metadata: BTreeMap<Label, MetadataValue>,
     /// Numbers for whoever verifies it.
     pub limits: BTreeMap<Label, i64>,
-    /// Whether the configuration of the installation holds its secret.
-    pub configured: bool,
+    /// How its secret came to be.
+    pub origin: KeyOrigin,
+    /// Whose key it is; none for the organization's own.
+    pub owner: Option<ServiceAccountId>,
+    /// Where it may be used from; none for anywhere.
+    pub allowed_ips: Option<Networks>,
+    /// How often it may be used; none for as often as one likes.
+    pub rate_limit: Option<RateLimit>,
+    /// The key whose place it took.
+    pub predecessor: Option<KeyId>,
 }
 
-/// How a key ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revocation {
-    /// Why.
-    pub reason: RevocationReason,
+/// What befell few keys: kept apart, so that the others are small.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Past {
+    revocation: Option<Revocation>,
+    rotation: Option<Rotation>,
+    disabled: Option<Act>,
+}
+
+/// Who did something, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Act {
     /// When.
     pub at: Timestamp,
     /// Who did it.
     pub by: Principal,
     /// The key they did it with.
     pub with: Option<KeyId>,
-    /// The event that says so, which also holds the revoker's sealed words.
+    /// The event that says so, which also holds what they wrote, sealed.
     pub revision: Revision,
+}
+
+impl Act {
+    fn of(revision: Revision, envelope: &Envelope) -> Self {
+        Self { at: envelope.at, by: envelope.actor, with: envelope.credential, revision }
+    }
+}
+
+/// How a key ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// Why.
+    pub reason: RevocationReason,
+    /// Who ended it, and when.
+    pub act: Act,
+}
+
+/// How another key took this one's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// The other key.
+    pub successor: KeyId,
+    /// The first instant at which this one is no longer accepted.
+    pub ends_at: Timestamp,
+    /// Who rotated it, and when.
+    pub act: Act,
 }
 
 /// Whether a key is in force.
@@ -137,10 +180,19 @@ pub struct Revocation {
 pub enum KeyState {
     /// It is.
     Active,
+    /// It is not, until somebody enables it.
+    Disabled,
     /// Its lifetime is over.
     Expired,
-    /// It was revoked.
+    /// It was revoked, or another key took its place.
     Revoked,
+}
+
+impl Past {
+    /// Whether the key is out of force for good at this instant.
+    fn ended(&self, now: Timestamp) -> bool {
+        self.revocation.is_some() || self.rotation.is_some_and(|it| it.ends_at <= now)
+    }
 }
 
 impl Key {
@@ -157,7 +209,11 @@ impl Key {
             services: event.services.clone(),
             metadata: event.metadata.clone(),
             limits: event.limits.clone(),
-            configured: event.origin == KeyOrigin::Configured,
+            origin: event.origin,
+            owner: event.owner,
+            allowed_ips: event.allowed_ips.clone(),
+            rate_limit: event.rate_limit,
+            predecessor: event.rotates,
         };
         Self {
             id: event.key_id,
@@ -171,9 +227,16 @@ impl Key {
             environment: event.environment,
             minted: event.prefix.is_some(),
             hint: event.hint,
-            revocation: None,
+            past: None,
             extras: (extras != Extras::default()).then(|| Arc::new(extras)),
         }
+    }
+
+    fn changed(&self, revision: Revision, change: impl FnOnce(&mut Past)) -> Self {
+        let mut past = self.past.as_deref().cloned().unwrap_or_default();
+        change(&mut past);
+        let past = (past != Past::default()).then(|| Arc::new(past));
+        Self { changed_at: revision, past, ..self.clone() }
     }
 
     /// The row that a revocation leaves.
@@ -181,28 +244,111 @@ impl Key {
         &self,
         revision: Revision,
         envelope: &Envelope,
-        event: &KeyRevoked,
+        reason: RevocationReason,
     ) -> Self {
-        let revocation = Revocation {
-            reason: event.reason,
-            at: envelope.at,
-            by: envelope.actor,
-            with: envelope.credential,
-            revision,
-        };
-        Self { changed_at: revision, revocation: Some(Arc::new(revocation)), ..self.clone() }
+        let act = Act::of(revision, envelope);
+        self.changed(revision, |past| past.revocation = Some(Revocation { reason, act }))
+    }
+
+    /// The row that is left where another key takes this one's place. An end that is no
+    /// longer ahead is final: no clock that is set back brings the key into force again.
+    pub(crate) fn rotated(
+        &self,
+        revision: Revision,
+        envelope: &Envelope,
+        event: &KeyRotated,
+    ) -> Self {
+        let act = Act::of(revision, envelope);
+        let KeyRotated { successor, ends_at, .. } = *event;
+        let rotated = self.changed(revision, |past| {
+            past.rotation = Some(Rotation { successor, ends_at, act });
+        });
+        if ends_at > envelope.at {
+            return rotated;
+        }
+        rotated.revoked(revision, envelope, RevocationReason::Superseded)
+    }
+
+    /// The row that is left where a key is disabled.
+    pub(crate) fn with_disabled(&self, revision: Revision, envelope: &Envelope) -> Self {
+        self.changed(revision, |past| past.disabled = Some(Act::of(revision, envelope)))
+    }
+
+    /// The row that is left where a disabled key is enabled.
+    pub(crate) fn with_enabled(&self, revision: Revision) -> Self {
+        self.changed(revision, |past| past.disabled = None)
+    }
+
+    /// The row under another label.
+    pub(crate) fn relabelled(&self, revision: Revision, label: &KeyLabel) -> Self {
+        let mut extras = self.extras.as_deref().cloned().unwrap_or_default();
+        extras.description.clone_from(&label.description);
+        let extras = (extras != Extras::default()).then(|| Arc::new(extras));
+        Self { changed_at: revision, name: label.name.clone(), extras, ..self.clone() }
     }
 
     /// Whether it is in force at this instant.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> KeyState {
-        if self.revocation.is_some() {
-            KeyState::Revoked
-        } else if now.as_millis() >= self.ends_at_ms {
-            KeyState::Expired
-        } else {
-            KeyState::Active
+        let expired = now.as_millis() >= self.ends_at_ms;
+        match &self.past {
+            None if expired => KeyState::Expired,
+            None => KeyState::Active,
+            Some(past) if past.ended(now) => KeyState::Revoked,
+            Some(past) if past.disabled.is_some() => KeyState::Disabled,
+            Some(_) if expired => KeyState::Expired,
+            Some(_) => KeyState::Active,
         }
+    }
+
+    /// Its revocation, if it was revoked. A key that another one replaced is superseded
+    /// without one, once its time is over: see [`Key::rotation`].
+    #[must_use]
+    pub fn revocation(&self) -> Option<&Revocation> {
+        self.past.as_ref()?.revocation.as_ref()
+    }
+
+    /// How another key took its place, if one did.
+    #[must_use]
+    pub fn rotation(&self) -> Option<&Rotation> {
+        self.past.as_ref()?.rotation.as_ref()
+    }
+
+    /// Who disabled it, if it is disabled.
+    #[must_use]
+    pub fn disabled(&self) -> Option<&Act> {
+        self.past.as_ref()?.disabled.as_ref()
+    }
+
+    /// Whose key it is; none for the organization's own.
+    #[must_use]
+    pub fn owner(&self) -> Option<ServiceAccountId> {
+        self.extras.as_ref()?.owner
+    }
+
+    /// Where it may be used from; none for anywhere.
+    #[must_use]
+    pub fn allowed_ips(&self) -> Option<&Networks> {
+        self.extras.as_ref()?.allowed_ips.as_ref()
+    }
+
+    /// How often it may be used; none for as often as one likes.
+    #[must_use]
+    pub fn rate_limit(&self) -> Option<RateLimit> {
+        self.extras.as_ref()?.rate_limit
+    }
+
+    /// The key whose place it took; none where it took no other's.
+    #[must_use]
+    pub fn predecessor(&self) -> Option<KeyId> {
+        self.extras.as_ref()?.predecessor
+    }
+
+    /// How it is called.
+    #[must_use]
+    pub fn label(&self) -> KeyLabel {
+        let description = self.extras.as_ref().and_then(|extras| extras.description.clone());
+        KeyLabel { name: self.name.clone(), description }
     }
 
     /// The first instant at which it is no longer accepted; none for never.
@@ -238,7 +384,7 @@ impl Key {
     /// Whether the configuration of the installation holds its secret.
     #[must_use]
     pub fn is_configured(&self) -> bool {
-        self.extras.as_ref().is_some_and(|extras| extras.configured)
+        self.extras.as_ref().is_some_and(|extras| extras.origin == KeyOrigin::Configured)
     }
 
     /// Enough of its text to recognise it by.

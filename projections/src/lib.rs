@@ -19,8 +19,10 @@ pub mod event;
 pub mod id;
 pub mod installation;
 pub mod key;
+pub mod network;
 pub mod organization;
 pub mod permission;
+pub mod policy;
 pub mod presented;
 pub mod principal;
 pub mod recorded;
@@ -28,6 +30,7 @@ pub mod role;
 #[cfg(test)]
 mod sample;
 pub mod sealed;
+pub mod service_account;
 pub mod text;
 pub mod time;
 pub mod verification;

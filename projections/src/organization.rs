@@ -11,14 +11,16 @@ use crate::corrupt::{CorruptHistory, Fault};
 use crate::digest::{LeafHash, NameDigest, RequestContent, RequestId};
 use crate::envelope::{Envelope, RequestStamp};
 use crate::event::{
-    BuiltInRoleDefined, Event, KeyCreated, KeyRevoked, OrganizationCreated, OrganizationRegistered,
-    PlanDefined, SchemaActivated,
+    BuiltInRoleDefined, Event, OrganizationCreated, OrganizationRegistered, PepperRotated,
+    PlanDefined, SchemaActivated, ServiceAccountCreated,
 };
-use crate::id::{KeyId, OrganizationId, RoleId};
+use crate::id::{KeyId, OrganizationId, RoleId, ServiceAccountId};
 use crate::installation::{Installation, Registration};
 use crate::key::{Key, Shared};
+use crate::policy::Policy;
 use crate::recorded::{Recorded, Revision};
 use crate::role::Role;
+use crate::service_account::ServiceAccount;
 use crate::text::{KeyPrefix, Name, PlanName};
 use crate::time::Timestamp;
 
@@ -69,6 +71,10 @@ pub enum Change {
     Key(KeyId),
     /// The organization's own profile.
     Profile,
+    /// This service account.
+    ServiceAccount(ServiceAccountId),
+    /// The organization's own rules.
+    Policy,
     /// The installation admitted this organization.
     Registration(OrganizationId),
     /// A rule of the installation.
@@ -82,6 +88,11 @@ pub struct Organization {
     pub id: OrganizationId,
     head: Option<Head>,
     profile: Option<Arc<Profile>>,
+    policy: Arc<Policy>,
+    service_accounts: OrdMap<ServiceAccountId, Arc<ServiceAccount>>,
+    service_account_names: OrdMap<NameDigest, ServiceAccountId>,
+    /// The keys of service accounts that were not revoked.
+    owned: OrdSet<(ServiceAccountId, KeyId)>,
     keys: OrdMap<KeyId, Arc<Key>>,
     names: OrdMap<NameDigest, KeyId>,
     revoked_keys: u64,
@@ -100,6 +111,10 @@ impl Organization {
             id,
             head: None,
             profile: None,
+            policy: Arc::default(),
+            service_accounts: OrdMap::new(),
+            service_account_names: OrdMap::new(),
+            owned: OrdSet::new(),
             keys: OrdMap::new(),
             names: OrdMap::new(),
             revoked_keys: 0,
@@ -147,7 +162,59 @@ impl Organization {
         (self.keys.len() as u64, self.revoked_keys)
     }
 
-    /// The last key made under this name that has not been revoked.
+    /// The organization's own rules.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The service account of this identifier.
+    #[must_use]
+    pub fn service_account(&self, id: ServiceAccountId) -> Option<&Arc<ServiceAccount>> {
+        self.service_accounts.get(&id)
+    }
+
+    /// The service account of this name.
+    #[must_use]
+    pub fn service_account_named(&self, name: &Name) -> Option<&Arc<ServiceAccount>> {
+        let id = self.service_account_names.get(&NameDigest::of(name.as_str()))?;
+        self.service_accounts.get(id)
+    }
+
+    /// The service accounts behind this one (none: from the first), in the order of their
+    /// identifiers.
+    pub fn service_accounts_after(
+        &self,
+        after: Option<ServiceAccountId>,
+    ) -> impl Iterator<Item = &Arc<ServiceAccount>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let range = (after.map_or(Unbounded, Excluded), Unbounded);
+        self.service_accounts.range(range).map(|(_, account)| account)
+    }
+
+    /// The keys of a service account that were not revoked, in the order of their
+    /// identifiers.
+    pub fn keys_of(&self, owner: ServiceAccountId) -> impl Iterator<Item = &Arc<Key>> {
+        let first = KeyId::from_bytes([0; 16]);
+        let last = KeyId::from_bytes([u8::MAX; 16]);
+        self.owned.range((owner, first)..=(owner, last)).filter_map(|(_, id)| self.keys.get(id))
+    }
+
+    /// Whether one of these keys took the other's place, directly or through others.
+    #[must_use]
+    pub fn in_one_rotation(&self, a: &Key, b: &Key) -> bool {
+        self.predecessors(a).any(|key| key.id == b.id)
+            || self.predecessors(b).any(|key| key.id == a.id)
+    }
+
+    /// The keys whose place this one took, the last one first.
+    fn predecessors(&self, key: &Key) -> impl Iterator<Item = &Arc<Key>> {
+        let before = |key: &Key| self.keys.get(&key.predecessor()?);
+        std::iter::successors(before(key), move |key| before(key))
+    }
+
+    /// The key that has this name: the last one made under it that was neither revoked nor
+    /// disabled, or else the one whose place that took. It may be expired.
     #[must_use]
     pub fn key_named(&self, name: &Name) -> Option<&Arc<Key>> {
         self.keys.get(self.names.get(&NameDigest::of(name.as_str()))?)
@@ -245,8 +312,17 @@ impl Organization {
             Event::SchemaActivated(_)
             | Event::PlanDefined(_)
             | Event::BuiltInRoleDefined(_)
+            | Event::PepperRotated(_)
             | Event::OrganizationRegistered(_) => self.installation.is_some(),
-            Event::KeyCreated(_) | Event::KeyRevoked(_) => self.profile.is_some(),
+            Event::KeyCreated(_)
+            | Event::KeyRevoked(_)
+            | Event::KeyRelabelled(_)
+            | Event::KeyRotated(_)
+            | Event::KeyRotationEnded(_)
+            | Event::KeyDisabled(_)
+            | Event::KeyEnabled(_)
+            | Event::ServiceAccountCreated(_)
+            | Event::PolicyUpdated(_) => self.profile.is_some(),
         };
         if !begins {
             return Err(misplaced);
@@ -262,7 +338,22 @@ impl Organization {
             Event::BuiltInRoleDefined(event) => Ok(self.role_defined(revision, event)),
             Event::OrganizationRegistered(event) => self.registered(envelope, event),
             Event::KeyCreated(event) => self.key_created(revision, envelope, event),
-            Event::KeyRevoked(event) => self.key_revoked(revision, envelope, event),
+            Event::KeyRevoked(event) => {
+                self.key_ended(revision, envelope, event.key_id, event.reason)
+            }
+            Event::KeyRelabelled(event) => self.key_relabelled(revision, envelope, event),
+            Event::KeyRotated(event) => self.key_rotated(revision, envelope, event),
+            Event::KeyRotationEnded(event) => self.key_rotation_ended(revision, envelope, event),
+            Event::KeyDisabled(event) => self.key_disabled(revision, envelope, event),
+            Event::KeyEnabled(event) => self.key_enabled(revision, envelope, event),
+            Event::ServiceAccountCreated(event) => {
+                self.service_account_created(revision, envelope, event)
+            }
+            Event::PolicyUpdated(event) => {
+                self.policy = Arc::new(event.policy.clone());
+                Ok(Change::Policy)
+            }
+            Event::PepperRotated(event) => self.pepper_rotated(envelope, event),
         }
     }
 
@@ -327,39 +418,34 @@ impl Organization {
         Ok(Change::Registration(id))
     }
 
-    fn key_created(
+    fn service_account_created(
         &mut self,
         revision: Revision,
         envelope: &Envelope,
-        event: &KeyCreated,
+        event: &ServiceAccountCreated,
     ) -> Result<Change, Fault> {
-        if self.keys.contains_key(&event.key_id) {
+        let id = event.service_account_id;
+        if self.service_accounts.contains_key(&id) {
             return Err(Fault::DuplicateTarget(envelope.event.event_type()));
         }
-        let key = Arc::new(Key::created(&mut self.shared, revision, envelope, event));
-        self.keys.insert(event.key_id, key);
-        self.names.insert(NameDigest::of(event.name.as_str()), event.key_id);
-        Ok(Change::Key(event.key_id))
+        let account = ServiceAccount::created(revision, envelope.at, envelope.actor, event);
+        self.service_account_names.insert(NameDigest::of(event.name.as_str()), id);
+        self.service_accounts.insert(id, Arc::new(account));
+        Ok(Change::ServiceAccount(id))
     }
 
-    fn key_revoked(
+    fn pepper_rotated(
         &mut self,
-        revision: Revision,
         envelope: &Envelope,
-        event: &KeyRevoked,
+        event: &PepperRotated,
     ) -> Result<Change, Fault> {
-        let missing = Fault::MissingTarget(envelope.event.event_type());
-        let Some(key) = self.keys.get(&event.key_id).filter(|key| key.revocation.is_none()) else {
-            return Err(missing);
-        };
-        let revoked = Arc::new(key.revoked(revision, envelope, event));
-        let place = NameDigest::of(revoked.name.as_str());
-        if self.names.get(&place) == Some(&event.key_id) {
-            self.names.remove(&place);
+        let installation = self.installation_mut()?;
+        if event.pepper <= installation.pepper {
+            return Err(Fault::DuplicateTarget(envelope.event.event_type()));
         }
-        self.keys.insert(event.key_id, revoked);
-        self.revoked_keys += 1;
-        Ok(Change::Key(event.key_id))
+        installation.pepper = event.pepper;
+        installation.peppers.insert(event.pepper, event.pepper_check);
+        Ok(Change::Rule)
     }
 
     fn remember(
@@ -388,5 +474,6 @@ impl Organization {
     }
 }
 
+mod keys;
 #[cfg(test)]
 mod tests;

@@ -63,6 +63,12 @@ impl<'a> Permission<'a> {
             .ok_or_else(|| InvalidPermission::Form(clip(text)))
     }
 
+    /// What it is about.
+    #[must_use]
+    pub fn resource(&self) -> &'a str {
+        self.resource
+    }
+
     fn split(text: &'a str) -> Option<Self> {
         if text.len() > PERMISSION_CHARS_MAX {
             return None;

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::id::{InvalidId, OrganizationId, text_serde};
+use crate::id::{InvalidId, OrganizationId, ServiceAccountId, text_serde};
 
 /// Who acts, written as its identifier: the prefix tells the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Principal {
     /// An organization itself, through one of its keys; `operator` for the installation's.
     Organization(OrganizationId),
+    /// A service account of the organization in whose history it is named.
+    ServiceAccount(ServiceAccountId),
     /// The ledger, acting by its own rules.
     Ledger,
 }
@@ -18,6 +20,7 @@ impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Organization(id) => id.fmt(f),
+            Self::ServiceAccount(id) => id.fmt(f),
             Self::Ledger => f.write_str("ledger"),
         }
     }
@@ -28,9 +31,15 @@ impl FromStr for Principal {
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         match text {
             "ledger" => Ok(Self::Ledger),
+            other if other.starts_with(ServiceAccountId::PREFIX) => {
+                other.parse().map(Self::ServiceAccount)
+            }
             other => other.parse().map(Self::Organization),
         }
     }
 }
 
-text_serde!(Principal, "`ledger`, `operator` or an organization's identifier");
+text_serde!(
+    Principal,
+    "`ledger`, `operator`, or an organization's or service account's identifier"
+);

@@ -5,7 +5,7 @@ use crate::api_key::Environment;
 use crate::digest::{LeafHash, SecretDigest};
 use crate::envelope::Envelope;
 use crate::event::*;
-use crate::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId};
+use crate::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
 use crate::organization::Organization;
 use crate::principal::Principal;
 use crate::recorded::{Recorded, Revision, StreamName};
@@ -70,6 +70,10 @@ pub(crate) fn key_created(number: u8, otherwise: impl FnOnce(&mut KeyCreated)) -
         expires_at: None,
         metadata: std::collections::BTreeMap::new(),
         limits: std::collections::BTreeMap::new(),
+        owner: None,
+        allowed_ips: None,
+        rate_limit: None,
+        rotates: None,
     };
     otherwise(&mut event);
     event.into()
@@ -80,6 +84,33 @@ pub(crate) fn key_revoked(number: u8) -> Event {
         key_id: key_id(number),
         reason: RevocationReason::KeyCompromise,
         before: KeyStateBefore::Active,
+    }
+    .into()
+}
+
+pub(crate) fn key_disabled(number: u8) -> Event {
+    KeyDisabled { key_id: key_id(number) }.into()
+}
+
+pub(crate) fn key_enabled(number: u8) -> Event {
+    KeyEnabled { key_id: key_id(number) }.into()
+}
+
+/// Key `old`, replaced by `new`, ends at this millisecond.
+pub(crate) fn key_rotated(old: u8, new: u8, ends_at: i64) -> Event {
+    KeyRotated { key_id: key_id(old), successor: key_id(new), ends_at: at(ends_at) }.into()
+}
+
+pub(crate) fn service_account_id(number: u8) -> ServiceAccountId {
+    ServiceAccountId::from_bytes([number; 16])
+}
+
+pub(crate) fn service_account_created(number: u8, roles: &[u8]) -> Event {
+    ServiceAccountCreated {
+        service_account_id: service_account_id(number),
+        name: format!("account {number}").parse().unwrap(),
+        description: None,
+        roles: roles.iter().map(|number| role_id(*number)).collect(),
     }
     .into()
 }

@@ -3,9 +3,12 @@
 //! A decision is a pure function of the tables, the question and the instant. It
 //! allocates nothing and asks nobody, so any past decision can be made again.
 
+use std::net::IpAddr;
+
 use crate::api_key::Environment;
-use crate::id::OrganizationId;
+use crate::id::{OrganizationId, RoleId};
 use crate::key::{Key, KeyState};
+use crate::network::Networks;
 use crate::organization::Organization;
 use crate::permission::{InvalidPermission, PERMISSIONS_MAX, Permission, PermissionPattern};
 use crate::recorded::Revision;
@@ -28,14 +31,21 @@ pub enum Code {
     TenantMismatch,
     /// Revoked, for good.
     Revoked,
+    /// Out of force until somebody enables it.
+    Disabled,
     /// Its lifetime is over.
     Expired,
+    /// The request comes from an address that the key is not for.
+    IpNotAllowed,
     /// A test key on live, or a live key on test.
     WrongEnvironment,
     /// The key is limited to other services.
     ServiceNotAllowed,
     /// At least one wanted permission is not held.
     PermissionDenied,
+    /// It may do all that was asked, but has been used as often as it may for now. Never
+    /// decided here: how often a key was used is no part of history.
+    RateLimited,
     /// The credential may do all that was asked.
     Allowed,
 }
@@ -51,6 +61,8 @@ pub struct Question<'a> {
     pub service: Option<&'a str>,
     /// The environment that answers the request.
     pub environment: Option<Environment>,
+    /// The address that the request comes from, as far as that is known.
+    pub client_ip: Option<IpAddr>,
     /// The instant of the question.
     pub now: Timestamp,
 }
@@ -90,7 +102,8 @@ impl<'a> Wanted<'a> {
 ///
 /// Scopes and roles each narrow the other: a permission is held if the roles permit it
 /// (where there are roles) and the scopes name it (where there are scopes). A key with
-/// neither holds nothing. A role that no longer exists permits nothing.
+/// neither holds nothing. A role that no longer exists permits nothing. The roles of a
+/// service account's key are the service account's: without any it holds nothing.
 #[derive(Clone, Copy)]
 pub struct Authority<'a> {
     key: &'a Key,
@@ -105,10 +118,24 @@ impl<'a> Authority<'a> {
         Self { key, organization, operator }
     }
 
-    /// The key's roles that exist.
+    /// The roles that it has by reference, those that no longer exist included; none where
+    /// its scopes alone say what it may do.
+    #[must_use]
+    pub fn role_ids(&self) -> Option<&'a [RoleId]> {
+        let Self { key, organization, .. } = *self;
+        match key.owner() {
+            Some(owner) => {
+                Some(organization.service_account(owner).map_or(&[], |account| &account.roles))
+            }
+            None => Some(key.roles()).filter(|roles| !roles.is_empty()),
+        }
+    }
+
+    /// Its roles that exist.
     pub fn roles(&self) -> impl Iterator<Item = &'a Role> + use<'a> {
-        let Self { key, organization, operator } = *self;
-        key.roles()
+        let Self { organization, operator, .. } = *self;
+        self.role_ids()
+            .unwrap_or_default()
             .iter()
             .filter_map(|id| organization.role(*id).or_else(|| operator.role(*id)))
             .map(|role| &**role)
@@ -117,11 +144,11 @@ impl<'a> Authority<'a> {
     /// Whether it holds this permission.
     #[must_use]
     pub fn holds(&self, wanted: Permission<'_>) -> bool {
-        match (&self.key.scopes, self.key.roles().is_empty()) {
-            (None, true) => false,
-            (Some(scopes), true) => scopes.imply(wanted),
-            (None, false) => self.roles().any(|role| role.implies(wanted)),
-            (Some(scopes), false) => {
+        match (&self.key.scopes, self.role_ids()) {
+            (None, None) => false,
+            (Some(scopes), None) => scopes.imply(wanted),
+            (None, Some(_)) => self.roles().any(|role| role.implies(wanted)),
+            (Some(scopes), Some(_)) => {
                 scopes.imply(wanted) && self.roles().any(|role| role.implies(wanted))
             }
         }
@@ -136,7 +163,7 @@ impl<'a> Authority<'a> {
         // With wildcards on both sides, only unnarrowed authority can hold everything.
         self.key.scopes.as_ref().is_none_or(super::permission::Scopes::imply_everything)
             && (self.roles().any(|role| role.covers(wanted))
-                || (self.key.roles().is_empty() && self.key.scopes.is_some()))
+                || (self.role_ids().is_none() && self.key.scopes.is_some()))
     }
 
     /// What it may do, as texts: exact permissions, or the roles' own where no scopes
@@ -147,10 +174,10 @@ impl<'a> Authority<'a> {
             .key
             .scopes
             .as_ref()
-            .filter(|scopes| this.key.roles().is_empty() || !scopes.imply_everything());
+            .filter(|scopes| this.role_ids().is_none() || !scopes.imply_everything());
         let exact = narrowed.into_iter().flat_map(|scopes| scopes.texts());
         // Without roles the scopes are all there is: each of them is held.
-        let alone = this.key.roles().is_empty();
+        let alone = this.role_ids().is_none();
         let exact = exact
             .filter(move |text| alone || Permission::parse(text).is_ok_and(|it| this.holds(it)));
         let patterns = narrowed.is_none().then(|| this.roles()).into_iter().flatten();
@@ -208,8 +235,14 @@ fn code(
     }
     match key.state(question.now) {
         KeyState::Revoked => return Code::Revoked,
+        KeyState::Disabled => return Code::Disabled,
         KeyState::Expired => return Code::Expired,
         KeyState::Active => {}
+    }
+    // A key for certain addresses is not for requests that come from nobody knows where.
+    let from_there = |allowed: &Networks| question.client_ip.is_some_and(|it| allowed.contain(it));
+    if !key.allowed_ips().is_none_or(from_there) {
+        return Code::IpNotAllowed;
     }
     if question.environment.is_some_and(|environment| environment != key.effective_environment()) {
         return Code::WrongEnvironment;

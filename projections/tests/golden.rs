@@ -22,9 +22,11 @@ use expect_test::expect_file;
 use projections::digest::{LeafHash, RequestContent, RequestId, SecretDigest};
 use projections::envelope::{Envelope, RequestStamp};
 use projections::event::*;
-use projections::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId};
+use projections::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use projections::network::{Networks, RateLimit};
 use projections::organization::Organization;
 use projections::permission::Scopes;
+use projections::policy::Policy;
 use projections::principal::Principal;
 use projections::recorded::{Recorded, Revision, StreamName};
 use projections::sealed::{Sealed, Subject};
@@ -73,10 +75,17 @@ fn key_created() -> KeyCreated {
         expires_at: Some("2027-11-22T10:00:00.000Z".parse().unwrap()),
         metadata: [("team".parse().unwrap(), "build".parse().unwrap())].into(),
         limits: [("max_concurrent_bots".parse().unwrap(), 5)].into(),
+        owner: None,
+        allowed_ips: None,
+        rate_limit: None,
+        rotates: None,
     }
 }
 
-/// One stored event of each type and schema, in an order that makes a history: first the
+/// What stands for an instant later than all of the history.
+const LATER: &str = "2026-11-23T10:00:00.000Z";
+
+/// One stored event of each type, in its current schema, in an order that makes a history: first the
 /// operator's stream, then one organization's.
 fn samples() -> Vec<(OrganizationId, Envelope)> {
     let operator = OrganizationId::OPERATOR;
@@ -117,6 +126,45 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         reason: RevocationReason::KeyCompromise,
         before: KeyStateBefore::Active,
     };
+    let pepper = PepperRotated { pepper: 2, pepper_check: SecretDigest([2; 32]) };
+    let label = |name: &str, description: Option<&str>| KeyLabel {
+        name: name.parse().unwrap(),
+        description: description.map(|text| text.parse().unwrap()),
+    };
+    let relabelled = KeyRelabelled {
+        key_id: key_id(1),
+        label: label("ci", None),
+        before: label("ci-pipeline", Some("builds on every push")),
+    };
+    let account_id = ServiceAccountId::from_parts(1_790_000_000_000, 1);
+    let account = ServiceAccountCreated {
+        service_account_id: account_id,
+        name: "deployer".parse().unwrap(),
+        description: Some("rolls out".parse().unwrap()),
+        roles: vec![RoleId::from_bytes([1; 16])],
+    };
+    let policy = PolicyUpdated {
+        policy: Policy {
+            key_lifetime_max_seconds: Some(86_400),
+            rotation_grace_max_seconds: Some(3_600),
+            allowed_ips_required: true,
+        },
+        before: Policy::default(),
+    };
+    let successor = KeyCreated {
+        key_id: key_id(2),
+        name: "ci".parse().unwrap(),
+        digest: digest(8),
+        roles: Vec::new(),
+        owner: Some(account_id),
+        allowed_ips: Some(Networks::new(&["192.0.2.0/24", "2001:db8::1"]).unwrap()),
+        rate_limit: Some(RateLimit::new(100, 60).unwrap()),
+        rotates: Some(key_id(1)),
+        ..key_created()
+    };
+    let rotated =
+        KeyRotated { key_id: key_id(1), successor: key_id(2), ends_at: LATER.parse().unwrap() };
+    let ended = KeyRotationEnded { key_id: key_id(1), before: LATER.parse().unwrap() };
     let with_all = |number, event: Event| Envelope {
         actor: Principal::Organization(operator),
         credential: Some(key_id(9)),
@@ -134,10 +182,29 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         (operator, envelope(3, plan.into())),
         (operator, envelope(4, role.into())),
         (operator, envelope(5, registered.into())),
+        (operator, envelope(9, pepper.into())),
         (organization_id(), envelope(6, created.into())),
-        (organization_id(), with_all(7, key_created().into())),
-        (organization_id(), envelope(8, revoked.into())),
+        (organization_id(), envelope(7, key_created().into())),
+        (organization_id(), envelope(10, relabelled.into())),
+        (organization_id(), envelope(11, account.into())),
+        (organization_id(), envelope(12, policy.into())),
+        (organization_id(), with_all(13, successor.into())),
+        (organization_id(), envelope(14, rotated.into())),
+        (organization_id(), envelope(15, KeyDisabled { key_id: key_id(2) }.into())),
+        (organization_id(), envelope(16, KeyEnabled { key_id: key_id(2) }.into())),
+        (organization_id(), envelope(17, ended.into())),
+        (organization_id(), envelope(8, KeyRevoked { key_id: key_id(2), ..revoked }.into())),
     ]
+}
+
+/// Stored events of older schemas, as they read today.
+fn older() -> Vec<(u32, Event)> {
+    let revoked = KeyRevoked {
+        key_id: key_id(1),
+        reason: RevocationReason::KeyCompromise,
+        before: KeyStateBefore::Active,
+    };
+    vec![(1, key_created().into()), (1, revoked.into())]
 }
 
 fn golden(event_type: &str, schema: u32) -> PathBuf {
@@ -146,7 +213,8 @@ fn golden(event_type: &str, schema: u32) -> PathBuf {
 }
 
 fn write_missing() {
-    for (_, sample) in samples() {
+    // The last one of a type is its golden event: it has every field.
+    for (_, sample) in samples().into_iter().rev() {
         let path = golden(sample.event.event_type(), sample.event.schema());
         if !path.exists() {
             std::fs::write(path, sample.encode().unwrap().0).unwrap();
@@ -181,13 +249,37 @@ fn every_schema_that_was_ever_written_reads_and_keeps_its_bytes() {
 }
 
 #[test]
+fn older_schemas_read_as_the_current_one_and_nothing_newer() {
+    let older = older();
+    assert_eq!(older.len(), OLDER_SCHEMAS.len());
+    for (schema, expected) in older {
+        let event_type = expected.event_type();
+        assert!(OLDER_SCHEMAS.contains(&(event_type, schema)), "{event_type} {schema}");
+        let stored = std::fs::read_to_string(golden(event_type, schema)).unwrap();
+        assert_eq!(Envelope::decode(stored.as_bytes()).unwrap().event, expected);
+    }
+    // What came with a later schema is unknown to an earlier one.
+    for (event_type, from, to) in [
+        ("KeyCreated", r#""origin":"minted""#, r#""origin":"imported""#),
+        ("KeyCreated", r#""limits":"#, r#""rate_limit":{"requests":1,"per_seconds":1},"limits":"#),
+        ("KeyRevoked", r#""before":"active""#, r#""before":"disabled""#),
+    ] {
+        let stored = std::fs::read_to_string(golden(event_type, 1)).unwrap();
+        let newer = stored.replacen(from, to, 1);
+        assert_ne!(newer, stored);
+        assert!(Envelope::decode(newer.as_bytes()).is_err(), "{newer}");
+        let at_home = newer.replacen(r#""schema":1"#, r#""schema":2"#, 1);
+        assert!(Envelope::decode(at_home.as_bytes()).is_ok(), "{at_home}");
+    }
+}
+
+#[test]
 fn the_golden_history_folds_to_the_golden_tables() {
     let mut operator = Organization::new(OrganizationId::OPERATOR);
     // The operator's own organization is created like every other; its event is of the same type.
     let mut organization = Organization::new(organization_id());
     for (owner, sample) in samples() {
-        let stored =
-            std::fs::read(golden(sample.event.event_type(), sample.event.schema())).unwrap();
+        let stored = sample.encode().unwrap().0;
         let tables = if owner.is_operator() { &mut operator } else { &mut organization };
         let recorded = Recorded {
             stream: StreamName::organization(owner),
@@ -207,12 +299,12 @@ fn a_field_a_type_or_a_schema_that_is_unknown_is_refused() {
     let text = String::from_utf8(stored).unwrap();
     assert!(Envelope::decode(text.as_bytes()).is_ok());
     for (from, to) in [
-        (r#""schema":1"#, r#""schema":2"#),
+        (r#""schema":2"#, r#""schema":3"#),
         (r#""type":"KeyRevoked""#, r#""type":"KeyMended""#),
         (r#""reason":"key_compromise""#, r#""reason":"boredom""#),
         (r#""reason":"key_compromise""#, r#""reason":"key_compromise","extra":1"#),
-        (r#""schema":1"#, r#""schema":1,"extra":1"#),
-        (r#""schema":1"#, r#""schema":1,"schema":1"#),
+        (r#""schema":2"#, r#""schema":2,"extra":1"#),
+        (r#""schema":2"#, r#""schema":2,"schema":2"#),
         (r#""actor":"ledger""#, r#""actor":"somebody""#),
         (AT, "2026-11-22T10:00:00Z"),
         ("}}", "}"),

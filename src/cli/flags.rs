@@ -102,6 +102,13 @@ pub(super) fn stream_revision(text: &str) -> Result<proto::StreamRevision, Strin
     Ok(proto::StreamRevision { stream: stream.to_owned(), revision })
 }
 
+/// How often: `100/60s`.
+pub(super) fn rate_limit(text: &str) -> Result<proto::RateLimit, String> {
+    let limit: projections::network::RateLimit =
+        text.parse().map_err(|error| format!("{error}, written such as `100/60s`"))?;
+    Ok(proto::RateLimit { requests: limit.requests, per_seconds: limit.per_seconds })
+}
+
 /// Entries by their keys, each given once.
 pub(super) fn once_each<V>(
     flag: &str,

@@ -6,10 +6,13 @@ use projections::api_key::Environment;
 use projections::digest::{RequestContent, RequestId, SecretDigest};
 use projections::envelope::RequestStamp;
 use projections::event::{
-    Hint, KeyOrigin, KeyedDigest, PlanRules, RevocationReason, RoleDefinition,
+    Hint, KeyOrigin, KeyedDigest, PepperRotated, PlanRules, RevocationReason, RoleDefinition,
+    ServiceAccountCreated,
 };
-use projections::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId};
+use projections::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use projections::network::{Networks, RateLimit};
 use projections::permission::{Permission, Scopes};
+use projections::policy::Policy;
 use projections::principal::Principal;
 use projections::recorded::Revision;
 use projections::text::{
@@ -33,8 +36,28 @@ pub enum Command {
     CreateOrganization(OrganizationDraft),
     /// Bring a key into force.
     CreateKey(Box<CreateKey>),
+    /// Bring keys into force that were made elsewhere, all or none.
+    ImportKeys(ImportKeys),
+    /// Call a key otherwise.
+    UpdateKeyLabel(UpdateKeyLabel),
+    /// Put a new key in the place of another.
+    RotateKey(Box<RotateKey>),
+    /// End the old key of a rotation before its time.
+    EndRotation(KeyId),
+    /// Put a key out of force until it is enabled.
+    DisableKey(KeyId),
+    /// Bring a disabled key into force again.
+    EnableKey(KeyId),
     /// End a key for good.
     RevokeKey(RevokeKey),
+    /// End keys for good, all or none.
+    RevokeKeys(RevokeKeys),
+    /// Make a service account.
+    CreateServiceAccount(Box<ServiceAccountCreated>),
+    /// Make the organization's own rules these.
+    UpdatePolicy(Policy),
+    /// Key new digests with another pepper.
+    RotatePepper(PepperRotated),
     /// Replace the operator's own minted keys by one new one.
     ReissueOperatorKey(Box<CreateKey>),
 }
@@ -47,11 +70,53 @@ impl Command {
             Self::CreateInstallation(_)
             | Self::ConfigureInstallation(_)
             | Self::ConfigureKeys(_)
+            | Self::RotatePepper(_)
             | Self::ReissueOperatorKey(_) => super::permissions::INSTALLATION_WRITE,
             Self::RegisterOrganization(_) | Self::CreateOrganization(_) => {
                 super::permissions::ORGANIZATIONS_WRITE
             }
-            Self::CreateKey(_) | Self::RevokeKey(_) => super::permissions::API_KEYS_WRITE,
+            Self::CreateKey(_)
+            | Self::ImportKeys(_)
+            | Self::UpdateKeyLabel(_)
+            | Self::RotateKey(_)
+            | Self::EndRotation(_)
+            | Self::DisableKey(_)
+            | Self::EnableKey(_)
+            | Self::RevokeKey(_)
+            | Self::RevokeKeys(_) => super::permissions::API_KEYS_WRITE,
+            Self::CreateServiceAccount(_) => super::permissions::SERVICE_ACCOUNTS_WRITE,
+            Self::UpdatePolicy(_) => super::permissions::POLICY_WRITE,
+        }
+    }
+
+    /// The secrets that it brings from elsewhere.
+    #[must_use]
+    pub fn imports(&self) -> Option<&ImportKeys> {
+        if let Self::ImportKeys(command) = self { Some(command) } else { None }
+    }
+
+    /// Whether it may put a key out of force.
+    #[must_use]
+    pub fn may_end_a_key(&self) -> bool {
+        match self {
+            Self::ConfigureKeys(_)
+            | Self::ReissueOperatorKey(_)
+            | Self::RotateKey(_)
+            | Self::EndRotation(_)
+            | Self::DisableKey(_)
+            | Self::RevokeKey(_)
+            | Self::RevokeKeys(_) => true,
+            Self::CreateInstallation(_)
+            | Self::ConfigureInstallation(_)
+            | Self::RegisterOrganization(_)
+            | Self::CreateOrganization(_)
+            | Self::CreateKey(_)
+            | Self::ImportKeys(_)
+            | Self::UpdateKeyLabel(_)
+            | Self::EnableKey(_)
+            | Self::CreateServiceAccount(_)
+            | Self::UpdatePolicy(_)
+            | Self::RotatePepper(_) => false,
         }
     }
 }
@@ -144,6 +209,85 @@ pub struct CreateKey {
     pub metadata: BTreeMap<Label, MetadataValue>,
     /// Numbers for whoever verifies it.
     pub limits: BTreeMap<Label, i64>,
+    /// Whose key it shall be; none for the organization's own.
+    pub owner: Option<ServiceAccountId>,
+    /// Where it may be used from.
+    pub allowed_ips: Option<Networks>,
+    /// How often it may be used.
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// See [`Command::ImportKeys`].
+#[derive(Clone, Debug)]
+pub struct ImportKeys {
+    /// The keys, 1 to [`KEYS_AT_ONCE_MAX`].
+    pub keys: Vec<ImportedKey>,
+}
+
+/// A key that was made elsewhere.
+#[derive(Clone, Debug)]
+pub struct ImportedKey {
+    /// What it shall be.
+    pub key: CreateKey,
+    /// What would stand for its secret under each retired pepper.
+    pub retired: Vec<SecretDigest>,
+}
+
+/// Most keys that one command brings into force or ends, and most keys of a service
+/// account that are not revoked: it is ended whole, in one append.
+pub const KEYS_AT_ONCE_MAX: usize = 1_000;
+
+/// See [`Command::UpdateKeyLabel`].
+#[derive(Clone, Debug)]
+pub struct UpdateKeyLabel {
+    /// The key.
+    pub key_id: KeyId,
+    /// What people shall call it; none for what they call it now.
+    pub name: Option<Name>,
+    /// What it is for, which may be nothing; none for what is said now.
+    pub description: Option<Option<Description>>,
+}
+
+/// See [`Command::RotateKey`]: a key like the old one but for its secret and its end.
+#[derive(Clone, Debug)]
+pub struct RotateKey {
+    /// The old key.
+    pub key_id: KeyId,
+    /// The new key's identifier.
+    pub successor: KeyId,
+    /// What the new key's text begins with.
+    pub prefix: KeyPrefix,
+    /// The end of the new key's text.
+    pub hint: Option<Hint>,
+    /// What stands for the new key's secret.
+    pub digest: KeyedDigest,
+    /// How long the old key stays valid, in milliseconds; none for as long as is usual.
+    pub grace_ms: Option<i64>,
+    /// When the new key shall end; none for a lifetime as long as the old one's.
+    pub expiry: Option<Expiry>,
+}
+
+/// How long the old key of a rotation stays valid where nothing is said: a day.
+pub const ROTATION_GRACE_MS: i64 = 24 * 60 * 60 * 1_000;
+/// How long it may stay valid at the most: thirty days.
+pub const ROTATION_GRACE_MAX_SECONDS: u32 = 30 * 24 * 60 * 60;
+
+/// See [`Command::RevokeKeys`]. Those that are revoked already stay as they are.
+#[derive(Clone, Debug)]
+pub struct RevokeKeys {
+    /// Which keys.
+    pub which: WhichKeys,
+    /// Why.
+    pub reason: RevocationReason,
+}
+
+/// Keys of one organization.
+#[derive(Clone, Debug)]
+pub enum WhichKeys {
+    /// These, at most [`KEYS_AT_ONCE_MAX`].
+    Listed(Vec<KeyId>),
+    /// All keys of this service account.
+    Of(ServiceAccountId),
 }
 
 /// See [`Command::RevokeKey`].
@@ -164,16 +308,22 @@ pub enum Caller {
         organization_id: OrganizationId,
         /// The key.
         key_id: KeyId,
+        /// Whose key it is; none for the organization's own.
+        owner: Option<ServiceAccountId>,
     },
     /// The ledger itself, or the installation's console.
     Ledger,
 }
 
 impl Caller {
-    /// Whom an event names as its actor.
+    /// Whom an event in the stream of this organization names as its actor. A service
+    /// account means something at home only: elsewhere its organization is named.
     #[must_use]
-    pub fn principal(self) -> Principal {
+    pub fn principal(self, stream: OrganizationId) -> Principal {
         match self {
+            Self::Key { organization_id, owner: Some(owner), .. } if organization_id == stream => {
+                Principal::ServiceAccount(owner)
+            }
             Self::Key { organization_id, .. } => Principal::Organization(organization_id),
             Self::Ledger => Principal::Ledger,
         }
@@ -245,6 +395,7 @@ impl RequestStamper {
         content: &[u8],
     ) -> RequestStamp {
         let who = match caller {
+            Caller::Key { owner: Some(owner), .. } => owner.to_bytes(),
             Caller::Key { organization_id, .. } => organization_id.to_bytes(),
             Caller::Ledger => [0xff; 16],
         };

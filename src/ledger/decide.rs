@@ -7,6 +7,8 @@
 mod installation;
 mod key;
 mod organization;
+mod rotation;
+mod service_account;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,8 @@ use projections::verification::Authority;
 use super::command::{Caller, Command};
 use super::rejection::Rejection;
 
+pub use service_account::SERVICE_ACCOUNTS_MAX;
+
 /// What a decision is made from.
 #[derive(Clone, Copy)]
 pub struct Given<'a> {
@@ -38,6 +42,9 @@ pub struct Given<'a> {
     pub expected: Option<Revision>,
     /// How a repeat is known.
     pub request: Option<RequestStamp>,
+    /// The place, among the keys that a command imports, of the first whose secret is that
+    /// of another key of the installation.
+    pub taken: Option<usize>,
 }
 
 /// What the rules make of a command they accept.
@@ -84,7 +91,17 @@ pub fn decide(given: &Given<'_>, command: &Command) -> Result<Decided, Rejection
         Command::RegisterOrganization(draft) => organization::register(given, draft),
         Command::CreateOrganization(draft) => organization::create(given, draft),
         Command::CreateKey(command) => key::create(given, command),
+        Command::ImportKeys(command) => key::import(given, command),
+        Command::UpdateKeyLabel(command) => key::relabel(given, command),
+        Command::RotateKey(command) => rotation::rotate(given, command),
+        Command::EndRotation(id) => rotation::end(given, *id),
+        Command::DisableKey(id) => key::disable(given, *id),
+        Command::EnableKey(id) => key::enable(given, *id),
         Command::RevokeKey(command) => key::revoke(given, *command),
+        Command::RevokeKeys(command) => key::revoke_all(given, command),
+        Command::CreateServiceAccount(draft) => service_account::create(given, draft),
+        Command::UpdatePolicy(policy) => organization::update_policy(given, policy),
+        Command::RotatePepper(event) => installation::rotate_pepper(given, event),
     }
 }
 
@@ -94,7 +111,7 @@ impl Given<'_> {
     /// A caller of this organization is looked up with the events in flight, so that a
     /// key which was just revoked decides nothing more.
     fn caller(&self) -> Result<Option<(&Key, Authority<'_>)>, Rejection> {
-        let Caller::Key { organization_id, key_id } = self.caller else { return Ok(None) };
+        let Caller::Key { organization_id, key_id, .. } = self.caller else { return Ok(None) };
         let home = if organization_id == self.state.id { self.state } else { self.operator };
         let key = (home.id == organization_id).then(|| home.key(key_id)).flatten();
         let key = key

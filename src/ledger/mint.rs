@@ -1,6 +1,7 @@
 //! The making of a key's secret.
 
 use projections::api_key::{self, Environment};
+use projections::digest::SecretDigest;
 use projections::event::{DigestForm, Hint, KeyedDigest};
 use projections::text::KeyPrefix;
 
@@ -40,6 +41,12 @@ pub fn digest(text: &str, peppers: &Peppers) -> KeyedDigest {
 #[must_use]
 pub fn digest_of_sha256(sha256: &[u8; 32], peppers: &Peppers) -> KeyedDigest {
     keyed(DigestForm::Sha256, sha256, peppers)
+}
+
+/// What would stand for it under each retired pepper.
+#[must_use]
+pub fn retired_digests_of_sha256(sha256: &[u8; 32], peppers: &Peppers) -> Vec<SecretDigest> {
+    peppers.digests(sha256).skip(1).collect()
 }
 
 fn keyed(form: DigestForm, bytes: &[u8], peppers: &Peppers) -> KeyedDigest {

@@ -18,6 +18,12 @@ permissions! {
     API_KEYS_READ = "api-keys":"read",
     /// Make and revoke keys.
     API_KEYS_WRITE = "api-keys":"write",
+    /// See service accounts.
+    SERVICE_ACCOUNTS_READ = "service-accounts":"read",
+    /// Make service accounts.
+    SERVICE_ACCOUNTS_WRITE = "service-accounts":"write",
+    /// Change the rules that an organization gives itself.
+    POLICY_WRITE = "policy":"write",
     /// See organizations.
     ORGANIZATIONS_READ = "organizations":"read",
     /// Make organizations; meaningful only in the operator organization.

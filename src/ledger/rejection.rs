@@ -1,6 +1,6 @@
 //! Why the rules refuse a command.
 
-use projections::id::{KeyId, RoleId};
+use projections::id::{KeyId, RoleId, ServiceAccountId};
 use projections::recorded::Revision;
 
 /// Why the rules refuse a command. Variants stand in order of precedence: where
@@ -43,6 +43,51 @@ pub enum Rejection {
     /// The key is out of force already.
     #[error("key `{0}` is revoked already")]
     KeyAlreadyRevoked(KeyId),
+    /// The key is disabled already.
+    #[error("key `{0}` is disabled already")]
+    KeyAlreadyDisabled(KeyId),
+    /// The key is disabled, and only active keys can be asked for this.
+    #[error("key `{0}` is disabled; enable it first")]
+    KeyIsDisabled(KeyId),
+    /// The key is not disabled.
+    #[error("key `{0}` is not disabled")]
+    KeyNotDisabled(KeyId),
+    /// The key's lifetime is over.
+    #[error("key `{0}` is expired; make a new one")]
+    KeyIsExpired(KeyId),
+    /// Another key took this one's place already.
+    #[error("key `{0}` was rotated already; rotate its successor `{1}`")]
+    KeyAlreadyRotated(KeyId, KeyId),
+    /// No key took this one's place.
+    #[error("key `{0}` was not rotated; name the old key of a rotation")]
+    KeyNotRotated(KeyId),
+    /// The key belongs to the configuration of the installation.
+    #[error(
+        "key `{0}` is the installation's own; change it through its configuration or `keyledger operator reissue`"
+    )]
+    KeyIsConfigured(KeyId),
+    /// There is no such service account in this organization.
+    #[error("service account `{0}` not found")]
+    ServiceAccountNotFound(ServiceAccountId),
+    /// Another service account has this name.
+    #[error("`name`: `{0}` is the name of another service account; choose another")]
+    ServiceAccountNameTaken(String),
+    /// The service account has as many keys as it may.
+    #[error("service account `{0}` has {max} keys already; revoke some", max = super::command::KEYS_AT_ONCE_MAX)]
+    TooManyKeys(ServiceAccountId),
+    /// The organization has as many service accounts as it may.
+    #[error("the organization has {max} service accounts already", max = super::decide::SERVICE_ACCOUNTS_MAX)]
+    TooManyServiceAccounts,
+    /// A service account's key has the service account's roles.
+    #[error(
+        "`role_ids`: a service account's key has the roles of the service account; leave them out"
+    )]
+    RolesOfServiceAccount,
+    /// A policy would allow more than it does.
+    #[error(
+        "`policy`: would allow more than it does now; an organization tightens its policy, and its operator loosens it"
+    )]
+    PolicyLoosened,
     /// A key needs scopes, roles or both.
     #[error("a key needs `scopes`, `role_ids` or both")]
     KeyWithoutPermissions,
@@ -70,10 +115,45 @@ pub enum Rejection {
         /// What the plan allows.
         max_seconds: u32,
     },
+    /// The organization's policy allows less.
+    #[error("`expires_at`: the organization's policy allows {max_seconds} s at most")]
+    LifetimeAbovePolicy {
+        /// What the policy allows.
+        max_seconds: u32,
+    },
+    /// The old key of a rotation would stay valid too long.
+    #[error("`grace`: at most {max_seconds} s are allowed")]
+    GraceAboveMax {
+        /// What is allowed.
+        max_seconds: u32,
+    },
+    /// The organization's policy asks for a list of addresses.
+    #[error(
+        "`allowed_ips`: the organization's policy demands them; name where the key may be used from"
+    )]
+    AllowedIpsRequired,
     /// A secret of the configuration belongs to a key that was revoked.
     #[error("the configured key `{0}` was revoked; configure a new secret")]
     ConfiguredKeyRevoked(String),
     /// A secret is that of another key.
     #[error("the secret is in use already")]
     SecretInUse,
+    /// One of several things asked for is refused.
+    #[error("`{list}[{place}]`: {source}")]
+    Item {
+        /// The list.
+        list: &'static str,
+        /// Its place, from 0.
+        place: usize,
+        /// Why.
+        source: Box<Rejection>,
+    },
+}
+
+impl Rejection {
+    /// This rejection, of one item of a list.
+    #[must_use]
+    pub fn of_item(self, list: &'static str, place: usize) -> Self {
+        Self::Item { list, place, source: Box::new(self) }
+    }
 }

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use projections::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId};
+use projections::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
 use projections::time::Timestamp;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -146,6 +146,11 @@ impl Ids {
     /// A new key's.
     pub fn key(&self, at: Timestamp) -> KeyId {
         KeyId::from_parts(millis(at), self.draw())
+    }
+
+    /// A new service account's.
+    pub fn service_account(&self, at: Timestamp) -> ServiceAccountId {
+        ServiceAccountId::from_parts(millis(at), self.draw())
     }
 
     /// A new role's.

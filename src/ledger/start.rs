@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use projections::api_key::CREDENTIAL_CHARS_MAX;
 use projections::corrupt::{CorruptHistory, Fault};
-use projections::digest::LeafHash;
+use projections::digest::{LeafHash, SecretDigest};
 use projections::envelope::Envelope;
 use projections::event::{DigestForm, Hint, KeyOrigin, KeyedDigest};
 use projections::id::{OrganizationId, RoleId};
@@ -20,6 +20,7 @@ use super::command::{
     OrganizationDraft, Personal, RequestStamper,
 };
 use super::event_store::{EventStore, Positioned, ReadError, ReadItem};
+use super::importing::Importing;
 use super::rejection::Rejection;
 use super::secret::{Ids, Secret};
 use super::tables::Tables;
@@ -156,6 +157,7 @@ impl Ledger {
             peppers: parts.peppers,
             admission: Semaphore::new(COMMANDS_MAX),
             abroad: Arc::default(),
+            importing: Importing::default(),
         });
         ledger.check_pepper()?;
         Ok((ledger, replayed))
@@ -170,9 +172,14 @@ impl Ledger {
     fn check_pepper(&self) -> Result<(), StartError> {
         let operator = self.tables.operator().tables();
         let Some(installation) = operator.installation() else { return Ok(()) };
-        match self.peppers.digest_under(PepperId(installation.pepper), PEPPER_CHECK_TEXT) {
-            Some(check) if check == installation.pepper_check => Ok(()),
-            Some(_) | None => Err(StartError::WrongPepper),
+        let is_ours = |(id, check): (&u32, &SecretDigest)| {
+            self.peppers.digest_under(PepperId(*id), PEPPER_CHECK_TEXT) == Some(*check)
+        };
+        let all = installation.peppers.iter().all(is_ours);
+        if all && self.peppers.current() == PepperId(installation.pepper) {
+            Ok(())
+        } else {
+            Err(StartError::WrongPepper)
         }
     }
 
@@ -344,6 +351,9 @@ impl Ledger {
             expiry: Expiry::PlanDefault,
             metadata: BTreeMap::new(),
             limits: BTreeMap::new(),
+            owner: None,
+            allowed_ips: None,
+            rate_limit: None,
         }
     }
 }

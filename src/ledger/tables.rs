@@ -216,7 +216,11 @@ impl Tables {
             Change::Registration(id) => {
                 self.obtain(id);
             }
-            Change::Redelivered | Change::Profile | Change::Rule => {}
+            Change::Redelivered
+            | Change::Profile
+            | Change::Rule
+            | Change::Policy
+            | Change::ServiceAccount(_) => {}
         }
         organization.tables.store(tables);
         if self.waiting.load(Ordering::SeqCst) > 0 {

@@ -113,6 +113,7 @@ fn code(ledger: &Ledger, number: u8) -> Result<Code, OrganizationId> {
         permissions: Wanted::One(Permission::constant("dns", "read")),
         service: None,
         environment: None,
+        client_ip: None,
         now: ledger.clock().now(),
     };
     let text = text(number);
@@ -154,6 +155,9 @@ fn create(number: u8) -> Command {
         expiry: Expiry::PlanDefault,
         metadata: BTreeMap::new(),
         limits: BTreeMap::new(),
+        owner: None,
+        allowed_ips: None,
+        rate_limit: None,
     }))
 }
 
@@ -437,7 +441,7 @@ async fn nothing_done_with_an_operators_key_lands_after_its_end_is_acknowledged(
     let key_id = key.key_id;
     world.ledger.execute(OrganizationId::OPERATOR, &order(Command::CreateKey(key))).await.unwrap();
     let by_key = |command| Order {
-        caller: Caller::Key { organization_id: OrganizationId::OPERATOR, key_id },
+        caller: Caller::Key { organization_id: OrganizationId::OPERATOR, key_id, owner: None },
         ..order(command)
     };
     world.store.hold_appends();
@@ -554,7 +558,7 @@ async fn many_writers_of_one_organization_and_their_readers() {
                 // The index is never behind the tables.
                 if let Some(key) = tables.key(KeyId::from_bytes([number; 16])) {
                     assert!(
-                        now == Code::Revoked || key.revocation.is_none() && now == Code::Allowed
+                        now == Code::Revoked || key.revocation().is_none() && now == Code::Allowed
                     );
                 }
                 let order = |it| {
@@ -593,6 +597,7 @@ async fn a_key_known_by_its_sha256_digest_verifies() {
             permissions: Wanted::Texts(&[]),
             service: None,
             environment: None,
+            client_ip: None,
             now: ledger.clock().now(),
         };
         let mut presented = Presented::default();

@@ -6,7 +6,7 @@
 use projections::api_key;
 use projections::digest::SecretDigest;
 use projections::event::DigestForm;
-use projections::id::OrganizationId;
+use projections::id::{KeyId, OrganizationId};
 use projections::presented::{Deciding, Presented};
 use projections::recorded::Revision;
 use projections::text::KeyPrefix;
@@ -107,6 +107,15 @@ impl Ledger {
                 &found.key, &tables, operator, question,
             )));
         }
+    }
+
+    /// Which key this text is the secret of, if the asker may know.
+    #[must_use]
+    pub fn key_of(&self, text: &str, reach: Reach) -> Option<(OrganizationId, KeyId)> {
+        let index = self.tables.index();
+        let (_, found) = self.find(&index, text)?;
+        let organization = found.organization.id;
+        reach.includes(organization).then_some((organization, found.key.id))
     }
 
     /// The key that this text is the secret of, and its digest.

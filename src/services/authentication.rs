@@ -109,14 +109,21 @@ fn look(
     permissions: Wanted<'_>,
     now: Timestamp,
 ) -> Result<(Refusal, Authenticated), Status> {
-    let question =
-        Question { tenant: None, permissions, service: Some(SERVICE), environment: None, now };
+    let question = Question {
+        tenant: None,
+        permissions,
+        service: Some(SERVICE),
+        environment: None,
+        client_ip: None,
+        now,
+    };
     ledger.verify(presented(headers)?, &question, Reach::Installation, |answer| match answer {
         Answer::Unavailable(_) => Err(status::own_organization_stopped()),
         Answer::Refused(code) => Err(status::unauthenticated(code)),
         Answer::Decided(decision) => {
             let organization_id = decision.organization_id;
-            let caller = Caller::Key { organization_id, key_id: decision.key.id };
+            let owner = decision.key.owner();
+            let caller = Caller::Key { organization_id, key_id: decision.key.id, owner };
             let caller = Authenticated { organization_id, caller };
             match decision.code {
                 Code::Allowed => Ok((Refusal::None, caller)),
@@ -128,6 +135,9 @@ fn look(
                 | Code::Unknown
                 | Code::TenantMismatch
                 | Code::Revoked
+                | Code::Disabled
+                | Code::IpNotAllowed
+                | Code::RateLimited
                 | Code::Expired
                 | Code::WrongEnvironment) => Err(status::unauthenticated(code)),
             }

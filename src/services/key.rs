@@ -1,25 +1,27 @@
 //! KeyService: the life of API keys.
 
+mod draft;
+mod import;
+mod list;
+mod revoke_many;
+
 use std::sync::Arc;
 
-use projections::api_key::Environment;
 use projections::envelope::Envelope;
-use projections::event::KeyOrigin;
-use projections::id::{KeyId, OrganizationId, RoleId};
-use projections::key::{Key, KeyState};
+use projections::id::{KeyId, OrganizationId};
+use projections::key::Key;
 use projections::organization::{Change, Organization};
-use projections::text::{Description, Name};
-use projections::time::Timestamp;
-use prost::Message as _;
+use projections::permission::Permission;
+use projections::text::Description;
 use tonic::{Request, Response, Status};
 
 use super::authentication::{Authenticated, authenticate, correlation_id, origin};
-use super::{Door, page, read, status, write};
-use crate::ledger::command::{Command, CreateKey, Order, Personal, RevokeKey};
-use crate::ledger::mint::{Minted, mint};
+use super::{Door, read, status, write};
+use crate::ledger::command::{Command, Order, Personal, RevokeKey, UpdateKeyLabel};
+use crate::ledger::permissions::{API_KEYS_READ, API_KEYS_WRITE};
 use crate::ledger::tables::Published;
 use crate::ledger::vault::seal::{OpenError, open};
-use crate::ledger::{Executed, Ledger, permissions};
+use crate::ledger::{Executed, Ledger};
 use crate::proto;
 use crate::proto::key_service_server::KeyService;
 
@@ -44,9 +46,10 @@ impl KeyService for Keys {
     ) -> Result<Response<proto::CreateKeyResponse>, Status> {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
-        let (organization, context) = begin(ledger, &request, &request.get_ref().organization_id)?;
+        let named = &request.get_ref().organization_id;
+        let (organization, context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
         let message = request.into_inner();
-        let (command, minted) = create_key(ledger, &organization, &message)?;
+        let (command, minted) = draft::create_key(ledger, &organization, &message)?;
         let sameness = proto::CreateKeyRequest {
             organization_id: organization.id.text(),
             idempotency_key: String::new(),
@@ -77,7 +80,7 @@ impl KeyService for Keys {
     ) -> Result<Response<proto::GetKeyResponse>, Status> {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
-        let caller = authenticate(ledger, &request, permissions::API_KEYS_READ)?;
+        let caller = authenticate(ledger, &request, API_KEYS_READ)?;
         let message = request.into_inner();
         let organization = known(ledger, caller.target(&message.organization_id)?)?;
         let id: KeyId = read::field("key_id", &message.key_id)?;
@@ -97,10 +100,159 @@ impl KeyService for Keys {
     ) -> Result<Response<proto::ListKeysResponse>, Status> {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
-        let caller = authenticate(ledger, &request, permissions::API_KEYS_READ)?;
+        let caller = authenticate(ledger, &request, API_KEYS_READ)?;
         let message = request.into_inner();
         let organization = known(ledger, caller.target(&message.organization_id)?)?;
-        list_keys(ledger, &organization, &message).map(Response::new)
+        list::list_keys(ledger, &organization, &message).map(Response::new)
+    }
+
+    async fn update_key_label(
+        &self,
+        request: Request<proto::UpdateKeyLabelRequest>,
+    ) -> Result<Response<proto::UpdateKeyLabelResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
+        let message = request.into_inner();
+        let description = message.description.as_deref();
+        let command = UpdateKeyLabel {
+            key_id: read::field("key_id", &message.key_id)?,
+            name: read::optional("name", &message.name)?,
+            description: description.map(|it| read::optional("description", it)).transpose()?,
+        };
+        let sameness = proto::UpdateKeyLabelRequest {
+            organization_id: organization.id.text(),
+            idempotency_key: String::new(),
+            expected_revision: None,
+            ..message.clone()
+        };
+        let order = context.order(
+            ledger,
+            Command::UpdateKeyLabel(command),
+            ("UpdateKeyLabel", &message.idempotency_key, &sameness),
+            message.expected_revision,
+        )?;
+        let (key, revision) = change(ledger, &organization, &order).await?;
+        Ok(Response::new(proto::UpdateKeyLabelResponse { key: Some(key), revision }))
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<proto::RotateKeyRequest>,
+    ) -> Result<Response<proto::RotateKeyResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
+        let message = request.into_inner();
+        let (command, minted) = draft::rotate_key(ledger, &organization, &message)?;
+        let predecessor_id = command.key_id;
+        let sameness = proto::RotateKeyRequest {
+            organization_id: organization.id.text(),
+            idempotency_key: String::new(),
+            expected_revision: None,
+            ..message.clone()
+        };
+        let order = context.order(
+            ledger,
+            Command::RotateKey(Box::new(command)),
+            ("RotateKey", &message.idempotency_key, &sameness),
+            message.expected_revision,
+        )?;
+        let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
+        let key = outcome(ledger, &organization, executed)?;
+        let tables = Arc::clone(&organization.tables());
+        let secret =
+            if executed.repeat { String::new() } else { minted.secret.expose().to_owned() };
+        Ok(Response::new(proto::RotateKeyResponse {
+            key: Some(key),
+            secret,
+            secret_already_issued: executed.repeat,
+            predecessor: tables.key(predecessor_id).map(|row| write_key(ledger, row, &tables)),
+            revision: write::revision(&organization.stream, executed.revision),
+        }))
+    }
+
+    async fn end_rotation(
+        &self,
+        request: Request<proto::EndRotationRequest>,
+    ) -> Result<Response<proto::EndRotationResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
+        let message = request.into_inner();
+        let command = Command::EndRotation(read::field("key_id", &message.key_id)?);
+        let sameness = proto::EndRotationRequest {
+            organization_id: organization.id.text(),
+            idempotency_key: String::new(),
+            expected_revision: None,
+            ..message.clone()
+        };
+        let repeat = ("EndRotation", message.idempotency_key.as_str(), &sameness);
+        let order = context.order(ledger, command, repeat, message.expected_revision)?;
+        let (key, revision) = change(ledger, &organization, &order).await?;
+        Ok(Response::new(proto::EndRotationResponse { key: Some(key), revision }))
+    }
+
+    async fn disable_key(
+        &self,
+        request: Request<proto::DisableKeyRequest>,
+    ) -> Result<Response<proto::DisableKeyResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, mut context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
+        let message = request.into_inner();
+        context.comment(&message.comment)?;
+        let command = Command::DisableKey(read::field("key_id", &message.key_id)?);
+        let sameness = proto::DisableKeyRequest {
+            organization_id: organization.id.text(),
+            idempotency_key: String::new(),
+            expected_revision: None,
+            ..message.clone()
+        };
+        let repeat = ("DisableKey", message.idempotency_key.as_str(), &sameness);
+        let order = context.order(ledger, command, repeat, message.expected_revision)?;
+        let (key, revision) = change(ledger, &organization, &order).await?;
+        Ok(Response::new(proto::DisableKeyResponse { key: Some(key), revision }))
+    }
+
+    async fn enable_key(
+        &self,
+        request: Request<proto::EnableKeyRequest>,
+    ) -> Result<Response<proto::EnableKeyResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, mut context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
+        let message = request.into_inner();
+        context.comment(&message.comment)?;
+        let command = Command::EnableKey(read::field("key_id", &message.key_id)?);
+        let sameness = proto::EnableKeyRequest {
+            organization_id: organization.id.text(),
+            idempotency_key: String::new(),
+            expected_revision: None,
+            ..message.clone()
+        };
+        let repeat = ("EnableKey", message.idempotency_key.as_str(), &sameness);
+        let order = context.order(ledger, command, repeat, message.expected_revision)?;
+        let (key, revision) = change(ledger, &organization, &order).await?;
+        Ok(Response::new(proto::EnableKeyResponse { key: Some(key), revision }))
+    }
+
+    async fn import_keys(
+        &self,
+        request: Request<proto::ImportKeysRequest>,
+    ) -> Result<Response<proto::ImportKeysResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
+        import::import_keys(ledger, &organization, context, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn revoke_key(
@@ -109,16 +261,14 @@ impl KeyService for Keys {
     ) -> Result<Response<proto::RevokeKeyResponse>, Status> {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
-        let (organization, mut context) =
-            begin(ledger, &request, &request.get_ref().organization_id)?;
+        let named = &request.get_ref().organization_id;
+        let (organization, mut context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
         let message = request.into_inner();
         let command = RevokeKey {
             key_id: read::field("key_id", &message.key_id)?,
             reason: read::revocation_reason(message.reason)?,
         };
-        if let Some(comment) = read::optional::<Description>("comment", &message.comment)? {
-            context.personal.0.insert(Personal::COMMENT.to_owned(), comment.to_string());
-        }
+        context.comment(&message.comment)?;
         let sameness = proto::RevokeKeyRequest {
             organization_id: organization.id.text(),
             idempotency_key: String::new(),
@@ -131,25 +281,49 @@ impl KeyService for Keys {
             ("RevokeKey", &message.idempotency_key, &sameness),
             message.expected_revision,
         )?;
-        let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
-        let mut key = outcome(ledger, &organization, executed)?;
+        let (mut key, revision) = change(ledger, &organization, &order).await?;
         if let Some(revocation) = &mut key.revocation {
             revocation.comment = message.comment;
         }
-        let revision = write::revision(&organization.stream, executed.revision);
         Ok(Response::new(proto::RevokeKeyResponse { key: Some(key), revision }))
+    }
+
+    async fn revoke_keys(
+        &self,
+        request: Request<proto::RevokeKeysRequest>,
+    ) -> Result<Response<proto::RevokeKeysResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let caller = authenticate(ledger, &request, API_KEYS_WRITE)?;
+        let mut context = Context::of(ledger, &caller, &request)?;
+        let message = request.into_inner();
+        context.comment(&message.comment)?;
+        revoke_many::revoke_keys(ledger, &caller, context, message).await.map(Response::new)
     }
 }
 
-/// How every change of keys begins: who calls, on which organization, and all around it.
-fn begin<T>(
+/// How every change begins: who calls, on which organization, and all around it.
+pub(super) fn begin<T>(
     ledger: &Ledger,
     request: &Request<T>,
     organization_id: &str,
+    permission: Permission<'static>,
 ) -> Result<(Arc<Published>, Context), Status> {
-    let caller = authenticate(ledger, request, permissions::API_KEYS_WRITE)?;
+    let caller = authenticate(ledger, request, permission)?;
     let organization = known(ledger, caller.target(organization_id)?)?;
     Ok((organization, Context::of(ledger, &caller, request)?))
+}
+
+/// Carries out a change of one key; gives the key as it is then, and where that was
+/// recorded.
+async fn change(
+    ledger: &Arc<Ledger>,
+    organization: &Published,
+    order: &Order,
+) -> Result<(proto::Key, Option<proto::StreamRevision>), Status> {
+    let executed = ledger.execute(organization.id, order).await.map_err(status::from)?;
+    let key = outcome(ledger, organization, executed)?;
+    Ok((key, write::revision(&organization.stream, executed.revision)))
 }
 
 /// What surrounds a command, taken from its call.
@@ -167,6 +341,27 @@ impl Context {
     ) -> Result<Self, Status> {
         let correlation_id = correlation_id(ledger, request)?;
         Ok(Self { caller: *caller, correlation_id, personal: origin(request) })
+    }
+
+    /// What the caller wrote, in their own words.
+    pub(super) fn comment(&mut self, text: &str) -> Result<(), Status> {
+        if let Some(comment) = read::optional::<Description>("comment", text)? {
+            self.personal.0.insert(Personal::COMMENT.to_owned(), comment.to_string());
+        }
+        Ok(())
+    }
+
+    /// The order to carry out a command that is not made to be repeated.
+    pub(super) fn plain_order(&self, command: Command) -> Order {
+        Order {
+            caller: self.caller.caller,
+            command,
+            expected: None,
+            request: None,
+            correlation_id: self.correlation_id.clone(),
+            causation_id: None,
+            personal: self.personal.clone(),
+        }
     }
 
     /// The order to carry out a command; `repeat` names the method, the idempotency key
@@ -207,44 +402,6 @@ pub(super) fn known(ledger: &Ledger, id: OrganizationId) -> Result<Arc<Published
     Ok(organization)
 }
 
-fn create_key(
-    ledger: &Ledger,
-    organization: &Published,
-    message: &proto::CreateKeyRequest,
-) -> Result<(CreateKey, Minted), Status> {
-    let name: Name = read::field("name", &message.name)?;
-    let description = read::optional("description", &message.description)?;
-    let environment = read::environment(message.environment)?;
-    let scopes = read::scopes(message.scopes.as_ref())?;
-    let roles = read::roles(&message.role_ids)?;
-    let services = read::services(message.services.as_ref())?;
-    let expiry = read::expiry(message.expiry.as_ref())?;
-    let metadata = read::metadata(&message.metadata)?;
-    let limits = read::limits(&message.limits)?;
-    let tables = organization.tables();
-    let profile =
-        tables.profile().ok_or_else(|| status::organization_not_found(organization.id))?;
-    let minted = mint(&profile.key_prefix, environment, ledger.peppers())
-        .map_err(|error| status::no_entropy(&error))?;
-    let command = CreateKey {
-        key_id: ledger.ids().key(ledger.clock().now()),
-        name,
-        description,
-        origin: KeyOrigin::Minted,
-        prefix: Some(profile.key_prefix.clone()),
-        environment,
-        hint: minted.hint,
-        digest: minted.digest.clone(),
-        scopes,
-        roles,
-        services,
-        expiry,
-        metadata,
-        limits,
-    };
-    Ok((command, minted))
-}
-
 /// The key that a command made or changed, as it is now.
 fn outcome(
     ledger: &Ledger,
@@ -270,7 +427,7 @@ async fn add_comment(
     row: &Key,
     revocation: &mut proto::Revocation,
 ) -> Result<(), Status> {
-    let Some(revision) = row.revocation.as_ref().map(|it| it.revision) else { return Ok(()) };
+    let Some(revision) = row.revocation().map(|it| it.act.revision) else { return Ok(()) };
     let recorded =
         ledger.event(organization, revision).await.map_err(|error| status::from_read(&error))?;
     let envelope = recorded.and_then(|recorded| Envelope::decode(&recorded.stored).ok());
@@ -292,82 +449,5 @@ async fn add_comment(
             Ok(())
         }
         Err(error @ OpenError::Damaged) => Err(status::unsealable(error)),
-    }
-}
-
-/// Which keys a list shows.
-struct Filter<'a> {
-    state: Option<KeyState>,
-    environment: Option<Environment>,
-    role: Option<RoleId>,
-    name_prefix: &'a str,
-    now: Timestamp,
-}
-
-impl Filter<'_> {
-    fn shows(&self, key: &Key) -> bool {
-        self.state.is_none_or(|state| key.state(self.now) == state)
-            && self.environment.is_none_or(|environment| key.effective_environment() == environment)
-            && self.role.is_none_or(|role| key.roles().contains(&role))
-            && key.name.as_str().starts_with(self.name_prefix)
-    }
-}
-
-fn list_keys(
-    ledger: &Ledger,
-    organization: &Published,
-    message: &proto::ListKeysRequest,
-) -> Result<proto::ListKeysResponse, Status> {
-    let filter = Filter {
-        state: state(message.state)?,
-        environment: read::environment(message.environment)?,
-        role: read::optional("role_id", &message.role_id)?,
-        name_prefix: read::optional::<Name>("name_prefix", &message.name_prefix)?
-            .map_or("", |_| message.name_prefix.as_str()),
-        now: ledger.clock().now(),
-    };
-    let rows_max = page::size(message.page_size)?;
-    let parameters = [
-        organization.stream.as_str(),
-        &message.state.to_string(),
-        &message.environment.to_string(),
-        &message.role_id,
-        &message.name_prefix,
-    ];
-    let list = page::List::new(ledger.stamper(), "ListKeys", &parameters);
-    let after = list.continue_behind(&message.page_token)?.map(KeyId::from_bytes);
-    let tables = Arc::clone(&organization.tables());
-    let mut keys = Vec::new();
-    let mut bytes = 0;
-    let mut next_page_token = String::new();
-    let mut rows = tables.keys_after(after).enumerate().peekable();
-    while let Some((looked_at, row)) = rows.next() {
-        if filter.shows(row) {
-            let key = write_key(ledger, row, &tables);
-            bytes += key.encoded_len();
-            keys.push(key);
-        }
-        let full = keys.len() == rows_max
-            || bytes >= page::PAGE_BYTES_MAX
-            || looked_at + 1 == page::PAGE_WORK_MAX;
-        if full && rows.peek().is_some() {
-            next_page_token = list.token(row.id.to_bytes());
-            break;
-        }
-    }
-    Ok(proto::ListKeysResponse {
-        keys,
-        next_page_token,
-        revision: write::revision(&organization.stream, tables.revision()),
-    })
-}
-
-fn state(value: i32) -> Result<Option<KeyState>, Status> {
-    match proto::KeyState::try_from(value) {
-        Ok(proto::KeyState::Unspecified) => Ok(None),
-        Ok(proto::KeyState::Active) => Ok(Some(KeyState::Active)),
-        Ok(proto::KeyState::Expired) => Ok(Some(KeyState::Expired)),
-        Ok(proto::KeyState::Revoked) => Ok(Some(KeyState::Revoked)),
-        Err(_) => Err(status::invalid("state", "is no known state")),
     }
 }

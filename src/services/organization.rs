@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use projections::id::OrganizationId;
+use projections::event::ServiceAccountCreated;
+use projections::id::{OrganizationId, ServiceAccountId};
 use projections::organization::{Change, Profile};
 use tonic::{Request, Response, Status};
 
 use super::authentication::{authenticate, authenticate_operator};
-use super::key::{Context, known};
+use super::key::{Context, begin, known};
 use super::{Door, page, read, status, write};
 use crate::ledger::command::{Command, Order, OrganizationDraft};
 use crate::ledger::{Ledger, built_in, permissions};
@@ -65,9 +66,9 @@ impl OrganizationService for Organizations {
         let organization = known(ledger, caller.target(&request.get_ref().organization_id)?)?;
         let tables = organization.tables();
         Ok(Response::new(proto::GetOrganizationResponse {
-            organization: tables
-                .profile()
-                .map(|profile| write::organization(organization.id, profile)),
+            organization: tables.profile().map(|profile| {
+                write::organization(organization.id, profile, Some(tables.policy()))
+            }),
             revision: write::revision(&organization.stream, tables.revision()),
         }))
     }
@@ -80,6 +81,103 @@ impl OrganizationService for Organizations {
         let ledger = entered.ledger();
         authenticate_operator(ledger, &request, permissions::ORGANIZATIONS_READ)?;
         list_organizations(ledger, request.get_ref()).map(Response::new)
+    }
+
+    async fn update_policy(
+        &self,
+        request: Request<proto::UpdatePolicyRequest>,
+    ) -> Result<Response<proto::UpdatePolicyResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, context) = begin(ledger, &request, named, permissions::POLICY_WRITE)?;
+        let message = request.into_inner();
+        let sameness = proto::UpdatePolicyRequest {
+            organization_id: organization.id.text(),
+            idempotency_key: String::new(),
+            expected_revision: None,
+            ..message.clone()
+        };
+        let order = context.order(
+            ledger,
+            Command::UpdatePolicy(read::policy(message.policy.as_ref())?),
+            ("UpdatePolicy", &message.idempotency_key, &sameness),
+            message.expected_revision,
+        )?;
+        let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
+        Ok(Response::new(proto::UpdatePolicyResponse {
+            policy: Some(write::policy(organization.tables().policy())),
+            revision: write::revision(&organization.stream, executed.revision),
+        }))
+    }
+
+    async fn create_service_account(
+        &self,
+        request: Request<proto::CreateServiceAccountRequest>,
+    ) -> Result<Response<proto::CreateServiceAccountResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let needed = permissions::SERVICE_ACCOUNTS_WRITE;
+        let (organization, context) = begin(ledger, &request, named, needed)?;
+        let message = request.into_inner();
+        let draft = ServiceAccountCreated {
+            service_account_id: ledger.ids().service_account(ledger.clock().now()),
+            name: read::field("name", &message.name)?,
+            description: read::optional("description", &message.description)?,
+            roles: read::roles(&message.role_ids)?,
+        };
+        let sameness = proto::CreateServiceAccountRequest {
+            organization_id: organization.id.text(),
+            idempotency_key: String::new(),
+            expected_revision: None,
+            ..message.clone()
+        };
+        let order = context.order(
+            ledger,
+            Command::CreateServiceAccount(Box::new(draft)),
+            ("CreateServiceAccount", &message.idempotency_key, &sameness),
+            message.expected_revision,
+        )?;
+        let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
+        let tables = Arc::clone(&organization.tables());
+        let missing = || status::outcome_missing(executed.outcome);
+        let Change::ServiceAccount(id) = executed.outcome else { return Err(missing()) };
+        let made = tables.service_account(id).ok_or_else(missing)?;
+        let operator = ledger.tables().operator().tables();
+        Ok(Response::new(proto::CreateServiceAccountResponse {
+            service_account: Some(write::service_account(made, &tables, &operator)),
+            revision: write::revision(&organization.stream, executed.revision),
+        }))
+    }
+
+    async fn list_service_accounts(
+        &self,
+        request: Request<proto::ListServiceAccountsRequest>,
+    ) -> Result<Response<proto::ListServiceAccountsResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let caller = authenticate(ledger, &request, permissions::SERVICE_ACCOUNTS_READ)?;
+        let message = request.into_inner();
+        let organization = known(ledger, caller.target(&message.organization_id)?)?;
+        let rows_max = page::size(message.page_size)?;
+        let parameters = [organization.stream.as_str()];
+        let list = page::List::new(ledger.stamper(), "ListServiceAccounts", &parameters);
+        let after = list.continue_behind(&message.page_token)?.map(ServiceAccountId::from_bytes);
+        let tables = Arc::clone(&organization.tables());
+        let operator = ledger.tables().operator().tables();
+        let mut rows = tables.service_accounts_after(after).peekable();
+        let page: Vec<_> = rows.by_ref().take(rows_max).collect();
+        let next_page_token = match (rows.peek(), page.last()) {
+            (Some(_), Some(last)) => list.token(last.id.to_bytes()),
+            _ => String::new(),
+        };
+        let written = page.iter().map(|it| write::service_account(it, &tables, &operator));
+        Ok(Response::new(proto::ListServiceAccountsResponse {
+            service_accounts: written.collect(),
+            next_page_token,
+            revision: write::revision(&organization.stream, tables.revision()),
+        }))
     }
 }
 
@@ -124,7 +222,9 @@ async fn create_organization(
         write::revision(&operator.stream, registered.revision),
     ];
     Ok(proto::CreateOrganizationResponse {
-        organization: tables.profile().map(|profile| write::organization(id, profile)),
+        organization: tables
+            .profile()
+            .map(|profile| write::organization(id, profile, Some(tables.policy()))),
         revisions: revisions.into_iter().flatten().collect(),
     })
 }
@@ -134,7 +234,7 @@ fn listed(ledger: &Ledger, id: OrganizationId, registered: &Profile) -> proto::O
     let organization = ledger.tables().organization(id);
     let tables = organization.map(|organization| Arc::clone(&organization.tables()));
     let own = tables.as_ref().and_then(|tables| tables.profile());
-    write::organization(id, own.unwrap_or(registered))
+    write::organization(id, own.unwrap_or(registered), tables.as_ref().map(|it| it.policy()))
 }
 
 fn list_organizations(

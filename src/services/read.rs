@@ -7,7 +7,9 @@ use projections::api_key::Environment;
 use projections::envelope::RequestStamp;
 use projections::event::RevocationReason;
 use projections::id::RoleId;
+use projections::network::{Networks, RateLimit};
 use projections::permission::Scopes;
+use projections::policy::Policy;
 use projections::recorded::Revision;
 use projections::text::{self, Label, MetadataValue, ServiceName};
 use projections::time::Timestamp;
@@ -138,26 +140,79 @@ fn entries<V, T>(
         .collect()
 }
 
-/// Reads when a key shall end.
-pub fn expiry(message: Option<&proto::create_key_request::Expiry>) -> Result<Expiry, Status> {
-    use proto::create_key_request::Expiry as Wire;
-    match message {
-        None => Ok(Expiry::PlanDefault),
-        Some(Wire::ExpiresAt(at)) => instant(at).map(Expiry::At),
-        Some(Wire::Lifetime(lifetime)) => {
-            let wrong = || {
-                status::invalid("lifetime", "must be longer than 0 and shorter than 1,000 years")
-            };
-            const YEARS_1000_MS: i64 = 1_000 * 366 * 24 * 3_600 * 1_000;
-            let millis = lifetime
-                .seconds
-                .checked_mul(1_000)
-                .and_then(|millis| millis.checked_add(i64::from(lifetime.nanos) / 1_000_000))
-                .filter(|millis| (1..YEARS_1000_MS).contains(millis))
-                .ok_or_else(wrong)?;
-            Ok(Expiry::After(millis))
-        }
+/// Reads when a key shall end: at an instant, after a time, or where nothing is said.
+pub fn expiry(
+    expires_at: Option<&prost_types::Timestamp>,
+    lifetime: Option<&prost_types::Duration>,
+) -> Result<Option<Expiry>, Status> {
+    const YEARS_1000_MS: i64 = 1_000 * 366 * 24 * 3_600 * 1_000;
+    if let Some(at) = expires_at {
+        return instant(at).map(|at| Some(Expiry::At(at)));
     }
+    let Some(lifetime) = lifetime else { return Ok(None) };
+    let millis = millis(lifetime).filter(|millis| (1..YEARS_1000_MS).contains(millis));
+    millis.map(|millis| Some(Expiry::After(millis))).ok_or_else(|| {
+        status::invalid("lifetime", "must be longer than 0 and shorter than 1,000 years")
+    })
+}
+
+/// A duration in whole milliseconds; none where there is no such number.
+fn millis(duration: &prost_types::Duration) -> Option<i64> {
+    let millis = duration.seconds.checked_mul(1_000)?;
+    millis.checked_add(i64::from(duration.nanos) / 1_000_000)
+}
+
+/// Reads how long the old key of a rotation stays valid, in milliseconds.
+pub fn grace(duration: Option<&prost_types::Duration>) -> Result<Option<i64>, Status> {
+    let Some(duration) = duration else { return Ok(None) };
+    millis(duration)
+        .filter(|millis| *millis >= 0)
+        .map(Some)
+        .ok_or_else(|| status::invalid("grace", "must not be negative"))
+}
+
+/// Reads a limit of a policy in whole seconds, at least one unless `from` says otherwise.
+fn seconds(
+    name: &str,
+    duration: Option<&prost_types::Duration>,
+    from: u32,
+) -> Result<Option<u32>, Status> {
+    let Some(duration) = duration else { return Ok(None) };
+    let whole =
+        u32::try_from(duration.seconds).ok().filter(|it| duration.nanos == 0 && *it >= from);
+    let problem = || format!("must be whole seconds, {from} to {}", u32::MAX);
+    whole.map(Some).ok_or_else(|| status::invalid(name, problem()))
+}
+
+/// Reads the rules that an organization gives itself.
+pub fn policy(message: Option<&proto::Policy>) -> Result<Policy, Status> {
+    let missing = || status::invalid("policy", "must be given; an empty one asks for nothing");
+    let message = message.ok_or_else(missing)?;
+    let lifetime = message.key_lifetime_max.as_ref();
+    let grace = message.rotation_grace_max.as_ref();
+    Ok(Policy {
+        key_lifetime_max_seconds: seconds("policy.key_lifetime_max", lifetime, 1)?,
+        rotation_grace_max_seconds: seconds("policy.rotation_grace_max", grace, 0)?,
+        allowed_ips_required: message.allowed_ips_required,
+    })
+}
+
+/// Reads the addresses from which a key may be used; none for anywhere.
+pub fn allowed_ips(texts: &[String]) -> Result<Option<Networks>, Status> {
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    Networks::new(texts)
+        .map(Some)
+        .map_err(|(place, error)| status::invalid(format!("allowed_ips[{place}]"), error))
+}
+
+/// Reads how often a key may be used.
+pub fn rate_limit(message: Option<&proto::RateLimit>) -> Result<Option<RateLimit>, Status> {
+    message
+        .map(|message| RateLimit::new(message.requests, message.per_seconds))
+        .transpose()
+        .map_err(|error| status::invalid("rate_limit", error))
 }
 
 fn instant(at: &prost_types::Timestamp) -> Result<Timestamp, Status> {

@@ -30,6 +30,17 @@ pub fn invalid(field: impl Into<String>, problem: impl std::fmt::Display) -> Sta
     Status::with_error_details(GrpcCode::InvalidArgument, message, details)
 }
 
+/// The same refusal of a field, as one inside this field; other errors as they are.
+pub fn in_field(outer: &str, status: Status) -> Status {
+    let violation = status
+        .get_details_bad_request()
+        .and_then(|details| details.field_violations.into_iter().next());
+    match violation {
+        Some(violation) => invalid(format!("{outer}.{}", violation.field), violation.description),
+        None => status,
+    }
+}
+
 /// History is still being replayed.
 pub fn starting() -> Status {
     refused(
@@ -93,11 +104,16 @@ pub fn unauthenticated(code: Code) -> Status {
             ("TENANT_MISMATCH", "the credential belongs to another organization")
         }
         Code::Revoked => ("REVOKED", "the credential is revoked"),
+        Code::Disabled => ("DISABLED", "the credential is disabled"),
         Code::Expired => ("EXPIRED", "the credential is expired"),
+        Code::IpNotAllowed => {
+            ("IP_NOT_ALLOWED", "the credential is not for the address that the call comes from")
+        }
         Code::Unknown
         | Code::WrongEnvironment
         | Code::ServiceNotAllowed
         | Code::PermissionDenied
+        | Code::RateLimited
         | Code::Allowed => ("UNKNOWN", "the credential is unknown"),
     };
     refused(GrpcCode::Unauthenticated, reason, message)
@@ -227,8 +243,13 @@ pub fn unsealable(error: crate::ledger::vault::seal::OpenError) -> Status {
 }
 
 fn rejected(rejection: &Rejection) -> Status {
-    let message = rejection.to_string();
-    let (code, reason) = match rejection {
+    let (code, reason) = kind(rejection);
+    refused(code, reason, rejection.to_string())
+}
+
+/// The kind of a rejection: as a status, and by name.
+fn kind(rejection: &Rejection) -> (GrpcCode, &'static str) {
+    match rejection {
         Rejection::CallerNotInForce => (GrpcCode::Unauthenticated, "CALLER_NOT_IN_FORCE"),
         Rejection::PermissionDenied(_) => (GrpcCode::PermissionDenied, "PERMISSION_DENIED"),
         Rejection::OrganizationNotFound => (GrpcCode::NotFound, "ORGANIZATION_NOT_FOUND"),
@@ -254,6 +275,28 @@ fn rejected(rejection: &Rejection) -> Status {
             (GrpcCode::FailedPrecondition, "CONFIGURED_KEY_REVOKED")
         }
         Rejection::SecretInUse => (GrpcCode::AlreadyExists, "SECRET_IN_USE"),
-    };
-    refused(code, reason, message)
+        Rejection::KeyAlreadyDisabled(_) => (GrpcCode::FailedPrecondition, "KEY_ALREADY_DISABLED"),
+        Rejection::KeyIsDisabled(_) => (GrpcCode::FailedPrecondition, "KEY_DISABLED"),
+        Rejection::KeyNotDisabled(_) => (GrpcCode::FailedPrecondition, "KEY_NOT_DISABLED"),
+        Rejection::KeyIsExpired(_) => (GrpcCode::FailedPrecondition, "KEY_EXPIRED"),
+        Rejection::KeyAlreadyRotated(..) => (GrpcCode::FailedPrecondition, "KEY_ALREADY_ROTATED"),
+        Rejection::KeyNotRotated(_) => (GrpcCode::FailedPrecondition, "KEY_NOT_ROTATED"),
+        Rejection::KeyIsConfigured(_) => (GrpcCode::FailedPrecondition, "KEY_CONFIGURED"),
+        Rejection::ServiceAccountNotFound(_) => (GrpcCode::NotFound, "SERVICE_ACCOUNT_NOT_FOUND"),
+        Rejection::ServiceAccountNameTaken(_) => {
+            (GrpcCode::AlreadyExists, "SERVICE_ACCOUNT_NAME_TAKEN")
+        }
+        Rejection::TooManyKeys(_) => (GrpcCode::FailedPrecondition, "TOO_MANY_KEYS"),
+        Rejection::TooManyServiceAccounts => {
+            (GrpcCode::FailedPrecondition, "TOO_MANY_SERVICE_ACCOUNTS")
+        }
+        Rejection::RolesOfServiceAccount => (GrpcCode::InvalidArgument, "ROLES_OF_SERVICE_ACCOUNT"),
+        Rejection::PolicyLoosened => (GrpcCode::PermissionDenied, "POLICY_LOOSENED"),
+        Rejection::LifetimeAbovePolicy { .. } => {
+            (GrpcCode::FailedPrecondition, "LIFETIME_ABOVE_POLICY")
+        }
+        Rejection::GraceAboveMax { .. } => (GrpcCode::FailedPrecondition, "GRACE_ABOVE_MAX"),
+        Rejection::AllowedIpsRequired => (GrpcCode::FailedPrecondition, "ALLOWED_IPS_REQUIRED"),
+        Rejection::Item { source, .. } => kind(source),
+    }
 }

@@ -83,6 +83,7 @@ pub(super) fn answer(
             .map_err(|(place, error)| status::invalid(format!("permissions[{place}]"), error))?,
         service: service(&message.service)?,
         environment: read::environment(message.environment)?,
+        client_ip: None,
         now,
     };
     ledger.verify(presented(message)?, &question, reach, |answer| match answer {
@@ -132,10 +133,14 @@ fn decided(decision: &Decision<'_>, correlation_id: String) -> proto::VerifyResp
         StreamRevision { stream: OrganizationId::OPERATOR, revision: decision.operator_revision };
     let own = StreamRevision { stream: decision.organization_id, revision: decision.revision };
     let operator = (!decision.organization_id.is_operator()).then_some(operator);
+    let principal = match key.owner() {
+        Some(owner) => Principal::ServiceAccount(owner),
+        None => Principal::Organization(decision.organization_id),
+    };
     proto::VerifyResponse {
         allowed: decision.code == Code::Allowed,
         code: wire_code(decision.code).into(),
-        principal: Some(write::principal(Principal::Organization(decision.organization_id))),
+        principal: Some(write::principal(principal, decision.organization_id)),
         organization_id: decision.organization_id.text(),
         credential_kind: proto::CredentialKind::ApiKey.into(),
         credential_id: key.id.text(),
@@ -213,6 +218,9 @@ fn wire_code(code: Code) -> proto::DecisionCode {
         Code::Unknown => proto::DecisionCode::Unknown,
         Code::TenantMismatch => proto::DecisionCode::TenantMismatch,
         Code::Revoked => proto::DecisionCode::Revoked,
+        Code::Disabled => proto::DecisionCode::Disabled,
+        Code::IpNotAllowed => proto::DecisionCode::IpNotAllowed,
+        Code::RateLimited => proto::DecisionCode::RateLimited,
         Code::Expired => proto::DecisionCode::Expired,
         Code::WrongEnvironment => proto::DecisionCode::WrongEnvironment,
         Code::ServiceNotAllowed => proto::DecisionCode::ServiceNotAllowed,

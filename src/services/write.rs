@@ -1,17 +1,20 @@
 //! Rows become messages.
 
 use projections::api_key::Environment;
-use projections::event::RevocationReason;
-use projections::id::RoleId;
-use projections::key::{Key, KeyState, Revocation};
+use projections::event::{KeyOrigin, RevocationReason};
+use projections::id::{KeyId, OrganizationId, RoleId, ServiceAccountId};
+use projections::key::{Act, Key, KeyState};
 use projections::organization::{Organization, Profile};
 use projections::permission::Scopes;
+use projections::policy::Policy;
 use projections::principal::Principal;
 use projections::recorded::{Revision, StreamName};
 use projections::role::Role;
+use projections::service_account::ServiceAccount;
 use projections::time::Timestamp;
 use projections::verification::Authority;
 
+use super::warnings;
 use crate::proto;
 
 /// An instant.
@@ -32,17 +35,30 @@ pub fn revision(stream: &StreamName, revision: Option<Revision>) -> Option<proto
         .map(|revision| proto::StreamRevision { stream: stream.to_string(), revision: revision.0 })
 }
 
-/// Who acts.
+/// Who acts, in the history of this organization.
 #[must_use]
-pub fn principal(principal: Principal) -> proto::Principal {
-    let (kind, organization_id) = match principal {
+pub fn principal(principal: Principal, organization_id: OrganizationId) -> proto::Principal {
+    let (kind, organization_id, account) = match principal {
         Principal::Organization(id) if id.is_operator() => {
-            (proto::PrincipalKind::Operator, id.text())
+            (proto::PrincipalKind::Operator, id.text(), None)
         }
-        Principal::Organization(id) => (proto::PrincipalKind::Organization, id.text()),
-        Principal::Ledger => (proto::PrincipalKind::Ledger, String::new()),
+        Principal::Organization(id) => (proto::PrincipalKind::Organization, id.text(), None),
+        Principal::ServiceAccount(id) => {
+            (proto::PrincipalKind::ServiceAccount, organization_id.text(), Some(id))
+        }
+        Principal::Ledger => (proto::PrincipalKind::Ledger, String::new(), None),
     };
-    proto::Principal { kind: kind.into(), organization_id }
+    let service_account_id = account.map(ServiceAccountId::text).unwrap_or_default();
+    proto::Principal { kind: kind.into(), organization_id, service_account_id }
+}
+
+/// Who did something, in the history of this organization.
+fn act(act: &Act, organization_id: OrganizationId) -> proto::Act {
+    proto::Act {
+        at: Some(timestamp(act.at)),
+        by: Some(principal(act.by, organization_id)),
+        with: act.with.map(KeyId::text).unwrap_or_default(),
+    }
 }
 
 /// Where a key may be used.
@@ -71,6 +87,7 @@ fn reason(reason: RevocationReason) -> proto::RevocationReason {
 pub fn key_state(state: KeyState) -> proto::KeyState {
     match state {
         KeyState::Active => proto::KeyState::Active,
+        KeyState::Disabled => proto::KeyState::Disabled,
         KeyState::Expired => proto::KeyState::Expired,
         KeyState::Revoked => proto::KeyState::Revoked,
     }
@@ -89,19 +106,19 @@ pub fn role_reference(role: &Role) -> proto::RoleReference {
 }
 
 fn roles(
-    key: &Key,
+    ids: &[RoleId],
     organization: &Organization,
     operator: &Organization,
 ) -> Vec<proto::RoleReference> {
-    let known: Vec<&Role> = Authority::of(key, organization, operator).roles().collect();
-    let reference = |id: &RoleId| match known.iter().find(|role| role.id == *id) {
+    let known = |id: &RoleId| organization.role(*id).or_else(|| operator.role(*id));
+    let reference = |id: &RoleId| match known(id) {
         Some(role) => role_reference(role),
-        None => proto::RoleReference { id: id.to_string(), name: String::new() },
+        None => proto::RoleReference { id: id.text(), name: String::new() },
     };
-    key.roles().iter().map(reference).collect()
+    ids.iter().map(reference).collect()
 }
 
-/// A key, without what a revoker wrote.
+/// A key, without what those who changed it wrote.
 #[must_use]
 pub fn key(
     key: &Key,
@@ -110,9 +127,11 @@ pub fn key(
     now: Timestamp,
 ) -> proto::Key {
     let extras = key.extras.as_deref();
+    let id = organization.id;
+    let authority = Authority::of(key, organization, operator);
     proto::Key {
         id: key.id.to_string(),
-        organization_id: organization.id.to_string(),
+        organization_id: id.to_string(),
         name: key.name.to_string(),
         description: extras
             .and_then(|it| it.description.as_ref())
@@ -121,44 +140,108 @@ pub fn key(
         masked: organization.profile().map(|it| key.masked(&it.key_prefix)).unwrap_or_default(),
         environment: environment(key.environment).into(),
         scopes: key.scopes.as_ref().map(scopes),
-        roles: roles(key, organization, operator),
+        roles: roles(authority.role_ids().unwrap_or_default(), organization, operator),
         services: key.services().map(|list| proto::ServiceAccess {
             services: list.iter().map(ToString::to_string).collect(),
         }),
         created_at: Some(timestamp(key.created_at)),
-        created_by: Some(principal(key.maker.by)),
-        created_with: key.maker.with.map(|id| id.to_string()).unwrap_or_default(),
+        created_by: Some(principal(key.maker.by, id)),
+        created_with: key.maker.with.map(KeyId::text).unwrap_or_default(),
         expires_at: key.expires_at().map(timestamp),
         state: key_state(key.state(now)).into(),
-        revocation: key.revocation.as_deref().map(revocation),
+        revocation: revocation(key, id, now),
         metadata: extras
             .map(|it| it.metadata.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
             .unwrap_or_default(),
         limits: extras
             .map(|it| it.limits.iter().map(|(k, v)| (k.to_string(), *v)).collect())
             .unwrap_or_default(),
+        origin: origin(extras.map(|it| it.origin).unwrap_or_default()).into(),
+        service_account_id: key.owner().map(ServiceAccountId::text).unwrap_or_default(),
+        allowed_ips: key.allowed_ips().map(|it| it.texts().collect()).unwrap_or_default(),
+        rate_limit: key
+            .rate_limit()
+            .map(|it| proto::RateLimit { requests: it.requests, per_seconds: it.per_seconds }),
+        predecessor_id: key.predecessor().map(KeyId::text).unwrap_or_default(),
+        rotation: key.rotation().map(|it| proto::Rotation {
+            successor_id: it.successor.text(),
+            ends_at: Some(timestamp(it.ends_at)),
+            act: Some(act(&it.act, id)),
+        }),
+        disabled: key.disabled().map(|it| act(it, id)),
+        last_used_at: None,
+        warnings: warnings::of(key, &authority),
     }
 }
 
-fn revocation(revocation: &Revocation) -> proto::Revocation {
-    proto::Revocation {
-        reason: reason(revocation.reason).into(),
+fn origin(origin: KeyOrigin) -> proto::KeyOrigin {
+    match origin {
+        KeyOrigin::Minted => proto::KeyOrigin::Minted,
+        KeyOrigin::Configured => proto::KeyOrigin::Configured,
+        KeyOrigin::Imported => proto::KeyOrigin::Imported,
+    }
+}
+
+/// How a key ended: by a revocation, or because another one took its place.
+fn revocation(key: &Key, id: OrganizationId, now: Timestamp) -> Option<proto::Revocation> {
+    let superseded = key.rotation().filter(|it| it.ends_at <= now);
+    let (why, at, act) = match (key.revocation(), superseded) {
+        (Some(revocation), _) => (revocation.reason, revocation.act.at, revocation.act),
+        (None, Some(rotation)) => (RevocationReason::Superseded, rotation.ends_at, rotation.act),
+        (None, None) => return None,
+    };
+    Some(proto::Revocation {
+        reason: reason(why).into(),
         comment: String::new(),
         comment_erased: false,
-        at: Some(timestamp(revocation.at)),
-        by: Some(principal(revocation.by)),
-        with: revocation.with.map(|id| id.to_string()).unwrap_or_default(),
+        at: Some(timestamp(at)),
+        by: Some(principal(act.by, id)),
+        with: act.with.map(KeyId::text).unwrap_or_default(),
+    })
+}
+
+/// The rules that an organization gives itself.
+#[must_use]
+pub fn policy(policy: &Policy) -> proto::Policy {
+    let duration = |seconds: u32| prost_types::Duration { seconds: seconds.into(), nanos: 0 };
+    proto::Policy {
+        key_lifetime_max: policy.key_lifetime_max_seconds.map(duration),
+        rotation_grace_max: policy.rotation_grace_max_seconds.map(duration),
+        allowed_ips_required: policy.allowed_ips_required,
+    }
+}
+
+/// A service account.
+#[must_use]
+pub fn service_account(
+    account: &ServiceAccount,
+    organization: &Organization,
+    operator: &Organization,
+) -> proto::ServiceAccount {
+    proto::ServiceAccount {
+        id: account.id.text(),
+        organization_id: organization.id.text(),
+        name: account.name.to_string(),
+        description: account.description.as_ref().map(ToString::to_string).unwrap_or_default(),
+        roles: roles(&account.roles, organization, operator),
+        created_at: Some(timestamp(account.created_at)),
+        created_by: Some(principal(account.created_by, organization.id)),
     }
 }
 
 /// An organization.
 #[must_use]
-pub fn organization(id: projections::id::OrganizationId, profile: &Profile) -> proto::Organization {
+pub fn organization(
+    id: OrganizationId,
+    profile: &Profile,
+    own: Option<&Policy>,
+) -> proto::Organization {
     proto::Organization {
         id: id.to_string(),
         name: profile.name.to_string(),
         key_prefix: profile.key_prefix.to_string(),
         plan: profile.plan.to_string(),
         created_at: Some(timestamp(profile.created_at)),
+        policy: own.map(policy),
     }
 }

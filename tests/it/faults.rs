@@ -255,8 +255,8 @@ async fn an_event_that_says_what_nobody_knows_stops_its_organization() {
     };
     let key = |n: usize| json!(before.acme.keys[n].0);
     let cases = [
-        (with(&["type"], json!("KeyBlessed")), "`KeyBlessed` with schema 1 is unknown"),
-        (with(&["schema"], json!(2)), "`KeyRevoked` with schema 2 is unknown"),
+        (with(&["type"], json!("KeyBlessed")), "`KeyBlessed` with schema 2 is unknown"),
+        (with(&["schema"], json!(3)), "`KeyRevoked` with schema 3 is unknown"),
         (with(&["data", "mood"], json!("good")), "unknown field `mood`"),
         (with(&["mood"], json!("good")), "unknown field `mood`"),
         (with(&["data", "reason"], json!("boredom")), "unknown variant `boredom`"),

@@ -45,10 +45,13 @@ const P: Code = Code::PermissionDenied;
 const Y: Code = Code::Ok;
 
 /// What keyledger itself asks for.
-const PERMISSIONS: [&str; 7] = [
+const PERMISSIONS: [&str; 10] = [
     "credentials:verify",
     "api-keys:read",
     "api-keys:write",
+    "service-accounts:read",
+    "service-accounts:write",
+    "policy:write",
     "organizations:read",
     "organizations:write",
     "installation:read",
@@ -92,6 +95,143 @@ const ROWS: &[Row] = &[
         request: |world, caller| {
             let (organization_id, key_id) = (world.acme.id.clone(), world.keys[caller].clone());
             proto::RevokeKeyRequest { organization_id, key_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.KeyService/UpdateKeyLabel",
+        permission: "api-keys:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let (organization_id, key_id) = (world.acme.id.clone(), world.keys[0].clone());
+            let name = format!("called {caller}");
+            proto::UpdateKeyLabelRequest { organization_id, key_id, name, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        // Whoever rotates a key gives what it holds: the permission alone is not enough.
+        method: "keyledger.v1.KeyService/RotateKey",
+        permission: "api-keys:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            let key_id = world.writers[caller].clone();
+            proto::RotateKeyRequest { organization_id, key_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        // The keys that the callers of the row before rotated.
+        method: "keyledger.v1.KeyService/EndRotation",
+        permission: "api-keys:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            let key_id = world.writers[caller].clone();
+            proto::EndRotationRequest { organization_id, key_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.KeyService/DisableKey",
+        permission: "api-keys:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            let key_id = world.idle[caller].clone();
+            proto::DisableKeyRequest { organization_id, key_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        // The keys that the callers of the row before disabled.
+        method: "keyledger.v1.KeyService/EnableKey",
+        permission: "api-keys:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            let key_id = world.idle[caller].clone();
+            proto::EnableKeyRequest { organization_id, key_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.KeyService/ImportKeys",
+        permission: "api-keys:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let key = proto::ImportedKey {
+                sha256: vec![caller as u8; 32],
+                name: format!("imported {caller}"),
+                scopes: Some(proto::Scopes { permissions: vec!["api-keys:write".into()] }),
+                ..Default::default()
+            };
+            let organization_id = world.acme.id.clone();
+            proto::ImportKeysRequest { organization_id, keys: vec![key], ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.KeyService/RevokeKeys",
+        permission: "api-keys:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            use proto::revoke_keys_request::Which;
+            let key_ids = vec![world.idle[caller].clone()];
+            proto::RevokeKeysRequest {
+                organization_id: world.acme.id.clone(),
+                which: Some(Which::List(proto::KeyList { key_ids, leaked: Vec::new() })),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/UpdatePolicy",
+        permission: "policy:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let seconds = 1_000_000 - i64::try_from(caller).unwrap();
+            let longest = prost_types::Duration { seconds, nanos: 0 };
+            let policy = proto::Policy { key_lifetime_max: Some(longest), ..Default::default() };
+            let organization_id = world.acme.id.clone();
+            proto::UpdatePolicyRequest {
+                organization_id,
+                policy: Some(policy),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/CreateServiceAccount",
+        permission: "service-accounts:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            let name = format!("made {caller}");
+            proto::CreateServiceAccountRequest { organization_id, name, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/ListServiceAccounts",
+        permission: "service-accounts:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            proto::ListServiceAccountsRequest { organization_id, ..Default::default() }
                 .encode_to_vec()
         },
         expected: [N, N, N, N, P, P, Y, Y],
@@ -160,6 +300,10 @@ struct World {
     acme: Acme,
     /// Keys of the organization, to look at and to revoke: one for each caller.
     keys: Vec<String>,
+    /// Keys that may do nothing but change keys.
+    writers: Vec<String>,
+    /// Keys of the same kind, to be put out of force.
+    idle: Vec<String>,
     revoked: String,
     unknown: String,
     stranger: Client,
@@ -172,6 +316,11 @@ impl World {
         for number in 0..CALLERS.len() {
             keys.push(acme.key(&format!("key {number}"), &["a:b"]).await.0);
         }
+        let (mut writers, mut idle) = (Vec::new(), Vec::new());
+        for number in 0..CALLERS.len() {
+            writers.push(acme.key(&format!("writer {number}"), &["api-keys:write"]).await.0);
+            idle.push(acme.key(&format!("idle {number}"), &["api-keys:write"]).await.0);
+        }
         let revoked = scoped("operator", "revoked", &["org:admin"]);
         let revoked = acme.operator.create_key(revoked).await.unwrap();
         acme.operator.revoke("operator", &revoked.key.unwrap().id).await.unwrap();
@@ -180,7 +329,7 @@ impl World {
         let stranger = acme.operator.create_key(stranger).await.unwrap().secret;
         let stranger = acme.operator.with_key(&stranger);
         let unknown = Acme::new().await.admin_secret;
-        Self { acme, keys, revoked: revoked.secret, unknown, stranger }
+        Self { acme, keys, writers, idle, revoked: revoked.secret, unknown, stranger }
     }
 
     /// The callers of one row, in the order of [`CALLERS`].

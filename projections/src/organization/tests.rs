@@ -1,9 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::event::{KeyLabel, KeyRelabelled, KeyRotationEnded};
 use crate::sample::{
-    ACME, OTHER, created, envelope, installation_created, key_created, key_id, key_revoked,
-    recorded, role_defined, tables,
+    ACME, OTHER, at, created, envelope, installation_created, key_created, key_disabled,
+    key_enabled, key_id, key_revoked, key_rotated, recorded, role_defined, service_account_created,
+    service_account_id, tables,
 };
 
 fn acme() -> Organization {
@@ -113,6 +115,125 @@ fn a_name_is_free_once_its_key_is_revoked() {
     assert_eq!(second.key_named(&name).unwrap().id, key_id(2));
 }
 
+/// A key that takes the place of another, under the same name.
+fn successor(number: u8, of: u8) -> Event {
+    key_created(number, |key| {
+        key.name = "ci".parse().unwrap();
+        key.rotates = Some(key_id(of));
+    })
+}
+
+fn relabelled(number: u8, from: &str, to: &str) -> Event {
+    let label = |name: &str| KeyLabel { name: name.parse().unwrap(), description: None };
+    KeyRelabelled { key_id: key_id(number), label: label(to), before: label(from) }.into()
+}
+
+#[test]
+fn a_name_goes_back_to_the_key_whose_place_its_bearer_took() {
+    let first = key_created(1, |key| key.name = "ci".parse().unwrap());
+    let bearer = |events: &[Event]| {
+        let history: Vec<_> = [created(), first.clone()].iter().chain(events).cloned().collect();
+        let tables = tables(ACME, &history);
+        tables.key_named(&"ci".parse().unwrap()).map(|key| key.id)
+    };
+    let rotated = [successor(2, 1), key_rotated(1, 2, 1_000)];
+    let with = |then: &[Event]| [&rotated, then].concat();
+    assert_eq!(bearer(&with(&[])), Some(key_id(2)));
+    assert_eq!(bearer(&with(&[key_revoked(1)])), Some(key_id(2)));
+    assert_eq!(bearer(&with(&[key_revoked(2)])), Some(key_id(1)));
+    assert_eq!(bearer(&with(&[key_disabled(2)])), Some(key_id(1)));
+    assert_eq!(bearer(&with(&[key_disabled(2), key_enabled(2)])), Some(key_id(2)));
+    assert_eq!(bearer(&with(&[relabelled(2, "ci", "other")])), Some(key_id(1)));
+    assert_eq!(bearer(&with(&[key_disabled(1), key_enabled(1)])), Some(key_id(2)));
+    assert_eq!(bearer(&with(&[key_disabled(1), key_revoked(2)])), None);
+    assert_eq!(bearer(&with(&[key_revoked(2), key_revoked(1)])), None);
+    // Through a link that is gone: the third took the second's place, without grace.
+    let third = [successor(3, 2), key_rotated(2, 3, 0)];
+    assert_eq!(bearer(&with(&[&third[..], &[key_revoked(3)]].concat())), Some(key_id(1)));
+    // A key whose time is over inherits nothing.
+    let over = [successor(2, 1), key_rotated(1, 2, 5), key_created(8, |_| {}), key_revoked(2)];
+    assert_eq!(bearer(&over), None);
+}
+
+#[test]
+fn changes_of_a_key_need_the_key_in_that_state() {
+    let base = acme();
+    let missing = |name| Err(Fault::MissingTarget(name));
+    let twice = |name| Err(Fault::DuplicateTarget(name));
+    let key = |number| Ok(Change::Key(key_id(number)));
+    let ended =
+        |number| -> Event { KeyRotationEnded { key_id: key_id(number), before: at(0) }.into() };
+    check(&base, 9, key_disabled(1), key(1));
+    check(&base, 9, key_disabled(9), missing("KeyDisabled"));
+    check(&base, 9, key_enabled(1), missing("KeyEnabled"));
+    check(&base, 9, relabelled(1, "key 1", "x"), key(1));
+    check(&base, 9, relabelled(9, "key 9", "x"), missing("KeyRelabelled"));
+    check(&base, 9, key_rotated(1, 2, 50), missing("KeyRotated"));
+    check(&base, 9, ended(1), missing("KeyRotationEnded"));
+    let mut disabled = base.clone();
+    disabled.apply(&recorded(ACME, 3, &envelope(9, key_disabled(1)))).unwrap();
+    check(&disabled, 9, key_disabled(1), twice("KeyDisabled"));
+    check(&disabled, 9, key_enabled(1), key(1));
+    check(&disabled, 9, key_revoked(1), key(1));
+    let mut rotated = base;
+    for (revision, event) in [(3, successor(4, 1)), (4, key_rotated(1, 4, 50))] {
+        rotated.apply(&recorded(ACME, revision, &envelope(9, event))).unwrap();
+    }
+    check(&rotated, 9, key_rotated(1, 4, 50), twice("KeyRotated"));
+    check(&rotated, 9, ended(1), key(1));
+    check(&rotated, 9, ended(4), missing("KeyRotationEnded"));
+    rotated.apply(&recorded(ACME, 5, &envelope(9, ended(1)))).unwrap();
+    for event in [ended(1), key_disabled(1), relabelled(1, "key 1", "x"), key_revoked(1)] {
+        let name = event.event_type();
+        check(&rotated, 9, event, missing(name));
+    }
+    assert_eq!(rotated.key_counts(), (3, 1));
+}
+
+#[test]
+fn the_keys_of_a_service_account_are_its_own() {
+    let owned =
+        |number, owner| key_created(number, |key| key.owner = Some(service_account_id(owner)));
+    check(&acme(), 9, owned(3, 1), Err(Fault::MissingTarget("KeyCreated")));
+    let history = [
+        created(),
+        service_account_created(1, &[]),
+        service_account_created(2, &[]),
+        owned(1, 1),
+        owned(2, 2),
+        owned(3, 1),
+        key_created(4, |_| {}),
+    ];
+    let mut tables = tables(ACME, &history);
+    let ids = |tables: &Organization, owner| {
+        tables.keys_of(service_account_id(owner)).map(|key| key.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&tables, 1), [key_id(1), key_id(3)]);
+    assert_eq!(ids(&tables, 2), [key_id(2)]);
+    assert!(ids(&tables, 3).is_empty());
+    check(
+        &tables,
+        9,
+        service_account_created(2, &[]),
+        Err(Fault::DuplicateTarget("ServiceAccountCreated")),
+    );
+    tables.apply(&recorded(ACME, 7, &envelope(9, key_revoked(1)))).unwrap();
+    assert_eq!(ids(&tables, 1), [key_id(3)]);
+}
+
+#[test]
+fn peppers_only_go_forward() {
+    let rotated = |pepper| -> Event {
+        PepperRotated { pepper, pepper_check: crate::digest::SecretDigest([2; 32]) }.into()
+    };
+    let operator = tables(OrganizationId::OPERATOR, &[installation_created(), rotated(3)]);
+    assert_eq!(operator.installation().unwrap().pepper, 3);
+    assert_eq!(operator.installation().unwrap().peppers.len(), 2);
+    check(&operator, 9, rotated(4), Ok(Change::Rule));
+    check(&operator, 9, rotated(3), Err(Fault::DuplicateTarget("PepperRotated")));
+    check(&acme(), 9, rotated(4), Err(Fault::Misplaced("PepperRotated")));
+}
+
 #[test]
 fn requests_are_remembered_for_a_day_of_the_streams_time() {
     let stamp = RequestStamp { id: RequestId([1; 16]), content: RequestContent([2; 16]) };
@@ -131,18 +252,45 @@ fn requests_are_remembered_for_a_day_of_the_streams_time() {
     assert!(tables.request(stamp.id).is_none());
 }
 
-/// Some history of an organization: keys made and revoked in any order that is possible.
+/// Some history of an organization: keys made and changed in any order that is possible.
 fn arb_history() -> impl Strategy<Value = Vec<Event>> {
-    prop::collection::vec((any::<bool>(), 0_usize..50), 0..60).prop_map(|choices| {
+    prop::collection::vec((0_u8..8, 0_usize..50), 0..60).prop_map(|choices| {
         let mut history = vec![created()];
-        let (mut made, mut alive) = (0_u8, Vec::new());
-        for (make, which) in choices {
-            if make || alive.is_empty() {
+        let (mut made, mut alive, mut disabled, mut replaced) = (0_u8, vec![], vec![], vec![]);
+        for (what, which) in choices {
+            let Some(number) = (!alive.is_empty()).then(|| alive[which % alive.len()]) else {
                 made += 1;
                 alive.push(made);
                 history.push(key_created(made, |_| {}));
-            } else {
-                history.push(key_revoked(alive.swap_remove(which % alive.len())));
+                continue;
+            };
+            let is_disabled = disabled.contains(&number);
+            match what {
+                0 | 1 => {
+                    made += 1;
+                    alive.push(made);
+                    history.push(key_created(made, |_| {}));
+                }
+                2 if !is_disabled => {
+                    disabled.push(number);
+                    history.push(key_disabled(number));
+                }
+                3 if is_disabled => {
+                    disabled.retain(|it| *it != number);
+                    history.push(key_enabled(number));
+                }
+                4 => history.push(relabelled(number, "a", ["b", "c", "d"][which % 3])),
+                5 if !replaced.contains(&number) => {
+                    made += 1;
+                    alive.push(made);
+                    replaced.push(number);
+                    history.push(successor(made, number));
+                    history.push(key_rotated(number, made, 1_000_000));
+                }
+                _ => {
+                    alive.retain(|it| *it != number);
+                    history.push(key_revoked(number));
+                }
             }
         }
         history
@@ -173,7 +321,7 @@ proptest! {
             }
             tables.apply(&recorded(ACME, revision as u64, &envelope(revision as i64, event.clone()))).unwrap();
             for id in &revoked {
-                prop_assert!(tables.key(*id).unwrap().revocation.is_some());
+                prop_assert!(tables.key(*id).unwrap().revocation().is_some());
             }
         }
         prop_assert_eq!(tables.key_counts().1, revoked.len() as u64);

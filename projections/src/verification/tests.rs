@@ -1,37 +1,48 @@
 use super::*;
-use crate::event::{Event, KeyCreated};
+use crate::event::{Event, KeyCreated, KeyRotated};
 use crate::sample::{
-    ACME, at, created, key_created, key_id, key_revoked, operator, role_defined, role_id, tables,
+    ACME, at, created, key_created, key_disabled, key_id, key_revoked, operator, role_defined,
+    role_id, service_account_created, service_account_id, tables,
 };
 
 /// Everything that can be wrong with a question about a known key, in order of
 /// precedence: how the key comes to be wrong, what is asked, and the answer.
-type Wrong = (fn(&mut KeyCreated), bool, fn(&mut Question<'_>), Code);
+type Wrong = (fn(&mut KeyCreated), &'static [Then], fn(&mut Question<'_>), Code);
+
+/// What befalls a key after it was made.
+type Then = fn(u8) -> Event;
 
 const WRONGS: &[Wrong] = &[
     (
         |_| {},
-        false,
+        &[],
         |question| question.tenant = Some(OrganizationId::OPERATOR),
         Code::TenantMismatch,
     ),
-    (|_| {}, true, |_| {}, Code::Revoked),
-    (|key| key.expires_at = Some(at(50)), false, |_| {}, Code::Expired),
+    (|_| {}, &[key_revoked], |_| {}, Code::Revoked),
+    (|_| {}, &[key_disabled], |_| {}, Code::Disabled),
+    (|key| key.expires_at = Some(at(50)), &[], |_| {}, Code::Expired),
+    (
+        |key| key.allowed_ips = Networks::new(&["192.0.2.0/24"]).ok(),
+        &[],
+        |question| question.client_ip = "198.51.100.7".parse().ok(),
+        Code::IpNotAllowed,
+    ),
     (
         |_| {},
-        false,
+        &[],
         |question| question.environment = Some(Environment::Test),
         Code::WrongEnvironment,
     ),
     (
         |key| key.services = Some(vec!["cdn".parse().unwrap()]),
-        false,
+        &[],
         |question| question.service = Some("dns"),
         Code::ServiceNotAllowed,
     ),
     (
         |_| {},
-        false,
+        &[],
         |question| question.permissions = Wanted::One(Permission::constant("dns", "write")),
         Code::PermissionDenied,
     ),
@@ -43,6 +54,7 @@ fn ask<'a>() -> Question<'a> {
         permissions: Wanted::One(Permission::constant("dns", "read")),
         service: None,
         environment: None,
+        client_ip: None,
         now: at(100),
     }
 }
@@ -50,13 +62,13 @@ fn ask<'a>() -> Question<'a> {
 #[track_caller]
 fn check(
     key: impl FnOnce(&mut KeyCreated),
-    revoked: bool,
+    then: &[Then],
     roles: &[Event],
     question: &Question<'_>,
     code: Code,
 ) {
     let mut history = vec![created(), key_created(1, key)];
-    history.extend(revoked.then(|| key_revoked(1)));
+    history.extend(then.iter().map(|event| event(1)));
     let organization = tables(ACME, &history);
     let operator = operator(roles);
     let decision = decide(organization.key(key_id(1)).unwrap(), &organization, &operator, question);
@@ -67,18 +79,18 @@ fn check(
 
 #[test]
 fn each_wrong_alone_has_its_own_code() {
-    check(|_| {}, false, &[], &ask(), Code::Allowed);
-    for (key, revoked, change, code) in WRONGS {
+    check(|_| {}, &[], &[], &ask(), Code::Allowed);
+    for (key, then, change, code) in WRONGS {
         let mut question = ask();
         change(&mut question);
-        check(key, *revoked, &[], &question, *code);
+        check(key, then, &[], &question, *code);
     }
 }
 
 #[test]
 fn of_two_wrongs_the_earlier_is_the_answer() {
-    for (place, (first_key, first_revoked, first_change, code)) in WRONGS.iter().enumerate() {
-        for (second_key, second_revoked, second_change, second) in WRONGS.iter().skip(place + 1) {
+    for (place, (first_key, first_then, first_change, code)) in WRONGS.iter().enumerate() {
+        for (second_key, second_then, second_change, second) in WRONGS.iter().skip(place + 1) {
             assert!(code < second, "codes stand in order of precedence");
             let mut question = ask();
             first_change(&mut question);
@@ -87,7 +99,9 @@ fn of_two_wrongs_the_earlier_is_the_answer() {
                 first_key(key);
                 second_key(key);
             };
-            check(both, *first_revoked || *second_revoked, &[], &question, *code);
+            // A revoked key is changed no more: what is final comes last.
+            let then = [*second_then, *first_then].concat();
+            check(both, &then, &[], &question, *code);
         }
     }
 }
@@ -97,7 +111,7 @@ fn a_lifetime_ends_at_its_instant() {
     for (now, code) in [(49, Code::Allowed), (50, Code::Expired), (51, Code::Expired)] {
         check(
             |key| key.expires_at = Some(at(50)),
-            false,
+            &[],
             &[],
             &Question { now: at(now), ..ask() },
             code,
@@ -108,17 +122,17 @@ fn a_lifetime_ends_at_its_instant() {
 #[test]
 fn a_key_without_environment_is_live() {
     let asked = |environment| Question { environment: Some(environment), ..ask() };
-    check(|key| key.environment = None, false, &[], &asked(Environment::Live), Code::Allowed);
+    check(|key| key.environment = None, &[], &[], &asked(Environment::Live), Code::Allowed);
     check(
         |key| key.environment = None,
-        false,
+        &[],
         &[],
         &asked(Environment::Test),
         Code::WrongEnvironment,
     );
     check(
         |key| key.environment = Some(Environment::Test),
-        false,
+        &[],
         &[],
         &asked(Environment::Test),
         Code::Allowed,
@@ -130,9 +144,9 @@ fn a_key_limited_to_services_must_be_asked_with_one() {
     let limited = |key: &mut KeyCreated| {
         key.services = Some(vec!["cdn".parse().unwrap(), "dns".parse().unwrap()])
     };
-    check(limited, false, &[], &ask(), Code::ServiceNotAllowed);
-    check(limited, false, &[], &Question { service: Some("dns"), ..ask() }, Code::Allowed);
-    check(|_| {}, false, &[], &Question { service: Some("anything"), ..ask() }, Code::Allowed);
+    check(limited, &[], &[], &ask(), Code::ServiceNotAllowed);
+    check(limited, &[], &[], &Question { service: Some("dns"), ..ask() }, Code::Allowed);
+    check(|_| {}, &[], &[], &Question { service: Some("anything"), ..ask() }, Code::Allowed);
 }
 
 #[test]
@@ -165,7 +179,85 @@ fn scopes_and_roles_narrow_each_other() {
             key.scopes.clone_from(&scoped);
             key.roles = key_roles.iter().map(|number| role_id(*number)).collect();
         };
-        check(change, false, &roles, &wants(resource, action), code);
+        check(change, &[], &roles, &wants(resource, action), code);
+    }
+}
+
+#[test]
+fn a_service_accounts_key_holds_what_its_roles_permit() {
+    let roles = [role_defined(1, &["dns:*"])];
+    let scopes = |list: &[&str]| Some(crate::permission::Scopes::new(list).unwrap());
+    for (scoped, account_roles, resource, action, allowed) in [
+        (None, &[1][..], "dns", "write", true),
+        (None, &[1], "cache", "purge", false),
+        (scopes(&["dns:read"]), &[1], "dns", "read", true),
+        (scopes(&["dns:read"]), &[1], "dns", "write", false),
+        (scopes(&["cache:purge"]), &[1], "cache", "purge", false),
+        // Without roles the scopes are nothing to narrow: they give nothing by themselves.
+        (scopes(&["dns:read"]), &[], "dns", "read", false),
+        (scopes(&["org:admin"]), &[], "dns", "read", false),
+        (None, &[], "dns", "read", false),
+    ] {
+        let key = key_created(1, |key| {
+            key.scopes.clone_from(&scoped);
+            key.owner = Some(service_account_id(1));
+        });
+        let organization =
+            tables(ACME, &[created(), service_account_created(1, account_roles), key]);
+        let operator = operator(&roles);
+        let row = organization.key(key_id(1)).unwrap();
+        let authority = Authority::of(row, &organization, &operator);
+        let wanted = Permission::constant(resource, action);
+        assert_eq!(authority.holds(wanted), allowed, "{scoped:?} {account_roles:?} {wanted}");
+        let listed = authority
+            .permissions()
+            .any(|text| text.parse::<PermissionPattern>().unwrap().implies(wanted));
+        assert_eq!(listed, allowed, "what is listed is what is held");
+        let everything: PermissionPattern = "*:*".parse().unwrap();
+        assert!(!authority.covers(&everything));
+    }
+}
+
+#[test]
+fn a_key_for_certain_addresses_is_for_no_others() {
+    let listed = |key: &mut KeyCreated| {
+        key.allowed_ips = Networks::new(&["192.0.2.0/24", "2001:db8::/32"]).ok();
+    };
+    for (address, code) in [
+        (Some("192.0.2.1"), Code::Allowed),
+        (Some("::ffff:192.0.2.1"), Code::Allowed),
+        (Some("2001:db8::1"), Code::Allowed),
+        (Some("192.0.3.1"), Code::IpNotAllowed),
+        (Some("::1"), Code::IpNotAllowed),
+        (None, Code::IpNotAllowed),
+    ] {
+        let client_ip = address.map(|text| text.parse().unwrap());
+        check(listed, &[], &[], &Question { client_ip, ..ask() }, code);
+        check(|_| {}, &[], &[], &Question { client_ip, ..ask() }, Code::Allowed);
+    }
+}
+
+#[test]
+fn a_replaced_key_is_revoked_once_its_time_is_over() {
+    let history = |ends_at| {
+        let successor = key_created(2, |key| key.rotates = Some(key_id(1)));
+        let rotated = KeyRotated { key_id: key_id(1), successor: key_id(2), ends_at: at(ends_at) };
+        tables(ACME, &[created(), key_created(1, |_| {}), successor, rotated.into()])
+    };
+    let operator = operator(&[]);
+    let code = |organization: &Organization, key, now| {
+        let row = organization.key(key_id(key)).unwrap();
+        decide(row, organization, &operator, &Question { now: at(now), ..ask() }).code
+    };
+    let organization = history(50);
+    for (now, old) in [(49, Code::Allowed), (50, Code::Revoked), (51, Code::Revoked)] {
+        assert_eq!(code(&organization, 1, now), old, "at {now}");
+        assert_eq!(code(&organization, 2, now), Code::Allowed);
+    }
+    // Without grace the end is final: no clock set back undoes it.
+    let organization = history(3);
+    for now in [0, 2, 3, 4] {
+        assert_eq!(code(&organization, 1, now), Code::Revoked);
     }
 }
 
@@ -175,9 +267,9 @@ fn a_role_means_what_it_means_now() {
         key.scopes = None;
         key.roles = vec![role_id(1)];
     };
-    check(with_role, false, &[role_defined(1, &["dns:read"])], &ask(), Code::Allowed);
+    check(with_role, &[], &[role_defined(1, &["dns:read"])], &ask(), Code::Allowed);
     let edited = [role_defined(1, &["dns:read"]), role_defined(1, &["dns:write"])];
-    check(with_role, false, &edited, &ask(), Code::PermissionDenied);
+    check(with_role, &[], &edited, &ask(), Code::PermissionDenied);
 }
 
 #[test]
@@ -194,7 +286,7 @@ fn all_wanted_permissions_must_be_held() {
     ] {
         check(
             scopes,
-            false,
+            &[],
             &[],
             &Question { permissions: Wanted::new(&wanted).unwrap(), ..ask() },
             code,

@@ -64,6 +64,18 @@ pub(in crate::cli) struct Create {
     #[arg(long = "limit", value_name = "KEY=N", value_parser = flags::numeric_entry)]
     limits: Vec<(String, i64)>,
 
+    /// Make it the key of this service account, whose roles it has
+    #[arg(long, value_name = "SERVICE_ACCOUNT", conflicts_with = "roles")]
+    service_account: Option<String>,
+
+    /// Where it may be used from, such as 192.0.2.7 or 192.0.2.0/24; repeat for more
+    #[arg(long = "allow-ip", value_name = "NETWORK")]
+    allowed_ips: Vec<String>,
+
+    /// How often it may be used, such as 100/60s
+    #[arg(long, value_name = "N/SECONDSs", value_parser = flags::rate_limit)]
+    rate_limit: Option<proto::RateLimit>,
+
     /// Print the secret alone, for a script: KEY=$(keyledger key create … --secret-only)
     #[arg(long, conflicts_with = "json")]
     secret_only: bool,
@@ -98,6 +110,9 @@ impl Create {
             limits: once_each("--limit", self.limits)?,
             expected_revision: self.expected_revision,
             idempotency_key: self.repeat.idempotency_key(),
+            service_account_id: self.service_account.unwrap_or_default(),
+            allowed_ips: self.allowed_ips,
+            rate_limit: self.rate_limit,
         };
         client.run(async |session| {
             let request = session.request(request)?;

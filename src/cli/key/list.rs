@@ -57,6 +57,7 @@ impl List {
             environment: environment(self.environment),
             role_id: self.role.as_deref().map(role::id_of).transpose()?.unwrap_or_default(),
             name_prefix: self.name_prefix.unwrap_or_default(),
+            service_account_id: String::new(),
             page_size: 0,
             page_token: String::new(),
         };

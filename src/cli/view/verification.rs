@@ -69,10 +69,13 @@ fn meaning(code: proto::DecisionCode) -> &'static str {
         Code::Unknown => "not issued here, or not yours to ask about",
         Code::TenantMismatch => "the credential belongs to another organization",
         Code::Revoked => "the credential is revoked",
+        Code::Disabled => "the credential is disabled",
         Code::Expired => "the credential's lifetime is over",
+        Code::IpNotAllowed => "the credential is for requests from other addresses",
         Code::WrongEnvironment => "the credential is for the other environment",
         Code::ServiceNotAllowed => "the credential is limited to other services",
         Code::PermissionDenied => "a wanted permission is not held",
+        Code::RateLimited => "the credential was used as often as it may be for now",
     }
 }
 

@@ -2,7 +2,8 @@
 
 use projections::event::{
     ActivatedSchema, BuiltInRoleDefined, Event, InstallationCreated, KeyOrigin, KeyRevoked,
-    KeyStateBefore, OrganizationCreated, PlanDefined, RevocationReason, SCHEMAS, SchemaActivated,
+    KeyStateBefore, OrganizationCreated, PepperRotated, PlanDefined, RevocationReason, SCHEMAS,
+    SchemaActivated,
 };
 use projections::id::OrganizationId;
 use projections::key::{Key, KeyState};
@@ -94,7 +95,7 @@ pub(super) fn configure_keys(
     }
     for wanted in &command.keys {
         match given.state.keys_after(None).find(|key| key.digest == wanted.digest) {
-            Some(key) if key.revocation.is_some() => {
+            Some(key) if key.revocation().is_some() => {
                 return Err(Rejection::ConfiguredKeyRevoked(wanted.name.to_string()));
             }
             Some(key) if !key.is_configured() => return Err(Rejection::SecretInUse),
@@ -119,10 +120,20 @@ pub(super) fn reissue(given: &Given<'_>, command: &CreateKey) -> Result<Decided,
     Ok(Decided::Events(events))
 }
 
+/// Keys new digests with another pepper from here on.
+pub(super) fn rotate_pepper(
+    given: &Given<'_>,
+    event: &PepperRotated,
+) -> Result<Decided, Rejection> {
+    let known = given.state.installation().is_some_and(|it| it.pepper >= event.pepper);
+    Ok(if known { Decided::Nothing } else { Decided::Events(vec![event.clone().into()]) })
+}
+
 fn superseded(given: &Given<'_>, key: &Key) -> Option<Event> {
     let before = match key.state(given.now) {
         KeyState::Revoked => return None,
         KeyState::Active => KeyStateBefore::Active,
+        KeyState::Disabled => KeyStateBefore::Disabled,
         KeyState::Expired => KeyStateBefore::Expired,
     };
     Some(KeyRevoked { key_id: key.id, reason: RevocationReason::Superseded, before }.into())

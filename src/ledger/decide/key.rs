@@ -1,17 +1,27 @@
 //! Rules of keys.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use projections::api_key::Environment;
-use projections::event::{KeyCreated, KeyRevoked, KeyStateBefore};
-use projections::id::RoleId;
+use projections::event::{
+    Event, KeyCreated, KeyDisabled, KeyEnabled, KeyLabel, KeyRelabelled, KeyRevoked, KeyStateBefore,
+};
+use projections::id::{KeyId, RoleId, ServiceAccountId};
 use projections::key::{Key, KeyState};
+use projections::network::Networks;
 use projections::organization::Change;
-use projections::permission::Permission;
+use projections::permission::{Permission, Scopes};
+use projections::principal::Principal;
 use projections::role::Role;
+use projections::text::{Name, ServiceName};
 use projections::time::Timestamp;
 use projections::verification::Authority;
 
 use super::{Decided, Given};
-use crate::ledger::command::{CreateKey, Expiry, RevokeKey};
+use crate::ledger::command::{
+    CreateKey, Expiry, ImportKeys, KEYS_AT_ONCE_MAX, RevokeKey, RevokeKeys, UpdateKeyLabel,
+    WhichKeys,
+};
 use crate::ledger::rejection::Rejection;
 
 /// Brings a key into force.
@@ -24,17 +34,137 @@ pub(super) fn create(given: &Given<'_>, command: &CreateKey) -> Result<Decided, 
             repeat: false,
         });
     }
-    if command.scopes.is_none() && command.roles.is_empty() {
-        return Err(Rejection::KeyWithoutPermissions);
+    Ok(Decided::Events(vec![may_create(given, command)?.into()]))
+}
+
+/// Brings keys into force that were made elsewhere, all or none.
+pub(super) fn import(given: &Given<'_>, command: &ImportKeys) -> Result<Decided, Rejection> {
+    const LIST: &str = "keys";
+    let mut events: Vec<Event> = Vec::with_capacity(command.keys.len());
+    let mut names = BTreeSet::new();
+    let mut owned: BTreeMap<ServiceAccountId, usize> = BTreeMap::new();
+    for (place, imported) in command.keys.iter().enumerate() {
+        let key = &imported.key;
+        if let Some(made) = given.state.key(key.key_id) {
+            return Ok(Decided::Done {
+                outcome: Change::Key(made.id),
+                revision: made.changed_at,
+                repeat: false,
+            });
+        }
+        let event = may_create(given, key).map_err(|rejection| rejection.of_item(LIST, place))?;
+        if !names.insert(&key.name) {
+            let taken = Rejection::KeyNameTaken(key.name.to_string());
+            return Err(taken.of_item(LIST, place));
+        }
+        if let Some(owner) = key.owner {
+            let more = owned.entry(owner).or_default();
+            *more += 1;
+            has_room_for(given, owner, *more).map_err(|it| it.of_item(LIST, place))?;
+        }
+        if given.taken == Some(place) {
+            return Err(Rejection::SecretInUse.of_item(LIST, place));
+        }
+        events.push(event.into());
     }
-    let roles = command.roles.iter().map(|id| role(given, *id)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Decided::Events(events))
+}
+
+/// The event that brings a key into force, unless a rule speaks against it.
+fn may_create(given: &Given<'_>, command: &CreateKey) -> Result<KeyCreated, Rejection> {
+    let role_ids = match command.owner {
+        Some(owner) => {
+            let account = given.state.service_account(owner);
+            let account = account.ok_or(Rejection::ServiceAccountNotFound(owner))?;
+            has_room(given, owner)?;
+            if !command.roles.is_empty() {
+                return Err(Rejection::RolesOfServiceAccount);
+            }
+            &account.roles
+        }
+        None if command.scopes.is_none() && command.roles.is_empty() => {
+            return Err(Rejection::KeyWithoutPermissions);
+        }
+        None => &command.roles,
+    };
+    let roles = roles(given, role_ids)?;
     if let Some((key, authority)) = given.caller()? {
-        may_give(&authority, command, &roles)?;
-        within_reach(key, command)?;
+        let has_roles = command.owner.is_some() || !roles.is_empty();
+        may_give(&authority, command.scopes.as_ref(), &roles, has_roles)?;
+        within_reach(key, command.environment, command.services.as_deref())?;
     }
-    name_is_free(given, command)?;
-    let event = created(command, expires_at(given, command.expiry)?);
-    Ok(Decided::Events(vec![event.into()]))
+    name_is_free(given, &command.name, None)?;
+    within_policy(given, command.allowed_ips.as_ref())?;
+    Ok(created(command, expires_at(given, command.expiry)?))
+}
+
+/// A service account has room for one key more.
+pub(super) fn has_room(given: &Given<'_>, owner: ServiceAccountId) -> Result<(), Rejection> {
+    has_room_for(given, owner, 1)
+}
+
+fn has_room_for(given: &Given<'_>, owner: ServiceAccountId, more: usize) -> Result<(), Rejection> {
+    let there = keys_to_end(given, owner).count();
+    if there + more <= KEYS_AT_ONCE_MAX { Ok(()) } else { Err(Rejection::TooManyKeys(owner)) }
+}
+
+/// The keys of a service account that are in force, or may come into force again.
+fn keys_to_end<'a>(
+    given: &'a Given<'_>,
+    owner: ServiceAccountId,
+) -> impl Iterator<Item = (&'a Key, KeyStateBefore)> {
+    given.state.keys_of(owner).filter_map(|key| match before(given, key) {
+        Some(before @ (KeyStateBefore::Active | KeyStateBefore::Disabled)) => {
+            Some((&**key, before))
+        }
+        Some(KeyStateBefore::Expired) | None => None,
+    })
+}
+
+/// A key of the organization that is in force.
+pub(super) fn active<'a>(given: &'a Given<'_>, id: KeyId) -> Result<&'a Key, Rejection> {
+    let key = given.state.key(id).ok_or(Rejection::KeyNotFound(id))?;
+    match key.state(given.now) {
+        KeyState::Active => Ok(key),
+        KeyState::Disabled => Err(Rejection::KeyIsDisabled(id)),
+        KeyState::Expired => Err(Rejection::KeyIsExpired(id)),
+        KeyState::Revoked => Err(Rejection::KeyAlreadyRevoked(id)),
+    }
+}
+
+/// A test key changes no live one.
+pub(super) fn may_change(given: &Given<'_>, key: &Key) -> Result<(), Rejection> {
+    let Some((caller, _)) = given.caller()? else { return Ok(()) };
+    let reaches_up = caller.effective_environment() == Environment::Test
+        && key.effective_environment() == Environment::Live;
+    if reaches_up { Err(Rejection::EnvironmentNotHeld) } else { Ok(()) }
+}
+
+/// Whoever brings a key into force again, or another like it, could make it.
+pub(super) fn may_bring_into_force(given: &Given<'_>, key: &Key) -> Result<(), Rejection> {
+    let Some((caller, authority)) = given.caller()? else { return Ok(()) };
+    let role_ids = match key.owner() {
+        Some(owner) => {
+            let account = given.state.service_account(owner);
+            &account.ok_or(Rejection::ServiceAccountNotFound(owner))?.roles[..]
+        }
+        None => key.roles(),
+    };
+    let roles = roles(given, role_ids)?;
+    let has_roles = key.owner().is_some() || !roles.is_empty();
+    may_give(&authority, key.scopes.as_ref(), &roles, has_roles)?;
+    within_reach(caller, Some(key.effective_environment()), key.services())
+}
+
+/// The organization's policy lets a key be used from these addresses.
+pub(super) fn within_policy(
+    given: &Given<'_>,
+    allowed_ips: Option<&Networks>,
+) -> Result<(), Rejection> {
+    if given.state.policy().allowed_ips_required && allowed_ips.is_none() {
+        return Err(Rejection::AllowedIpsRequired);
+    }
+    Ok(())
 }
 
 /// The event that brings a key into force, once nothing speaks against it.
@@ -54,7 +184,16 @@ pub(super) fn created(command: &CreateKey, expires_at: Option<Timestamp>) -> Key
         expires_at,
         metadata: command.metadata.clone(),
         limits: command.limits.clone(),
+        owner: command.owner,
+        allowed_ips: command.allowed_ips.clone(),
+        rate_limit: command.rate_limit,
+        rotates: None,
     }
+}
+
+/// The roles of these identifiers, which must exist here.
+pub(super) fn roles<'a>(given: &'a Given<'_>, ids: &[RoleId]) -> Result<Vec<&'a Role>, Rejection> {
+    ids.iter().map(|id| role(given, *id)).collect()
 }
 
 fn role<'a>(given: &'a Given<'_>, id: RoleId) -> Result<&'a Role, Rejection> {
@@ -66,15 +205,16 @@ fn role<'a>(given: &'a Given<'_>, id: RoleId) -> Result<&'a Role, Rejection> {
     here.map(|role| &**role).ok_or(Rejection::RoleNotFound(id))
 }
 
-/// Nobody gives what they do not hold: every permission that the key will have must be
-/// the caller's too.
-fn may_give(
+/// Nobody gives what they do not hold: every permission that a key with these scopes and
+/// roles will have must be the caller's too. A key that `has_roles` holds nothing beside
+/// them, although there may be none.
+pub(super) fn may_give(
     authority: &Authority<'_>,
-    command: &CreateKey,
+    scopes: Option<&Scopes>,
     roles: &[&Role],
+    has_roles: bool,
 ) -> Result<(), Rejection> {
-    let narrowing =
-        command.scopes.as_ref().filter(|scopes| roles.is_empty() || !scopes.imply_everything());
+    let narrowing = scopes.filter(|scopes| !has_roles || !scopes.imply_everything());
     if let Some(scopes) = narrowing {
         // What no role permits today is given all the same: the role may come to permit it.
         let missing = scopes.iter().find(|permission| !authority.holds(*permission));
@@ -84,7 +224,7 @@ fn may_give(
     if let Some(pattern) = patterns.find(|pattern| !authority.covers(pattern)) {
         return Err(Rejection::PermissionNotHeld(pattern.to_string()));
     }
-    if roles.is_empty() && !authority.holds(Permission::ORG_ADMIN) {
+    if !has_roles && !authority.holds(Permission::ORG_ADMIN) {
         return Err(Rejection::PermissionNotHeld(Permission::ORG_ADMIN.to_string()));
     }
     Ok(())
@@ -92,65 +232,161 @@ fn may_give(
 
 /// A key reaches no further than the key that makes it: neither into another
 /// environment nor into other services.
-fn within_reach(caller: &Key, command: &CreateKey) -> Result<(), Rejection> {
-    let environment = command.environment.unwrap_or(Environment::Live);
+fn within_reach(
+    caller: &Key,
+    environment: Option<Environment>,
+    services: Option<&[ServiceName]>,
+) -> Result<(), Rejection> {
+    let environment = environment.unwrap_or(Environment::Live);
     if caller.effective_environment() == Environment::Test && environment == Environment::Live {
         return Err(Rejection::EnvironmentNotHeld);
     }
-    let listed = command.services.as_deref();
     let within = caller.services().is_none()
-        || listed.is_some_and(|services| services.iter().all(|name| caller.serves(name.as_str())));
+        || services.is_some_and(|list| list.iter().all(|name| caller.serves(name.as_str())));
     if within { Ok(()) } else { Err(Rejection::ServiceNotHeld) }
 }
 
-fn name_is_free(given: &Given<'_>, command: &CreateKey) -> Result<(), Rejection> {
-    match given.state.key_named(&command.name) {
-        Some(key) if key.state(given.now) == KeyState::Active => {
-            Err(Rejection::KeyNameTaken(command.name.to_string()))
-        }
-        Some(_) | None => Ok(()),
+/// No other active key has this name, unless it is of the same rotation.
+fn name_is_free(given: &Given<'_>, name: &Name, key: Option<&Key>) -> Result<(), Rejection> {
+    let holder = given.state.key_named(name).filter(|it| it.state(given.now) == KeyState::Active);
+    let others = holder.filter(|holder| {
+        key.is_none_or(|key| key.id != holder.id && !given.state.in_one_rotation(key, holder))
+    });
+    match others {
+        Some(_) => Err(Rejection::KeyNameTaken(name.to_string())),
+        None => Ok(()),
     }
 }
 
-/// When the key ends, under the rules of the organization's plan as they are now.
-fn expires_at(given: &Given<'_>, expiry: Expiry) -> Result<Option<Timestamp>, Rejection> {
+/// When a key ends, under the rules of the organization's plan and its own as they are
+/// now.
+pub(super) fn expires_at(
+    given: &Given<'_>,
+    expiry: Expiry,
+) -> Result<Option<Timestamp>, Rejection> {
     let rules = given.state.profile().and_then(|profile| {
         given.operator.installation().and_then(|installation| installation.plans.get(&profile.plan))
     });
-    let max_seconds = rules.and_then(|rules| rules.key_lifetime_max_seconds);
-    let latest =
-        max_seconds.map(|seconds| given.now.saturating_add_millis(i64::from(seconds) * 1_000));
+    let plan = rules.and_then(|rules| rules.key_lifetime_max_seconds);
+    let policy = given.state.policy().key_lifetime_max_seconds;
+    let latest = |seconds: u32| given.now.saturating_add_millis(i64::from(seconds) * 1_000);
     let asked = match expiry {
-        Expiry::PlanDefault => return Ok(latest),
+        Expiry::PlanDefault => return Ok(plan.into_iter().chain(policy).min().map(latest)),
         Expiry::At(instant) => instant,
         Expiry::After(millis) => given.now.saturating_add_millis(millis),
     };
     if asked <= given.now {
         return Err(Rejection::ExpiryNotInFuture);
     }
-    match (latest, max_seconds) {
-        (Some(latest), Some(max_seconds)) if asked > latest => {
-            Err(Rejection::LifetimeAbovePlan { max_seconds })
-        }
-        _ => Ok(Some(asked)),
+    let above = |max: Option<u32>| max.filter(|seconds| asked > latest(*seconds));
+    if let Some(max_seconds) = above(plan) {
+        return Err(Rejection::LifetimeAbovePlan { max_seconds });
     }
+    match above(policy) {
+        Some(max_seconds) => Err(Rejection::LifetimeAbovePolicy { max_seconds }),
+        None => Ok(Some(asked)),
+    }
+}
+
+/// Calls a key otherwise.
+pub(super) fn relabel(given: &Given<'_>, command: &UpdateKeyLabel) -> Result<Decided, Rejection> {
+    let id = command.key_id;
+    let key = given.state.key(id).ok_or(Rejection::KeyNotFound(id))?;
+    if key.state(given.now) == KeyState::Revoked {
+        return Err(Rejection::KeyAlreadyRevoked(id));
+    }
+    // By their names the ledger knows the keys that it keeps for the operator.
+    if given.state.id.is_operator() && key.maker.by == Principal::Ledger {
+        return Err(Rejection::KeyIsConfigured(id));
+    }
+    may_change(given, key)?;
+    let before = key.label();
+    let label = KeyLabel {
+        name: command.name.clone().unwrap_or_else(|| before.name.clone()),
+        description: command.description.clone().unwrap_or_else(|| before.description.clone()),
+    };
+    if label == before {
+        let outcome = Change::Key(id);
+        return Ok(Decided::Done { outcome, revision: key.changed_at, repeat: false });
+    }
+    if label.name != before.name && key.state(given.now) == KeyState::Active {
+        name_is_free(given, &label.name, Some(key))?;
+    }
+    Ok(Decided::Events(vec![KeyRelabelled { key_id: id, label, before }.into()]))
+}
+
+/// Puts a key out of force until it is enabled.
+pub(super) fn disable(given: &Given<'_>, id: KeyId) -> Result<Decided, Rejection> {
+    if given.state.key(id).is_some_and(|key| key.state(given.now) == KeyState::Disabled) {
+        return Err(Rejection::KeyAlreadyDisabled(id));
+    }
+    let key = active(given, id)?;
+    may_change(given, key)?;
+    Ok(Decided::Events(vec![KeyDisabled { key_id: id }.into()]))
+}
+
+/// Brings a disabled key into force again: nobody does so who could not make it.
+pub(super) fn enable(given: &Given<'_>, id: KeyId) -> Result<Decided, Rejection> {
+    let key = given.state.key(id).ok_or(Rejection::KeyNotFound(id))?;
+    match key.state(given.now) {
+        KeyState::Revoked => return Err(Rejection::KeyAlreadyRevoked(id)),
+        KeyState::Active | KeyState::Expired => return Err(Rejection::KeyNotDisabled(id)),
+        KeyState::Disabled => {}
+    }
+    if key.expires_at().is_some_and(|end| end <= given.now) {
+        return Err(Rejection::KeyIsExpired(id));
+    }
+    may_bring_into_force(given, key)?;
+    name_is_free(given, &key.name, Some(key))?;
+    within_policy(given, key.allowed_ips())?;
+    Ok(Decided::Events(vec![KeyEnabled { key_id: id }.into()]))
 }
 
 /// Ends a key for good.
 pub(super) fn revoke(given: &Given<'_>, command: RevokeKey) -> Result<Decided, Rejection> {
     let key = given.state.key(command.key_id).ok_or(Rejection::KeyNotFound(command.key_id))?;
-    let before = match key.state(given.now) {
-        KeyState::Revoked => return Err(Rejection::KeyAlreadyRevoked(command.key_id)),
-        KeyState::Active => KeyStateBefore::Active,
-        KeyState::Expired => KeyStateBefore::Expired,
+    let Some(before) = before(given, key) else {
+        return Err(Rejection::KeyAlreadyRevoked(command.key_id));
     };
-    if let Some((caller, _)) = given.caller()? {
-        let reaches_up = caller.effective_environment() == Environment::Test
-            && key.effective_environment() == Environment::Live;
-        if reaches_up {
-            return Err(Rejection::EnvironmentNotHeld);
-        }
-    }
+    may_change(given, key)?;
     let event = KeyRevoked { key_id: command.key_id, reason: command.reason, before };
     Ok(Decided::Events(vec![event.into()]))
+}
+
+/// What a key is before it is revoked; none where it is revoked already.
+fn before(given: &Given<'_>, key: &Key) -> Option<KeyStateBefore> {
+    match key.state(given.now) {
+        KeyState::Revoked => None,
+        KeyState::Active => Some(KeyStateBefore::Active),
+        KeyState::Disabled => Some(KeyStateBefore::Disabled),
+        KeyState::Expired => Some(KeyStateBefore::Expired),
+    }
+}
+
+/// Ends keys for good, all or none. Those that are revoked already stay as they are.
+pub(super) fn revoke_all(given: &Given<'_>, command: &RevokeKeys) -> Result<Decided, Rejection> {
+    let mut events: Vec<Event> = Vec::new();
+    let reason = command.reason;
+    match &command.which {
+        WhichKeys::Listed(ids) => {
+            let ids: BTreeSet<KeyId> = ids.iter().copied().collect();
+            for id in ids {
+                let key = given.state.key(id).ok_or(Rejection::KeyNotFound(id))?;
+                may_change(given, key)?;
+                let before = before(given, key);
+                events
+                    .extend(before.map(|before| KeyRevoked { key_id: id, reason, before }.into()));
+            }
+        }
+        WhichKeys::Of(owner) => {
+            if given.state.service_account(*owner).is_none() {
+                return Err(Rejection::ServiceAccountNotFound(*owner));
+            }
+            for (key, before) in keys_to_end(given, *owner) {
+                may_change(given, key)?;
+                events.push(KeyRevoked { key_id: key.id, reason, before }.into());
+            }
+        }
+    }
+    Ok(if events.is_empty() { Decided::Nothing } else { Decided::Events(events) })
 }

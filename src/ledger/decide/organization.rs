@@ -1,11 +1,12 @@
 //! Rules of organizations.
 
-use projections::event::{OrganizationCreated, OrganizationRegistered};
+use projections::event::{OrganizationCreated, OrganizationRegistered, PolicyUpdated};
 use projections::organization::Change;
+use projections::policy::Policy;
 
 use super::{Decided, Given};
 use crate::ledger::built_in;
-use crate::ledger::command::OrganizationDraft;
+use crate::ledger::command::{Caller, OrganizationDraft};
 use crate::ledger::rejection::Rejection;
 
 /// Prefixes that the ledger keeps for its own tokens.
@@ -61,4 +62,25 @@ pub(super) fn create(given: &Given<'_>, draft: &OrganizationDraft) -> Result<Dec
         }
         .into(),
     ]))
+}
+
+/// Changes the rules that an organization gives itself. It tightens them; what it took
+/// upon itself, its operator alone takes back.
+pub(super) fn update_policy(given: &Given<'_>, policy: &Policy) -> Result<Decided, Rejection> {
+    let before = given.state.policy();
+    if policy == before {
+        return Ok(match given.state.revision() {
+            Some(revision) => Decided::Done { outcome: Change::Policy, revision, repeat: false },
+            None => Decided::Nothing,
+        });
+    }
+    let is_operator = match given.caller {
+        Caller::Key { organization_id, .. } => organization_id.is_operator(),
+        Caller::Ledger => true,
+    };
+    if !is_operator && !policy.is_as_tight_as(before) {
+        return Err(Rejection::PolicyLoosened);
+    }
+    let event = PolicyUpdated { policy: policy.clone(), before: before.clone() };
+    Ok(Decided::Events(vec![event.into()]))
 }

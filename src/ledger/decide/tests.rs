@@ -5,16 +5,21 @@ use projections::digest::{RequestContent, RequestId, SecretDigest};
 use projections::envelope::Envelope;
 use projections::event::{
     DigestForm, Event, Hint, KeyOrigin, KeyRevoked, KeyStateBefore, KeyedDigest, RevocationReason,
+    ServiceAccountCreated,
 };
-use projections::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId};
+use projections::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use projections::network::Networks;
 use projections::permission::Scopes;
+use projections::policy::Policy;
 use projections::principal::Principal;
 use proptest::prelude::*;
 
 use super::*;
 use crate::ledger::built_in;
 use crate::ledger::command::{
-    ConfigureKeys, CreateInstallation, CreateKey, Expiry, OrganizationDraft, RevokeKey, Rules,
+    ConfigureKeys, CreateInstallation, CreateKey, Expiry, ImportKeys, ImportedKey,
+    KEYS_AT_ONCE_MAX, OrganizationDraft, ROTATION_GRACE_MAX_SECONDS, RevokeKey, RevokeKeys,
+    RotateKey, Rules, UpdateKeyLabel, WhichKeys,
 };
 
 const ACME: OrganizationId = OrganizationId::from_bytes([7; 16]);
@@ -59,6 +64,9 @@ fn draft(number: u8, otherwise: impl FnOnce(&mut CreateKey)) -> CreateKey {
         expiry: Expiry::PlanDefault,
         metadata: std::collections::BTreeMap::new(),
         limits: std::collections::BTreeMap::new(),
+        owner: None,
+        allowed_ips: None,
+        rate_limit: None,
     };
     otherwise(&mut draft);
     draft
@@ -73,6 +81,40 @@ fn revoke(number: u8) -> Command {
         key_id: key_id(number),
         reason: RevocationReason::KeyCompromise,
     })
+}
+
+fn account_id(number: u8) -> ServiceAccountId {
+    ServiceAccountId::from_bytes([number; 16])
+}
+
+fn account(number: u8, roles: &[u8]) -> Command {
+    Command::CreateServiceAccount(Box::new(ServiceAccountCreated {
+        service_account_id: account_id(number),
+        name: format!("account {number}").parse().unwrap(),
+        description: None,
+        roles: roles.iter().map(|number| role(*number)).collect(),
+    }))
+}
+
+/// A command to put key `new` in the place of key `old`; the closure makes it otherwise.
+fn rotate(old: u8, new: u8, otherwise: impl FnOnce(&mut RotateKey)) -> Command {
+    let mut command = RotateKey {
+        key_id: key_id(old),
+        successor: key_id(new),
+        prefix: "vtx".parse().unwrap(),
+        hint: Hint::of("c3D4"),
+        digest: KeyedDigest { form: DigestForm::Text, pepper: 1, blake3: SecretDigest([new; 32]) },
+        grace_ms: None,
+        expiry: None,
+    };
+    otherwise(&mut command);
+    Command::RotateKey(Box::new(command))
+}
+
+/// A key of Acme as a caller, with its owner.
+fn by_owned(world: &World, number: u8) -> Caller {
+    let owner = world.acme.key(key_id(number)).and_then(|key| key.owner());
+    Caller::Key { organization_id: ACME, key_id: key_id(number), owner }
 }
 
 fn organization(prefix: &str, plan: &str) -> OrganizationDraft {
@@ -150,6 +192,7 @@ impl World {
             caller,
             expected: None,
             request: None,
+            taken: None,
         }
     }
 
@@ -212,11 +255,11 @@ impl World {
 }
 
 fn by(number: u8) -> Caller {
-    Caller::Key { organization_id: ACME, key_id: key_id(number) }
+    Caller::Key { organization_id: ACME, key_id: key_id(number), owner: None }
 }
 
 fn by_operator(number: u8) -> Caller {
-    Caller::Key { organization_id: OrganizationId::OPERATOR, key_id: key_id(number) }
+    Caller::Key { organization_id: OrganizationId::OPERATOR, key_id: key_id(number), owner: None }
 }
 
 #[test]
@@ -300,8 +343,8 @@ fn a_reissue_ends_the_operators_own_keys() {
     world.check_in(operator, Caller::Ledger, &reissue(201), Ok(&["KeyRevoked", "KeyCreated"]));
     world.must(operator, Caller::Ledger, &reissue(201));
     world.check_in(operator, Caller::Ledger, &reissue(202), Ok(&["KeyRevoked", "KeyCreated"]));
-    assert!(world.operator.key(key_id(200)).unwrap().revocation.is_some());
-    assert!(world.operator.key(key_id(205)).unwrap().revocation.is_none(), "other keys stay");
+    assert!(world.operator.key(key_id(200)).unwrap().revocation().is_some());
+    assert!(world.operator.key(key_id(205)).unwrap().revocation().is_none(), "other keys stay");
 }
 
 #[test]
@@ -450,8 +493,11 @@ fn a_caller_needs_the_permission_and_a_key_in_force() {
     world.must(OrganizationId::OPERATOR, Caller::Ledger, &revoke(200));
     world.check(by_operator(200), &create(2, |_| {}), Err(Rejection::CallerNotInForce));
     // A key of one organization is nobody in another.
-    let foreign =
-        Caller::Key { organization_id: OrganizationId::from_bytes([8; 16]), key_id: key_id(1) };
+    let foreign = Caller::Key {
+        organization_id: OrganizationId::from_bytes([8; 16]),
+        key_id: key_id(1),
+        owner: None,
+    };
     world.check(foreign, &create(2, |_| {}), Err(Rejection::CallerNotInForce));
     let empty = World::empty();
     let outcome = decide(&empty.given(ACME, Caller::Ledger), &create(1, |_| {}));
@@ -567,6 +613,347 @@ fn a_test_key_does_not_end_live_ones() {
     world.check(by(1), &revoke(1), Ok(&["KeyRevoked"]));
 }
 
+/// Acme with an administrator's key 1 that nothing limits.
+fn with_admin(plan: &str) -> World {
+    let mut world = World::on(plan);
+    let admin = |key: &mut CreateKey| key.scopes = scopes(&["org:admin"]);
+    world.must(ACME, Caller::Ledger, &create(1, admin));
+    world
+}
+
+fn relabel(number: u8, name: &str) -> Command {
+    Command::UpdateKeyLabel(UpdateKeyLabel {
+        key_id: key_id(number),
+        name: name.parse().ok(),
+        description: None,
+    })
+}
+
+#[test]
+fn a_rotation_makes_a_like_key_and_leaves_the_old_one_a_while() {
+    let mut world = with_admin("paid");
+    let like = |key: &mut CreateKey| {
+        key.scopes = scopes(&["dns:read"]);
+        key.roles = vec![role(6)];
+        key.services = Some(vec!["dns".parse().unwrap()]);
+        key.expiry = Expiry::After(1_000_000);
+        key.allowed_ips = Networks::new(&["192.0.2.0/24"]).ok();
+    };
+    world.must(ACME, Caller::Ledger, &create(2, like));
+    world.now += 400_000;
+    world.must(ACME, by(1), &rotate(2, 3, |_| {}));
+    let (old, new) = (world.acme.key(key_id(2)).unwrap(), world.acme.key(key_id(3)).unwrap());
+    assert_eq!((&old.name, &old.scopes, old.roles()), (&new.name, &new.scopes, new.roles()));
+    assert_eq!((old.services(), old.allowed_ips()), (new.services(), new.allowed_ips()));
+    assert_eq!(new.predecessor(), Some(old.id));
+    assert_eq!(new.expires_at(), Some(at(NOW + 1_400_000)), "as long a life as the old one's");
+    assert_eq!(old.rotation().unwrap().ends_at, at(NOW + 400_000 + 86_400_000), "a day of grace");
+    assert_eq!(old.expires_at(), Some(at(NOW + 1_000_000)), "its own end stays");
+    let again = Rejection::KeyAlreadyRotated(key_id(2), key_id(3));
+    world.check(by(1), &rotate(2, 4, |_| {}), Err(again));
+    // Whoever lost the new secret rotates the new key; the old one keeps its grace.
+    world.must(ACME, by(1), &rotate(3, 4, |command| command.grace_ms = Some(0)));
+    let state =
+        |world: &World, number| world.acme.key(key_id(number)).unwrap().state(at(world.now));
+    let states = [state(&world, 2), state(&world, 3), state(&world, 4)];
+    assert_eq!(states, [KeyState::Active, KeyState::Revoked, KeyState::Active]);
+    world.check(by(1), &Command::EndRotation(key_id(4)), Err(Rejection::KeyNotRotated(key_id(4))));
+    world.must(ACME, by(1), &Command::EndRotation(key_id(2)));
+    assert_eq!(state(&world, 2), KeyState::Revoked);
+    let over = Err(Rejection::KeyAlreadyRevoked(key_id(2)));
+    world.check(by(1), &Command::EndRotation(key_id(2)), over);
+}
+
+#[test]
+fn a_rotation_keeps_to_plan_and_policy() {
+    let mut world = with_admin("free");
+    let day = 24 * 3_600_000;
+    world.must(ACME, by(1), &create(2, |key| key.expiry = Expiry::After(10)));
+    let too_long = Err(Rejection::LifetimeAbovePlan { max_seconds: 3_600 });
+    let forever = |command: &mut RotateKey| command.expiry = Some(Expiry::After(day));
+    world.check(by(1), &rotate(2, 3, forever), too_long);
+    let max_seconds = ROTATION_GRACE_MAX_SECONDS;
+    let grace = |grace_ms: i64| move |command: &mut RotateKey| command.grace_ms = Some(grace_ms);
+    let longest = i64::from(max_seconds) * 1_000;
+    let above = Err(Rejection::GraceAboveMax { max_seconds });
+    world.check(by(1), &rotate(2, 3, grace(longest + 1)), above);
+    world.check(by(1), &rotate(2, 3, grace(longest)), Ok(&["KeyCreated", "KeyRotated"]));
+    let policy = Policy {
+        rotation_grace_max_seconds: Some(60),
+        key_lifetime_max_seconds: Some(5),
+        ..Policy::default()
+    };
+    world.must(ACME, by(1), &Command::UpdatePolicy(policy));
+    let above = Err(Rejection::GraceAboveMax { max_seconds: 60 });
+    world.check(by(1), &rotate(2, 3, grace(60_001)), above);
+    let above = Err(Rejection::LifetimeAbovePolicy { max_seconds: 5 });
+    let longer = |command: &mut RotateKey| command.expiry = Some(Expiry::After(5_001));
+    world.check(by(1), &rotate(2, 3, longer), above);
+    world.must(ACME, by(1), &rotate(2, 3, |_| {}));
+    let old = world.acme.key(key_id(2)).unwrap();
+    assert_eq!(old.rotation().unwrap().ends_at, at(NOW + 60_000), "as long as the policy allows");
+}
+
+#[test]
+fn a_disabled_key_decides_nothing_until_it_is_enabled() {
+    let mut world = with_admin("paid");
+    world.must(ACME, by(1), &create(2, |key| key.scopes = scopes(&["org:admin"])));
+    let (disable, enable) = (Command::DisableKey(key_id(2)), Command::EnableKey(key_id(2)));
+    world.check(by(1), &enable, Err(Rejection::KeyNotDisabled(key_id(2))));
+    world.must(ACME, by(1), &disable);
+    world.check(by(2), &create(3, |_| {}), Err(Rejection::CallerNotInForce));
+    world.check(by(1), &disable, Err(Rejection::KeyAlreadyDisabled(key_id(2))));
+    world.check(by(1), &rotate(2, 3, |_| {}), Err(Rejection::KeyIsDisabled(key_id(2))));
+    world.must(ACME, by(1), &enable);
+    world.check(by(2), &create(3, |_| {}), Ok(&["KeyCreated"]));
+    world.must(ACME, by(1), &disable);
+    world.must(ACME, by(1), &revoke(2));
+    world.check(by(1), &enable, Err(Rejection::KeyAlreadyRevoked(key_id(2))));
+    // A lifetime goes on meanwhile.
+    world.must(ACME, by(1), &create(4, |key| key.expiry = Expiry::After(1_000)));
+    world.must(ACME, by(1), &Command::DisableKey(key_id(4)));
+    world.now += 1_000;
+    let over = Err(Rejection::KeyIsExpired(key_id(4)));
+    world.check(by(1), &Command::EnableKey(key_id(4)), over);
+}
+
+#[test]
+fn whoever_rotates_or_enables_could_make_the_key() {
+    let mut world = with_admin("paid");
+    let writer =
+        |list: &'static [&'static str]| move |key: &mut CreateKey| key.scopes = scopes(list);
+    world.must(ACME, by(1), &create(2, writer(&["api-keys:write", "dns:read"])));
+    world.must(ACME, by(1), &create(3, writer(&["dns:read"])));
+    world.must(ACME, by(1), &create(4, writer(&["dns:write"])));
+    let not_held = || Err(Rejection::PermissionNotHeld("dns:write".to_owned()));
+    world.check(by(2), &rotate(3, 5, |_| {}), Ok(&["KeyCreated", "KeyRotated"]));
+    world.check(by(2), &rotate(4, 5, |_| {}), not_held());
+    for number in [3, 4] {
+        world.must(ACME, by(2), &Command::DisableKey(key_id(number)));
+    }
+    world.check(by(2), &Command::EnableKey(key_id(3)), Ok(&["KeyEnabled"]));
+    world.check(by(2), &Command::EnableKey(key_id(4)), not_held());
+    world.must(
+        ACME,
+        by(1),
+        &create(6, |key| {
+            key.scopes = scopes(&["org:admin"]);
+            key.environment = Some(Environment::Test);
+        }),
+    );
+    for command in [
+        rotate(2, 7, |_| {}),
+        Command::DisableKey(key_id(2)),
+        Command::EnableKey(key_id(3)),
+        relabel(2, "x"),
+        revoke(2),
+    ] {
+        world.check(by(6), &command, Err(Rejection::EnvironmentNotHeld));
+    }
+}
+
+#[test]
+fn a_name_belongs_to_one_rotation() {
+    let mut world = with_admin("paid");
+    let named = |number: u8| create(number, |key| key.name = "ci".parse().unwrap());
+    let taken = || Err(Rejection::KeyNameTaken("ci".to_owned()));
+    world.must(ACME, by(1), &named(2));
+    world.must(ACME, by(1), &create(3, |_| {}));
+    world.check(by(1), &relabel(3, "ci"), taken());
+    world.must(ACME, by(1), &rotate(2, 4, |_| {}));
+    // Both keys of the rotation have it; no third one does, whichever of them goes.
+    world.check(by(1), &named(5), taken());
+    world.must(ACME, by(1), &Command::DisableKey(key_id(4)));
+    world.check(by(1), &named(5), taken());
+    world.must(ACME, by(1), &Command::DisableKey(key_id(2)));
+    world.must(ACME, by(1), &named(5));
+    for number in [2, 4] {
+        world.check(by(1), &Command::EnableKey(key_id(number)), taken());
+    }
+    world.must(ACME, by(1), &relabel(5, "other"));
+    world.must(ACME, by(1), &Command::EnableKey(key_id(4)));
+    world.must(ACME, by(1), &Command::EnableKey(key_id(2)));
+    world.check(by(1), &relabel(5, "ci"), taken());
+    world.check(by(1), &relabel(5, "other"), Ok(&["done"]));
+}
+
+#[test]
+fn a_service_accounts_key_has_its_roles_and_no_others() {
+    let mut world = with_admin("paid");
+    world.must(ACME, by(1), &account(1, &[6]));
+    let name_taken = Rejection::ServiceAccountNameTaken("account 1".to_owned());
+    let twin = Command::CreateServiceAccount(Box::new(ServiceAccountCreated {
+        service_account_id: account_id(2),
+        name: "account 1".parse().unwrap(),
+        description: None,
+        roles: Vec::new(),
+    }));
+    world.check(by(1), &twin, Err(name_taken));
+    world.check(by(1), &account(2, &[99]), Err(Rejection::RoleNotFound(role(99))));
+    let owned = |number, owner| create(number, move |key| key.owner = Some(account_id(owner)));
+    let missing = Err(Rejection::ServiceAccountNotFound(account_id(9)));
+    world.check(by(1), &owned(2, 9), missing);
+    let with_roles = create(2, |key| {
+        key.owner = Some(account_id(1));
+        key.roles = vec![role(6)];
+    });
+    world.check(by(1), &with_roles, Err(Rejection::RolesOfServiceAccount));
+    world.must(ACME, by(1), &owned(2, 1));
+    // Its key may write keys only if the account's roles say so.
+    world.must(ACME, by(1), &account(3, &[2]));
+    world.must(
+        ACME,
+        by(1),
+        &create(3, |key| {
+            key.owner = Some(account_id(3));
+            key.scopes = scopes(&["api-keys:write", "service-accounts:write", "dns:read"]);
+        }),
+    );
+    world.check(by(3), &create(4, |_| {}), Ok(&["KeyCreated"]));
+    let unscoped = create(4, |key| {
+        key.owner = Some(account_id(1));
+        key.scopes = None;
+    });
+    world.check(by(3), &unscoped, Err(Rejection::PermissionNotHeld("dns:*".to_owned())));
+    world.check(by(3), &account(4, &[6]), Err(Rejection::PermissionNotHeld("dns:*".to_owned())));
+    world.check(by(3), &account(4, &[]), Ok(&["ServiceAccountCreated"]));
+}
+
+#[test]
+fn a_service_account_is_revoked_whole() {
+    let mut world = with_admin("paid");
+    world.must(ACME, by(1), &account(1, &[6]));
+    world.must(ACME, by(1), &account(2, &[6]));
+    for (number, owner) in [(2, 1), (3, 1), (4, 2)] {
+        world.must(ACME, by(1), &create(number, |key| key.owner = Some(account_id(owner))));
+    }
+    world.must(ACME, by(1), &Command::DisableKey(key_id(3)));
+    let all_of = |owner| {
+        Command::RevokeKeys(RevokeKeys {
+            which: WhichKeys::Of(account_id(owner)),
+            reason: RevocationReason::KeyCompromise,
+        })
+    };
+    world.check(by(1), &all_of(9), Err(Rejection::ServiceAccountNotFound(account_id(9))));
+    world.must(ACME, by(1), &all_of(1));
+    let state = |number| world.acme.key(key_id(number)).unwrap().state(at(NOW));
+    let states = [state(2), state(3), state(4)];
+    assert_eq!(states, [KeyState::Revoked, KeyState::Revoked, KeyState::Active]);
+    world.check(by(1), &all_of(1), Ok(&["nothing"]));
+}
+
+#[test]
+fn a_list_is_revoked_whole_or_not_at_all() {
+    let mut world = with_admin("paid");
+    for number in [2, 3] {
+        world.must(ACME, by(1), &create(number, |_| {}));
+    }
+    let all = |numbers: &[u8]| {
+        let ids = numbers.iter().map(|number| key_id(*number)).collect();
+        Command::RevokeKeys(RevokeKeys {
+            which: WhichKeys::Listed(ids),
+            reason: RevocationReason::KeyCompromise,
+        })
+    };
+    world.check(by(1), &all(&[2, 9]), Err(Rejection::KeyNotFound(key_id(9))));
+    world.check(by(1), &all(&[2, 3, 2]), Ok(&["KeyRevoked", "KeyRevoked"]));
+    world.must(ACME, by(1), &revoke(2));
+    world.check(by(1), &all(&[2, 3]), Ok(&["KeyRevoked"]));
+}
+
+#[test]
+fn an_import_is_checked_key_by_key() {
+    let mut world = with_admin("paid");
+    let import = |drafts: Vec<CreateKey>| {
+        let keys = drafts.into_iter().map(|key| ImportedKey { key, retired: Vec::new() });
+        Command::ImportKeys(ImportKeys { keys: keys.collect() })
+    };
+    let foreign = |number| {
+        draft(number, |key| {
+            key.origin = KeyOrigin::Imported;
+            key.prefix = None;
+        })
+    };
+    world.check(by(1), &import(vec![foreign(2), foreign(3)]), Ok(&["KeyCreated", "KeyCreated"]));
+    let item = |place, rejection: Rejection| Err(rejection.of_item("keys", place));
+    let twin = CreateKey { name: "key 2".parse().unwrap(), ..foreign(3) };
+    let taken = Rejection::KeyNameTaken("key 2".to_owned());
+    world.check(by(1), &import(vec![foreign(2), twin]), item(1, taken));
+    let missing = CreateKey { roles: vec![role(99)], ..foreign(3) };
+    world.check(
+        by(1),
+        &import(vec![foreign(2), missing]),
+        item(1, Rejection::RoleNotFound(role(99))),
+    );
+    let given = Given { taken: Some(1), ..world.given(ACME, by(1)) };
+    let decided = decide(&given, &import(vec![foreign(2), foreign(3)])).map(|_| ());
+    assert_eq!(decided, Err(Rejection::SecretInUse.of_item("keys", 1)));
+    world.must(ACME, by(1), &account(1, &[6]));
+    let owned = |number| CreateKey { owner: Some(account_id(1)), ..foreign(number) };
+    let many = |count: usize| {
+        let key = |place: usize| CreateKey {
+            key_id: KeyId::from_parts(1, place as u128),
+            name: format!("n{place}").parse().unwrap(),
+            ..owned(2)
+        };
+        import((0..count).map(key).collect())
+    };
+    let full = Rejection::TooManyKeys(account_id(1));
+    world.check(by(1), &many(KEYS_AT_ONCE_MAX + 1), item(KEYS_AT_ONCE_MAX, full.clone()));
+    world.must(ACME, by(1), &many(KEYS_AT_ONCE_MAX));
+    world.check(by(1), &import(vec![owned(3)]), item(0, full.clone()));
+    world.check(by(1), &create(3, |key| key.owner = Some(account_id(1))), Err(full));
+}
+
+#[test]
+fn a_policy_is_tightened_by_its_organization_and_loosened_by_its_operator() {
+    let mut world = with_admin("paid");
+    let policy = |seconds, listed| {
+        Command::UpdatePolicy(Policy {
+            key_lifetime_max_seconds: seconds,
+            allowed_ips_required: listed,
+            ..Policy::default()
+        })
+    };
+    world.must(ACME, by(1), &policy(Some(60), true));
+    world.check(by(1), &policy(Some(60), true), Ok(&["done"]));
+    for looser in [policy(Some(61), true), policy(None, true), policy(Some(60), false)] {
+        world.check(by(1), &looser, Err(Rejection::PolicyLoosened));
+        world.check(by_operator(200), &looser, Ok(&["PolicyUpdated"]));
+    }
+    world.check(by(1), &policy(Some(59), true), Ok(&["PolicyUpdated"]));
+    world.check(by(1), &create(2, |_| {}), Err(Rejection::AllowedIpsRequired));
+    let listed = |lifetime| {
+        create(2, move |key| {
+            key.allowed_ips = Networks::new(&["192.0.2.0/24"]).ok();
+            key.expiry = lifetime;
+        })
+    };
+    let above = Err(Rejection::LifetimeAbovePolicy { max_seconds: 60 });
+    world.check(by(1), &listed(Expiry::After(60_001)), above);
+    world.must(ACME, by(1), &listed(Expiry::PlanDefault));
+    assert_eq!(world.acme.key(key_id(2)).unwrap().expires_at(), Some(at(NOW + 60_000)));
+    // What was made before does not come into force again against the policy.
+    world.must(ACME, Caller::Ledger, &Command::DisableKey(key_id(1)));
+    world.check(
+        by_operator(200),
+        &Command::EnableKey(key_id(1)),
+        Err(Rejection::AllowedIpsRequired),
+    );
+}
+
+#[test]
+fn the_operators_own_keys_keep_their_names() {
+    let world = World::on("paid");
+    let admin = |command: &Command| {
+        let given = world.given(OrganizationId::OPERATOR, by_operator(200));
+        decide(&given, command).map(|_| ())
+    };
+    let configured = Err(Rejection::KeyIsConfigured(key_id(200)));
+    assert_eq!(admin(&relabel(200, "other")), configured);
+    assert_eq!(admin(&rotate(200, 201, |_| {})), Ok(()));
+}
+
 #[test]
 fn a_repeat_is_known_and_anything_else_under_its_key_is_refused() {
     let mut world = World::on("paid");
@@ -606,93 +993,205 @@ fn the_expected_revision_is_the_last() {
 /// A step of a random history: who acts, and on what.
 #[derive(Clone, Debug)]
 enum Step {
-    Create { caller: u8, scopes: Vec<&'static str>, role: u8, lifetime: i64, test: bool },
-    Revoke { caller: u8, key: u8 },
+    Create { scopes: Vec<&'static str>, role: u8, owned: bool, lifetime: i64, test: bool },
+    Account { roles: Vec<u8> },
+    Rotate { key: u8, grace: i64, lifetime: Option<i64> },
+    EndRotation(u8),
+    Disable(u8),
+    Enable(u8),
+    Relabel { key: u8, name: u8 },
+    Revoke(u8),
+    RevokeMany(Vec<u8>),
+    Policy { lifetime: Option<u32> },
     Wait(i64),
 }
 
-fn arb_step() -> impl Strategy<Value = Step> {
+fn arb_step() -> impl Strategy<Value = (u8, Step)> {
     let permissions = prop::sample::subsequence(
         vec!["api-keys:write", "dns:read", "dns:write", "cache:purge", "org:admin"],
         0..4,
     );
-    prop_oneof![
-        6 => (0..12_u8, permissions, 0..10_u8, 1..5_000_000_i64, any::<bool>()).prop_map(
-            |(caller, scopes, role, lifetime, test)| Step::Create { caller, scopes, role, lifetime, test }
-        ),
-        2 => (0..12_u8, 0..12_u8).prop_map(|(caller, key)| Step::Revoke { caller, key }),
+    let key = || 0..16_u8;
+    let step = prop_oneof![
+        6 => (permissions, 0..10_u8, prop::bool::weighted(0.3), 1..5_000_000_i64, any::<bool>())
+            .prop_map(|(scopes, role, owned, lifetime, test)| {
+                Step::Create { scopes, role, owned, lifetime, test }
+            }),
+        1 => prop::collection::vec(2..10_u8, 0..3).prop_map(|roles| Step::Account { roles }),
+        3 => (key(), 0..4_000_000_i64, prop::option::of(1..5_000_000_i64))
+            .prop_map(|(key, grace, lifetime)| Step::Rotate { key, grace, lifetime }),
+        1 => key().prop_map(Step::EndRotation),
+        2 => key().prop_map(Step::Disable),
+        2 => key().prop_map(Step::Enable),
+        1 => (key(), key()).prop_map(|(key, name)| Step::Relabel { key, name }),
+        2 => key().prop_map(Step::Revoke),
+        1 => prop::collection::vec(key(), 1..4).prop_map(Step::RevokeMany),
+        1 => prop::option::of(1..4_000_u32).prop_map(|lifetime| Step::Policy { lifetime }),
         1 => (1..2_000_000_i64).prop_map(Step::Wait),
-    ]
+    ];
+    (0..16_u8, step)
 }
 
-const ASKED: [&str; 8] = [
+const ASKED: [&str; 10] = [
     "dns:read",
     "dns:write",
     "cache:purge",
     "api-keys:write",
+    "service-accounts:write",
+    "policy:write",
     "org:admin",
     "billing:read",
     "x:y",
     "routing:write",
 ];
 
+/// The command of a step; `next` is the number of the key that it may make.
+fn command_of(step: Step, next: u8) -> Option<Command> {
+    Some(match step {
+        Step::Wait(_) => return None,
+        Step::Create { scopes: wanted, role: wanted_role, owned, lifetime, test } => {
+            create(next, |key| {
+                key.scopes = (!wanted.is_empty()).then(|| Scopes::new(&wanted).unwrap());
+                let role = (wanted_role > 0 && !owned).then(|| role(wanted_role));
+                key.roles = role.into_iter().collect();
+                key.owner = owned.then(|| account_id(1 + wanted_role % 2));
+                key.expiry = Expiry::After(lifetime);
+                let environment = if test { Environment::Test } else { Environment::Live };
+                key.environment = Some(environment);
+            })
+        }
+        Step::Account { roles } => account(next, &roles),
+        Step::Rotate { key, grace, lifetime } => rotate(key, next, |command| {
+            command.grace_ms = Some(grace);
+            command.expiry = lifetime.map(Expiry::After);
+        }),
+        Step::EndRotation(key) => Command::EndRotation(key_id(key)),
+        Step::Disable(key) => Command::DisableKey(key_id(key)),
+        Step::Enable(key) => Command::EnableKey(key_id(key)),
+        Step::Relabel { key, name } => Command::UpdateKeyLabel(UpdateKeyLabel {
+            key_id: key_id(key),
+            name: format!("key {name}").parse().ok(),
+            description: None,
+        }),
+        Step::Revoke(key) => revoke(key),
+        Step::RevokeMany(keys) => {
+            let which = WhichKeys::Listed(keys.into_iter().map(key_id).collect());
+            Command::RevokeKeys(RevokeKeys { which, reason: RevocationReason::KeyCompromise })
+        }
+        Step::Policy { lifetime } => Command::UpdatePolicy(Policy {
+            key_lifetime_max_seconds: lifetime,
+            ..Policy::default()
+        }),
+    })
+}
+
 proptest! {
-    /// No sequence of commands revives a revoked key, makes one outlive its plan, or gives
-    /// a key a permission that whoever made it did not hold.
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// No sequence of commands revives a revoked key, makes one outlive its plan or its
+    /// organization's policy, gives a key a permission that whoever brought it into force
+    /// did not hold, or gives two active keys one name.
     #[test]
-    fn no_sequence_of_commands_breaks_the_rules(steps in prop::collection::vec(arb_step(), 1..40)) {
+    fn no_sequence_of_commands_breaks_the_rules(
+        steps in prop::collection::vec(arb_step(), 1..60),
+    ) {
         let mut world = World::on("free");
+        world.must(ACME, Caller::Ledger, &account(1, &[6]));
+        world.must(ACME, Caller::Ledger, &account(2, &[]));
         world.must(ACME, Caller::Ledger, &create(0, |key| {
-            key.scopes = scopes(&["api-keys:write", "dns:read", "cache:purge"]);
-            key.expiry = Expiry::PlanDefault;
+            key.scopes = scopes(&["api-keys:write", "dns:read", "cache:purge", "policy:write"]);
         }));
-        let mut number = 0_u8;
-        let mut revoked = Vec::new();
-        for step in steps {
-            let (caller, command) = match step {
-                Step::Wait(millis) => { world.now += millis; continue }
-                Step::Revoke { caller, key } => (by(caller), revoke(key)),
-                Step::Create { caller, scopes: wanted, role: wanted_role, lifetime, test } => {
-                    let scoped = (!wanted.is_empty()).then(|| Scopes::new(&wanted).unwrap());
-                    let command = create(number + 1, |key| {
-                        key.scopes = scoped;
-                        key.roles = (wanted_role > 0).then(|| role(wanted_role)).into_iter().collect();
-                        key.expiry = Expiry::After(lifetime);
-                        key.environment = Some(if test { Environment::Test } else { Environment::Live });
-                    });
-                    (by(caller), command)
-                }
-            };
+        let mut number = 2_u8;
+        let mut revoked = std::collections::BTreeSet::new();
+        for (caller, step) in steps {
+            if let Step::Wait(millis) = step {
+                world.now += millis;
+                continue;
+            }
+            let Some(command) = command_of(step, number + 1) else { continue };
+            let caller = by_owned(&world, caller);
             let Ok(Decided::Events(events)) = world.decide(ACME, caller, &command) else { continue };
+            number += 1;
             let before = world.clone();
             world.fold(ACME, &events, None);
+            let now = at(world.now);
+            let Caller::Key { key_id: maker, .. } = caller else { unreachable!() };
+            let maker = before.acme.key(maker).unwrap();
+            prop_assert_eq!(maker.state(now), KeyState::Active);
+            let maker = Authority::of(maker, &before.acme, &before.operator);
             for event in &events {
-                match event {
-                    Event::KeyRevoked(event) => revoked.push(event.key_id),
-                    Event::KeyCreated(event) => {
-                        number += 1;
-                        let made = world.acme.key(event.key_id).unwrap();
-                        prop_assert!(made.expires_at().unwrap() <= at(world.now + 3_600_000));
-                        let Caller::Key { key_id: maker, .. } = caller else { unreachable!() };
-                        let maker = before.acme.key(maker).unwrap();
-                        prop_assert_eq!(maker.state(at(world.now)), KeyState::Active);
-                        let maker = Authority::of(maker, &before.acme, &before.operator);
-                        let made = Authority::of(made, &world.acme, &world.operator);
-                        for text in ASKED {
-                            let permission = Permission::parse(text).unwrap();
-                            prop_assert!(!made.holds(permission) || maker.holds(permission), "{text}");
+                let came_into_force = match event {
+                    Event::KeyRevoked(event) => {
+                        revoked.insert(event.key_id);
+                        None
+                    }
+                    Event::KeyRotationEnded(event) => {
+                        revoked.insert(event.key_id);
+                        None
+                    }
+                    Event::KeyRotated(event) => {
+                        let old = world.acme.key(event.key_id).unwrap();
+                        if event.ends_at <= now {
+                            prop_assert_eq!(old.state(at(NOW)), KeyState::Revoked);
                         }
+                        None
+                    }
+                    Event::KeyCreated(event) => {
+                        let made = world.acme.key(event.key_id).unwrap();
+                        let policy = before.acme.policy().key_lifetime_max_seconds;
+                        let longest = policy.unwrap_or(3_600).min(3_600);
+                        let latest = now.saturating_add_millis(i64::from(longest) * 1_000);
+                        prop_assert!(made.expires_at().unwrap() <= latest);
+                        Some(event.key_id)
+                    }
+                    Event::KeyEnabled(event) => Some(event.key_id),
+                    Event::KeyRelabelled(_)
+                    | Event::KeyDisabled(_)
+                    | Event::PolicyUpdated(_) => None,
+                    Event::ServiceAccountCreated(event) => {
+                        for id in &event.roles {
+                            for pattern in &world.operator.role(*id).unwrap().definition.permissions {
+                                prop_assert!(maker.covers(pattern), "{pattern}");
+                            }
+                        }
+                        None
                     }
                     Event::InstallationCreated(_)
                     | Event::SchemaActivated(_)
                     | Event::PlanDefined(_)
                     | Event::BuiltInRoleDefined(_)
                     | Event::OrganizationRegistered(_)
-                    | Event::OrganizationCreated(_) => prop_assert!(false, "{event:?}"),
+                    | Event::PepperRotated(_)
+                    | Event::OrganizationCreated(_) => {
+                        prop_assert!(false, "{event:?}");
+                        None
+                    }
+                };
+                let Some(id) = came_into_force else { continue };
+                let made = world.acme.key(id).unwrap();
+                let made = Authority::of(made, &world.acme, &world.operator);
+                for text in ASKED {
+                    let permission = Permission::parse(text).unwrap();
+                    prop_assert!(!made.holds(permission) || maker.holds(permission), "{text}");
                 }
             }
+            if !matches!(events.first(), Some(Event::PolicyUpdated(_))) {
+                prop_assert_eq!(world.acme.policy(), before.acme.policy());
+            } else {
+                prop_assert!(world.acme.policy().is_as_tight_as(before.acme.policy()));
+            }
             for id in &revoked {
-                prop_assert_eq!(world.acme.key(*id).unwrap().state(at(world.now)), KeyState::Revoked);
+                // Whatever the clock says.
+                for now in [now, at(NOW)] {
+                    prop_assert_eq!(world.acme.key(*id).unwrap().state(now), KeyState::Revoked);
+                }
+            }
+            let active: Vec<_> =
+                world.acme.keys_after(None).filter(|key| key.state(now) == KeyState::Active).collect();
+            for (place, a) in active.iter().enumerate() {
+                for b in active.iter().skip(place + 1).filter(|b| b.name == a.name) {
+                    prop_assert!(world.acme.in_one_rotation(a, b), "{:?} {:?}", a.id, b.id);
+                }
             }
         }
     }

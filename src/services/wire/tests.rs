@@ -370,7 +370,7 @@ proptest! {
             (text(8, []), "expires_at"),
             (text(9, []), "lifetime"),
             (text(10, text(1, &key)), "metadata"),
-            (varint(14, 0), "14"),
+            (vec![0x98, 0x06, 0], "99"),
             (varint(7, 9), "environment"),
             (vec![13 << 3 | 2, 9], "idempotency_key"),
             (text(13, [0xc0, 0x80]), "idempotency_key"),
