@@ -495,8 +495,9 @@ mod tests {
         assert_eq!(names.len(), ACTIONS.len(), "two types of events share an action");
         for name in names {
             let (what, done) = name.split_once('.').unwrap();
-            let word =
-                |it: &str| !it.is_empty() && it.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            let word = |it: &str| {
+                !it.is_empty() && it.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            };
             assert!(word(what) && word(done), "{name}");
         }
     }

@@ -87,9 +87,9 @@ impl<'a> Walk<'a> {
     pub fn continue_behind(&mut self, last: Revision) {
         self.next = match self.direction {
             Direction::NewestFirst => before(last).map(|next| next.min(self.head.revision)),
-            Direction::OldestFirst => {
-                Some(last.0.saturating_add(1)).filter(|next| *next <= self.head.revision.0).map(Revision)
-            }
+            Direction::OldestFirst => Some(last.0.saturating_add(1))
+                .filter(|next| *next <= self.head.revision.0)
+                .map(Revision),
         };
     }
 
@@ -144,7 +144,8 @@ impl<'a> Walk<'a> {
             Direction::OldestFirst => self.head.revision.0.saturating_sub(next.0),
         };
         // One event more is there than are ahead of it.
-        let wanted = usize::try_from(ahead).map_or(wanted, |ahead| wanted.min(ahead.saturating_add(1)));
+        let wanted =
+            usize::try_from(ahead).map_or(wanted, |ahead| wanted.min(ahead.saturating_add(1)));
         let back = wanted as u64 - 1;
         let (first, behind) = match self.direction {
             Direction::NewestFirst => {

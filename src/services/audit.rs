@@ -170,7 +170,8 @@ impl Query {
 
 fn actor(text: &str) -> Result<Option<Principal>, Status> {
     let wrong = |_| {
-        let problem = "names nobody who acts: must be `operator`, `ledger` or an identifier such as `org_…`";
+        let problem =
+            "names nobody who acts: must be `operator`, `ledger` or an identifier such as `org_…`";
         status::invalid("actor", problem)
     };
     if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(wrong) }
@@ -371,8 +372,11 @@ impl<'a> PersonalData<'a> {
 
     async fn key(&mut self, subject: &Subject) -> Result<&SubjectKeyState, Status> {
         if !self.keys.contains_key(subject) {
-            let key =
-                self.ledger.subject_key(subject).await.map_err(|error| status::from_vault(&error))?;
+            let key = self
+                .ledger
+                .subject_key(subject)
+                .await
+                .map_err(|error| status::from_vault(&error))?;
             self.keys.insert(subject.clone(), key);
         }
         Ok(self.keys.get(subject).unwrap_or(&SubjectKeyState::Absent))

@@ -95,9 +95,10 @@ mod tests {
         assert_eq!(matches("key.revoked"), ["key.revoked"]);
         assert!(matches("key.*").iter().all(|it| it.starts_with("key.")));
         assert!(matches("key.*").len() > 1);
-        for wrong in
-            ["", "*", ".", ".*", "key", "key.", "key*", "ke*", "key.rev*", "keys.*", "KEY.*", "key.*.*"]
-        {
+        for wrong in [
+            "", "*", ".", ".*", "key", "key.", "key*", "ke*", "key.rev*", "keys.*", "KEY.*",
+            "key.*.*",
+        ] {
             assert_eq!(wrong.parse::<ActionPattern>(), Err(InvalidAction), "{wrong}");
         }
     }
