@@ -109,9 +109,10 @@ impl Activity {
             if shown > 0 && !json {
                 print(&to_text(&entries))?;
             }
-            if shown == 0 {
+            if shown == 0 && !json {
                 talk("no activity\n");
-            } else if more {
+            }
+            if more {
                 talk("more entries follow: `--limit` shows more of them\n");
             }
             Ok(ExitCode::SUCCESS)

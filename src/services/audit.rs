@@ -382,3 +382,6 @@ impl<'a> PersonalData<'a> {
         Ok(self.keys.get(subject).unwrap_or(&SubjectKeyState::Absent))
     }
 }
+
+#[cfg(test)]
+mod tests;
