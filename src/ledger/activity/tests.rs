@@ -156,7 +156,7 @@ async fn steps(walk: &mut Walk<'_>, steps_max: usize) -> (Vec<u64>, Option<Step>
     while revisions.len() < steps_max {
         match walk.step().await.unwrap() {
             Step::Event(revision, _) => revisions.push(revision.0),
-            end => return (revisions, Some(end)),
+            end @ (Step::End | Step::WorkLimit) => return (revisions, Some(end)),
         }
     }
     (revisions, None)
