@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{ACTIONS, action, tell};
+use super::tell::tell;
+use super::{ACTIONS, action};
 use crate::envelope::Envelope;
 use crate::event::Event;
 use crate::id::KeyId;
