@@ -6,6 +6,7 @@
 //! [`client::Client`] and get a [`client::Session`] from it; what they print goes
 //! through [`output`], by the shapes in [`view`].
 
+mod activity;
 mod client;
 mod failure;
 mod flags;
@@ -46,6 +47,7 @@ enum Verb {
     Org(org::Org),
     #[command(subcommand)]
     Key(key::Key),
+    Activity(Box<activity::Activity>),
     #[command(subcommand)]
     Operator(operator::Operator),
 }
@@ -62,6 +64,7 @@ pub fn main() -> ExitCode {
         Verb::Verify(verb) => verb.run(),
         Verb::Org(noun) => noun.run(),
         Verb::Key(noun) => noun.run(),
+        Verb::Activity(verb) => verb.run(),
         Verb::Operator(noun) => noun.run(),
     };
     ended(outcome)

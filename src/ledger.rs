@@ -7,6 +7,7 @@
 //!
 //! Start at [`Ledger::execute`], then read [`decide`].
 
+pub mod activity;
 pub mod built_in;
 pub mod clock;
 pub mod command;

@@ -21,6 +21,7 @@ use tower::Service;
 
 use crate::config::Config;
 use crate::node::{FirstKey, Node, NodeError, Opened};
+use crate::proto::audit_service_server::AuditServiceServer;
 use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::operator_service_server::OperatorServiceServer;
 use crate::proto::organization_service_server::OrganizationServiceServer;
@@ -42,6 +43,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// The services that health is told of, by their full names.
 pub const SERVICES: &[&str] = &[
+    "keyledger.v1.AuditService",
     "keyledger.v1.KeyService",
     "keyledger.v1.OperatorService",
     "keyledger.v1.OrganizationService",
@@ -229,7 +231,8 @@ where
 /// Every service but health, behind one door.
 fn routes(door: &Door) -> Result<Routes, ServeError> {
     use crate::services::{
-        key::Keys, operator::Operator, organization::Organizations, verification::Verification,
+        audit::Audit, key::Keys, operator::Operator, organization::Organizations,
+        verification::Verification,
     };
     // With the details of errors among them, so that generic clients can show those too.
     let reflection = || {
@@ -244,11 +247,13 @@ fn routes(door: &Door) -> Result<Routes, ServeError> {
     let keys = KeyServiceServer::new(Keys::new(door.clone()));
     let organizations = OrganizationServiceServer::new(Organizations::new(door.clone()));
     let operator = OperatorServiceServer::new(Operator::new(door.clone()));
+    let audit = AuditServiceServer::new(Audit::new(door.clone()));
     let routes =
         Routes::new(guarded(verification.max_decoding_message_size(REQUEST_BYTES_MAX), door))
             .add_service(guarded(keys.max_decoding_message_size(REQUEST_BYTES_MAX), door))
             .add_service(guarded(organizations.max_decoding_message_size(REQUEST_BYTES_MAX), door))
             .add_service(guarded(operator.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+            .add_service(guarded(audit.max_decoding_message_size(REQUEST_BYTES_MAX), door))
             .add_service(reflection().build_v1()?)
             .add_service(alpha);
     Ok(routes.prepare())

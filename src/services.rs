@@ -3,6 +3,7 @@
 //! Each method authenticates its caller by [`authentication`], reads its request by
 //! [`read`], and maps errors in [`status`], once. Nothing here decides.
 
+pub mod audit;
 pub mod authentication;
 pub mod key;
 pub mod operator;

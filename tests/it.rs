@@ -12,6 +12,8 @@
     reason = "a broken assumption should stop the test, wherever it stands"
 )]
 
+#[path = "it/activity.rs"]
+mod activity;
 #[path = "it/bad_input.rs"]
 mod bad_input;
 #[path = "it/crash.rs"]

@@ -20,6 +20,7 @@ fn help_reads_well() {
         "key get",
         "key list",
         "key revoke",
+        "activity",
         "operator",
         "operator status",
         "operator confirm-clock",

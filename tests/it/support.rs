@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use keyledger::proto::audit_service_client::AuditServiceClient;
 use keyledger::proto::key_service_client::KeyServiceClient;
 use keyledger::proto::operator_service_client::OperatorServiceClient;
 use keyledger::proto::organization_service_client::OrganizationServiceClient;
@@ -434,6 +435,7 @@ methods! {
     get_organization(OrganizationServiceClient, GetOrganizationRequest) -> GetOrganizationResponse;
     list_organizations(OrganizationServiceClient, ListOrganizationsRequest) -> ListOrganizationsResponse;
     get_status(OperatorServiceClient, GetStatusRequest) -> GetStatusResponse;
+    query_activity(AuditServiceClient, QueryActivityRequest) -> QueryActivityResponse;
     verify(VerificationServiceClient, VerifyRequest) -> VerifyResponse;
 }
 
