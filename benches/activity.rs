@@ -114,6 +114,10 @@ fn event(number: u64) -> Event {
         expires_at: None,
         metadata: Default::default(),
         limits: Default::default(),
+        owner: None,
+        allowed_ips: None,
+        rate_limit: None,
+        rotates: None,
     }
     .into()
 }
