@@ -56,7 +56,7 @@ pub struct Key {
 const NEVER_MS: i64 = i64::MAX;
 
 /// Who makes keys, and with which key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Maker {
     /// Who.
     pub by: Principal,
@@ -64,8 +64,12 @@ pub struct Maker {
     pub with: Option<KeyId>,
 }
 
+/// How long a key that is out of force for good stays in the tables, in milliseconds of the
+/// stream's own time: see [`crate::organization::Organization::departed`].
+pub const KEY_MEMORY_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
+
 /// Values that many rows have in common, so that rows can share them: the last few seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Shared {
     makers: Arc<Vec<Arc<Maker>>>,
     scopes: Arc<Vec<Scopes>>,
@@ -92,6 +96,15 @@ fn share<T: Clone, Q: ?Sized>(
     list.push(new.clone());
     new
 }
+
+/// What rows happen to share is no part of what they say.
+impl PartialEq for Shared {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Shared {}
 
 impl Shared {
     fn maker(&mut self, maker: Maker) -> Arc<Maker> {
@@ -301,6 +314,18 @@ impl Key {
         }
     }
 
+    /// The instant from which it is out of force for good, as far as is known now; none for
+    /// never. It never moves to later. A key that the configuration holds always counts:
+    /// what was revoked of it must be refused for ever.
+    pub(crate) fn ends_for_good_at(&self) -> Option<Timestamp> {
+        if self.is_configured() {
+            return None;
+        }
+        let revoked = self.revocation().map(|it| it.act.at);
+        let replaced = self.rotation().map(|it| it.ends_at);
+        [revoked, replaced, self.expires_at()].into_iter().flatten().min()
+    }
+
     /// Its revocation, if it was revoked. A key that another one replaced is superseded
     /// without one, once its time is over: see [`Key::rotation`].
     #[must_use]
@@ -398,3 +423,7 @@ impl Key {
         }
     }
 }
+
+mod canonical;
+
+pub(crate) use canonical::ROW_BYTES_MIN;

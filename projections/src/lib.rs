@@ -33,6 +33,7 @@ pub mod role;
 mod sample;
 pub mod sealed;
 pub mod service_account;
+pub mod snapshot;
 pub mod text;
 pub mod time;
 pub mod verification;

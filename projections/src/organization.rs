@@ -27,6 +27,9 @@ use crate::time::Timestamp;
 /// How long a request is remembered, in milliseconds of the stream's own time.
 pub const REQUEST_MEMORY_MS: i64 = 24 * 60 * 60 * 1_000;
 
+/// Most rotations that are looked back over from a key.
+const ROTATIONS_MAX: usize = 10_000;
+
 /// How far a stream has been folded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
@@ -95,7 +98,12 @@ pub struct Organization {
     owned: OrdSet<(ServiceAccountId, KeyId)>,
     keys: OrdMap<KeyId, Arc<Key>>,
     names: OrdMap<NameDigest, KeyId>,
+    /// The keys in the tables that are, or will be, out of force for good, by when.
+    ends: OrdSet<(Timestamp, KeyId)>,
+    /// How many keys were made.
+    keys_made: u64,
     revoked_keys: u64,
+    departed: Departed,
     shared: Shared,
     roles: OrdMap<RoleId, Arc<Role>>,
     requests: OrdMap<RequestId, RememberedRequest>,
@@ -117,7 +125,10 @@ impl Organization {
             owned: OrdSet::new(),
             keys: OrdMap::new(),
             names: OrdMap::new(),
+            ends: OrdSet::new(),
+            keys_made: 0,
             revoked_keys: 0,
+            departed: Departed::default(),
             shared: Shared::default(),
             roles: OrdMap::new(),
             requests: OrdMap::new(),
@@ -144,7 +155,7 @@ impl Organization {
         self.profile.as_deref()
     }
 
-    /// The key of this identifier.
+    /// The key of this identifier; none where it [departed](Self::departed) long ago.
     #[must_use]
     pub fn key(&self, id: KeyId) -> Option<&Arc<Key>> {
         self.keys.get(&id)
@@ -159,7 +170,13 @@ impl Organization {
     /// How many keys were ever made, and how many of them are revoked.
     #[must_use]
     pub fn key_counts(&self) -> (u64, u64) {
-        (self.keys.len() as u64, self.revoked_keys)
+        (self.keys_made, self.revoked_keys)
+    }
+
+    /// How many keys are in the tables.
+    #[must_use]
+    pub fn keys_here(&self) -> usize {
+        self.keys.len()
     }
 
     /// The organization's own rules.
@@ -207,10 +224,10 @@ impl Organization {
             || self.predecessors(b).any(|key| key.id == a.id)
     }
 
-    /// The keys whose place this one took, the last one first.
+    /// The keys whose place this one took, the last one first. No history makes it endless.
     fn predecessors(&self, key: &Key) -> impl Iterator<Item = &Arc<Key>> {
         let before = |key: &Key| self.keys.get(&key.predecessor()?);
-        std::iter::successors(before(key), move |key| before(key))
+        std::iter::successors(before(key), move |key| before(key)).take(ROTATIONS_MAX)
     }
 
     /// The key that has this name: the last one made under it that was neither revoked nor
@@ -292,7 +309,16 @@ impl Organization {
         if self.head.is_some_and(|head| envelope.at < head.at) {
             return Err(Fault::TimeRunsBack.at(revision));
         }
-        let change = self.fold(revision, envelope).map_err(|fault| fault.at(revision))?;
+        let before = self.depart(envelope.at);
+        let change = match self.fold(revision, envelope) {
+            Ok(change) => change,
+            Err(fault) => {
+                if let Some(before) = before {
+                    *self = *before;
+                }
+                return Err(fault.at(revision));
+            }
+        };
         self.head = Some(Head { revision, leaf_hash, at: envelope.at });
         self.forget_requests(envelope.at);
         if let Some(stamp) = envelope.request {
@@ -474,6 +500,11 @@ impl Organization {
     }
 }
 
+mod canonical;
+mod departure;
 mod keys;
 #[cfg(test)]
 mod tests;
+
+pub use departure::DEPARTURES_MAX;
+use departure::Departed;

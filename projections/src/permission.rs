@@ -136,6 +136,17 @@ impl Scopes {
         Ok(Self(Arc::new(Joined(joined.into()))))
     }
 
+    /// The permissions as one text, which no other list of them has.
+    pub(crate) fn joined(&self) -> &str {
+        &self.0.0
+    }
+
+    /// The scopes of such a text; none where they would be written otherwise.
+    pub(crate) fn from_joined(text: &str) -> Option<Self> {
+        let texts: Vec<&str> = text.split(' ').take(PERMISSIONS_MAX + 1).collect();
+        Self::new(&texts).ok().filter(|scopes| scopes.joined() == text)
+    }
+
     /// The permissions, in order.
     pub fn iter(&self) -> impl Iterator<Item = Permission<'_>> + Clone {
         self.0.0.split(' ').filter_map(Permission::split)

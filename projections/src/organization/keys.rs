@@ -26,11 +26,14 @@ impl Organization {
             return Err(Fault::DuplicateTarget(envelope.event.event_type()));
         }
         let missing = Fault::MissingTarget(envelope.event.event_type());
-        if event.owner.is_some_and(|owner| !self.service_accounts.contains_key(&owner)) {
+        if event.owner.is_some_and(|owner| !self.service_accounts.contains_key(&owner))
+            || event.rotates.is_some_and(|before| !self.keys.contains_key(&before))
+        {
             return Err(missing);
         }
-        let key = Arc::new(Key::created(&mut self.shared, revision, envelope, event));
-        self.keys.insert(event.key_id, key);
+        let key = Key::created(&mut self.shared, revision, envelope, event);
+        self.put(key);
+        self.keys_made += 1;
         self.names.insert(NameDigest::of(event.name.as_str()), event.key_id);
         if let Some(owner) = event.owner {
             self.owned.insert((owner, event.key_id));
@@ -66,21 +69,25 @@ impl Organization {
     }
 
     fn put(&mut self, row: Key) -> Change {
-        let id = row.id;
-        self.keys.insert(id, Arc::new(row));
+        let (id, end) = (row.id, row.ends_for_good_at());
+        let before = self.keys.insert(id, Arc::new(row)).and_then(|it| it.ends_for_good_at());
+        if before != end {
+            before.map(|before| self.ends.remove(&(before, id)));
+            end.map(|end| self.ends.insert((end, id)));
+        }
         Change::Key(id)
     }
 
     /// A key lets go of its name: it is free, or again that of the key whose place this
     /// one took, if that one is still in force.
-    fn release_name(&mut self, key: &Key, at: Timestamp) {
+    pub(super) fn release_name(&mut self, key: &Key, at: Timestamp) {
         let place = NameDigest::of(key.name.as_str());
         if self.names.get(&place) != Some(&key.id) {
             return;
         }
         let heir = self
             .predecessors(key)
-            .find(|it| it.name == key.name && it.state(at) == KeyState::Active)
+            .find(|it| it.id != key.id && it.name == key.name && it.state(at) == KeyState::Active)
             .map(|it| it.id);
         match heir {
             Some(heir) => self.names.insert(place, heir),

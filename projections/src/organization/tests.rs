@@ -347,3 +347,5 @@ proptest! {
         let _ = Envelope::decode(&bytes);
     }
 }
+
+mod snapshots;

@@ -1,0 +1,340 @@
+//! The canonical bytes of an organization's tables.
+//!
+//! Not in them: what follows from what is (who bears a name is a flag of the row; the keys
+//! of a service account, the ends of keys, and whose prefix is whose are worked out), the
+//! rows that departed, and what rows happen to share.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use super::{Change, Departed, Head, Organization, Profile, RememberedRequest};
+use crate::digest::{NameDigest, RequestContent, RequestId};
+use crate::id::{KeyId, OrganizationId};
+use crate::installation::{Installation, Registration};
+use crate::key::{Key, Maker, ROW_BYTES_MIN, Shared};
+use crate::permission::Scopes;
+use crate::policy::Policy;
+use crate::recorded::Revision;
+use crate::role::Role;
+use crate::service_account::ServiceAccount;
+use crate::snapshot::{
+    Canonical, FORM, Malformed, Reader, ascending, row, write_count, write_text,
+};
+use crate::time::Timestamp;
+
+row!(Head { revision, leaf_hash, at });
+row!(Profile { name, key_prefix, plan, created_at });
+row!(Role { id, definition, changed_at });
+row!(ServiceAccount { id, name, description, roles, created_at, created_by, changed_at });
+
+impl Canonical for Change {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Redelivered => out.push(0),
+            Self::Key(id) => {
+                out.push(1);
+                id.write(out);
+            }
+            Self::Profile => out.push(2),
+            Self::ServiceAccount(id) => {
+                out.push(3);
+                id.write(out);
+            }
+            Self::Policy => out.push(4),
+            Self::Registration(id) => {
+                out.push(5);
+                id.write(out);
+            }
+            Self::Rule => out.push(6),
+        }
+    }
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(match u8::read(from)? {
+            0 => Self::Redelivered,
+            1 => Self::Key(Canonical::read(from)?),
+            2 => Self::Profile,
+            3 => Self::ServiceAccount(Canonical::read(from)?),
+            4 => Self::Policy,
+            5 => Self::Registration(Canonical::read(from)?),
+            6 => Self::Rule,
+            _ => return Err(Malformed("a change is of an unknown kind")),
+        })
+    }
+}
+
+/// A remembered request, as it stands in the list by age.
+struct Remembered {
+    at: Timestamp,
+    id: RequestId,
+    content: RequestContent,
+    outcome: Change,
+    revision: Revision,
+}
+
+row!(Remembered { at, id, content, outcome, revision });
+
+impl Canonical for Installation {
+    fn write(&self, out: &mut Vec<u8>) {
+        // Whose prefix is whose follows from the organizations.
+        let Self { id, pepper, peppers, organizations, prefixes: _, plans, schemas } = self;
+        id.write(out);
+        pepper.write(out);
+        write_map(peppers, out);
+        write_count(organizations.len(), out);
+        for (id, Registration { profile, event_id }) in organizations {
+            id.write(out);
+            profile.write(out);
+            event_id.write(out);
+        }
+        write_map(plans, out);
+        write_count(schemas.len(), out);
+        schemas.iter().for_each(|schema| schema.write(out));
+    }
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let id = Canonical::read(from)?;
+        let pepper = Canonical::read(from)?;
+        let peppers = read_map(from)?;
+        let mut organizations: OrdMap<OrganizationId, Registration> = OrdMap::new();
+        let mut prefixes = OrdMap::new();
+        for _ in 0..from.count(32)? {
+            let id = Canonical::read(from)?;
+            ascending(organizations.get_max().map(|(last, _)| last), &id)?;
+            let profile: Arc<Profile> = Arc::new(Canonical::read(from)?);
+            let event_id = Canonical::read(from)?;
+            if prefixes.insert(profile.key_prefix.clone(), id).is_some() {
+                return Err(Malformed("two organizations have one prefix"));
+            }
+            organizations.insert(id, Registration { profile, event_id });
+        }
+        let plans = read_map(from)?;
+        let mut schemas = OrdSet::new();
+        for _ in 0..from.count(2)? {
+            let schema = Canonical::read(from)?;
+            ascending(schemas.get_max(), &schema)?;
+            schemas.insert(schema);
+        }
+        Ok(Self { id, pepper, peppers, organizations, prefixes, plans, schemas })
+    }
+}
+
+fn write_map<K: Canonical + Ord, V: Canonical>(map: &OrdMap<K, V>, out: &mut Vec<u8>) {
+    write_count(map.len(), out);
+    for (key, value) in map {
+        key.write(out);
+        value.write(out);
+    }
+}
+
+fn read_map<K: Canonical + Ord + Clone, V: Canonical + Clone>(
+    from: &mut Reader<'_>,
+) -> Result<OrdMap<K, V>, Malformed> {
+    let mut map: OrdMap<K, V> = OrdMap::new();
+    for _ in 0..from.count(2)? {
+        let key = K::read(from)?;
+        ascending(map.get_max().map(|(last, _)| last), &key)?;
+        map.insert(key, V::read(from)?);
+    }
+    Ok(map)
+}
+
+/// Distinct values that rows share, in order, and the place of each.
+struct Places<T>(HashMap<T, usize>);
+
+impl<T: Copy + Ord + std::hash::Hash> Places<T> {
+    fn of(values: impl Iterator<Item = T>) -> (Vec<T>, Self) {
+        let distinct: HashSet<T> = values.collect();
+        let mut distinct: Vec<T> = distinct.into_iter().collect();
+        distinct.sort_unstable();
+        let places = distinct.iter().enumerate().map(|(place, value)| (*value, place)).collect();
+        (distinct, Self(places))
+    }
+
+    fn place(&self, value: T) -> usize {
+        let place = self.0.get(&value).copied();
+        debug_assert!(place.is_some(), "every row's value is in the list");
+        place.unwrap_or_default()
+    }
+}
+
+impl Organization {
+    /// The canonical bytes of the tables: equal for equal tables, and different for others.
+    #[must_use]
+    pub fn to_canonical(&self) -> Vec<u8> {
+        let Self {
+            id,
+            head,
+            profile,
+            policy,
+            service_accounts,
+            service_account_names,
+            owned: _,
+            keys,
+            names,
+            ends: _,
+            keys_made,
+            revoked_keys,
+            departed: _,
+            shared: _,
+            roles,
+            requests,
+            requests_by_age,
+            installation,
+        } = self;
+        let mut out = Vec::with_capacity(1_024 + keys.len() * 100);
+        out.push(FORM);
+        id.write(&mut out);
+        head.write(&mut out);
+        profile.is_some().write(&mut out);
+        if let Some(profile) = profile {
+            profile.write(&mut out);
+        }
+        policy.write(&mut out);
+        write_count(service_accounts.len(), &mut out);
+        for account in service_accounts.values() {
+            account.write(&mut out);
+            let place = NameDigest::of(account.name.as_str());
+            (service_account_names.get(&place) == Some(&account.id)).write(&mut out);
+        }
+        write_count(roles.len(), &mut out);
+        roles.values().for_each(|role| role.write(&mut out));
+        write_count(requests_by_age.len(), &mut out);
+        for (at, id) in requests_by_age {
+            let Some(request) = requests.get(id) else { continue };
+            let RememberedRequest { content, outcome, revision } = *request;
+            Remembered { at: *at, id: *id, content, outcome, revision }.write(&mut out);
+        }
+        installation.is_some().write(&mut out);
+        if let Some(installation) = installation {
+            installation.write(&mut out);
+        }
+        keys_made.write(&mut out);
+        revoked_keys.write(&mut out);
+        write_keys(keys, names, &mut out);
+        out
+    }
+
+    /// The tables of these canonical bytes.
+    ///
+    /// # Errors
+    ///
+    /// They are none, or of another form. No bytes, whatever they are, take more memory
+    /// than a small multiple of their length.
+    pub fn from_canonical(bytes: &[u8]) -> Result<Self, Malformed> {
+        let from = &mut Reader::new(bytes);
+        if u8::read(from)? != FORM {
+            return Err(Malformed("it has another form"));
+        }
+        let mut it = Self::new(Canonical::read(from)?);
+        it.head = Canonical::read(from)?;
+        it.profile = Option::<Profile>::read(from)?.map(Arc::new);
+        it.policy = Arc::new(Policy::read(from)?);
+        it.read_service_accounts(from)?;
+        for _ in 0..from.count(16)? {
+            let role = Role::read(from)?;
+            ascending(it.roles.get_max().map(|(last, _)| last), &role.id)?;
+            it.roles.insert(role.id, Arc::new(role));
+        }
+        it.read_requests(from)?;
+        it.installation = Option::<Installation>::read(from)?.map(Arc::new);
+        it.keys_made = Canonical::read(from)?;
+        it.revoked_keys = Canonical::read(from)?;
+        it.read_keys(from)?;
+        from.end()?;
+        it.departed = Departed::default();
+        it.shared = Shared::default();
+        Ok(it)
+    }
+
+    fn read_service_accounts(&mut self, from: &mut Reader<'_>) -> Result<(), Malformed> {
+        for _ in 0..from.count(16)? {
+            let account = ServiceAccount::read(from)?;
+            ascending(self.service_accounts.get_max().map(|(last, _)| last), &account.id)?;
+            let place = NameDigest::of(account.name.as_str());
+            if bool::read(from)? && self.service_account_names.insert(place, account.id).is_some() {
+                return Err(Malformed("two service accounts bear one name"));
+            }
+            self.service_accounts.insert(account.id, Arc::new(account));
+        }
+        Ok(())
+    }
+
+    fn read_requests(&mut self, from: &mut Reader<'_>) -> Result<(), Malformed> {
+        for _ in 0..from.count(32)? {
+            let Remembered { at, id, content, outcome, revision } = Canonical::read(from)?;
+            ascending(self.requests_by_age.get_max(), &(at, id))?;
+            self.requests_by_age.insert((at, id));
+            let request = RememberedRequest { content, outcome, revision };
+            if self.requests.insert(id, request).is_some() {
+                return Err(Malformed("a request is remembered twice"));
+            }
+        }
+        Ok(())
+    }
+
+    fn read_keys(&mut self, from: &mut Reader<'_>) -> Result<(), Malformed> {
+        let scopes: Vec<Scopes> = from.sorted(|a: &Scopes, b| a.joined() < b.joined())?;
+        let makers: Vec<Maker> = from.sorted(|a, b| a < b)?;
+        let makers: Vec<Arc<Maker>> = makers.into_iter().map(Arc::new).collect();
+        let (mut scopes_used, mut makers_used) =
+            (vec![false; scopes.len()], vec![false; makers.len()]);
+        let count = from.count(ROW_BYTES_MIN)?;
+        let (mut names, mut ends) = (Vec::with_capacity(count), Vec::new());
+        let mut last = None;
+        for _ in 0..count {
+            let row = Key::read_row(from, &scopes, &makers)?;
+            for (used, place) in
+                [(&mut scopes_used, row.scopes), (&mut makers_used, Some(row.maker))]
+            {
+                if let Some(used) = place.and_then(|place| used.get_mut(place)) {
+                    *used = true;
+                }
+            }
+            let key = Arc::new(row.key);
+            ascending(last.as_ref(), &key.id)?;
+            last = Some(key.id);
+            if row.bears_name {
+                names.push((NameDigest::of(key.name.as_str()), key.id));
+            }
+            ends.extend(key.ends_for_good_at().map(|end| (end, key.id)));
+            if let Some(owner) = key.owner().filter(|_| key.revocation().is_none()) {
+                self.owned.insert((owner, key.id));
+            }
+            self.keys.insert(key.id, key);
+        }
+        if scopes_used.contains(&false) || makers_used.contains(&false) {
+            return Err(Malformed("a list holds what no row shares"));
+        }
+        // In their order they go in faster.
+        names.sort_unstable();
+        ends.sort_unstable();
+        let bearers = names.len();
+        self.names = names.into_iter().collect();
+        self.ends = ends.into_iter().collect();
+        if self.names.len() != bearers {
+            return Err(Malformed("two keys bear one name"));
+        }
+        Ok(())
+    }
+}
+
+fn write_keys(
+    keys: &OrdMap<KeyId, Arc<Key>>,
+    names: &OrdMap<NameDigest, KeyId>,
+    out: &mut Vec<u8>,
+) {
+    let texts = keys.values().filter_map(|key| key.scopes.as_ref()).map(Scopes::joined);
+    let (texts, scopes) = Places::of(texts);
+    let (distinct, makers) = Places::of(keys.values().map(|key| &*key.maker));
+    write_count(texts.len(), out);
+    texts.iter().for_each(|text| write_text(text, out));
+    write_count(distinct.len(), out);
+    distinct.iter().for_each(|maker| maker.write(out));
+    write_count(keys.len(), out);
+    for key in keys.values() {
+        let scopes = key.scopes.as_ref().map(|it| scopes.place(it.joined()));
+        let bears_name = names.get(&NameDigest::of(key.name.as_str())) == Some(&key.id);
+        key.write_row(scopes, makers.place(&key.maker), bears_name, out);
+    }
+}
