@@ -11,14 +11,18 @@ pub mod activity;
 pub mod built_in;
 pub mod clock;
 pub mod command;
+pub mod dead;
 pub mod decide;
 pub mod event_store;
+pub mod fingerprints;
 mod importing;
 pub mod mint;
 pub mod permissions;
 mod pipeline;
 pub mod rejection;
 pub mod secret;
+pub mod snapshot_store;
+pub mod snapshots;
 pub mod start;
 pub mod tables;
 pub mod vault;
@@ -130,6 +134,8 @@ pub struct Ledger {
     /// the key lands once its end is acknowledged.
     abroad: Arc<RwLock<()>>,
     importing: Importing,
+    dead: dead::DeadKeys,
+    snapshots: snapshots::Snapshots,
 }
 
 /// What a command has become, once decided.
@@ -214,7 +220,7 @@ impl Ledger {
             match landed {
                 Ok(Landing::Durable) => {
                     self.await_abroad(organization_id, order).await;
-                    return Ok(answer?);
+                    return Ok(self.after_all(&pipeline.published, answer).await?);
                 }
                 // Decided on events that never came to be, or behind another writer's: the
                 // tables are read again by now.
@@ -226,6 +232,23 @@ impl Ledger {
             }
         }
         Err(LedgerError::Contended)
+    }
+
+    /// A rejection as whoever asked can make sense of it: a key that is no longer in the
+    /// tables was there once.
+    async fn after_all(
+        &self,
+        organization: &Published,
+        answer: Result<Executed, Rejection>,
+    ) -> Result<Executed, Rejection> {
+        match answer {
+            Err(Rejection::KeyNotFound(id)) => match self.dead_key(organization, id).await {
+                Ok(Some(_)) => Err(Rejection::KeyEndedLongAgo(id)),
+                // It is refused all the same.
+                Ok(None) | Err(_) => Err(Rejection::KeyNotFound(id)),
+            },
+            other => other,
+        }
     }
 
     /// What an operator's key does inside a tenant is decided on the operator's published
@@ -299,7 +322,10 @@ impl Ledger {
         }
         let now = self.clock.check()?;
         let operator = self.tables.operator().tables();
-        let state = writer.ahead();
+        // What the events will be folded into: keys that have left by then are gone.
+        let ahead = writer.ahead();
+        let as_of = ahead.as_of(ahead.head().map_or(now, |head| head.at.max(now)));
+        let state = &*as_of;
         let given = Given {
             state,
             operator: if published.id.is_operator() { state } else { &operator },
@@ -310,13 +336,14 @@ impl Ledger {
             taken: order
                 .command
                 .imports()
-                .and_then(|command| importing::first_taken(command, &self.tables)),
+                .and_then(|command| importing::first_taken(command, &self.tables, &self.dead)),
         };
         let answer = match decide::decide(&given, &order.command) {
             Ok(Decided::Events(events)) => {
-                let drafted = self.draft(&given, events, order, sealing)?;
+                let drafted = self.draft(ahead, &given, events, order, sealing)?;
+                let flight = self.send(&pipeline.published, ahead.revision(), &drafted, held);
+                drop(as_of);
                 drop(operator);
-                let flight = self.send(&pipeline.published, state.revision(), &drafted, held);
                 let executed = drafted.executed;
                 let (ticket, landing) = writer.enter(drafted.steps);
                 drop(writer);
@@ -339,12 +366,12 @@ impl Ledger {
     /// Gives events their stored form, and folds them one by one.
     fn draft(
         &self,
+        state: &Organization,
         given: &Given<'_>,
         events: Vec<Event>,
         order: &Order,
         sealing: Option<&Sealing>,
     ) -> Result<Draft, LedgerError> {
-        let state = given.state;
         let at = state.head().map_or(given.now, |head| head.at.max(given.now));
         let mut next = state.clone();
         let mut steps = Vec::with_capacity(events.len());

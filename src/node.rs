@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use projections::api_key;
 use projections::key::KeyState;
@@ -16,6 +17,7 @@ use crate::ledger::secret::{Ids, NoEntropy, Secret};
 use crate::ledger::start::{ConfiguredKeys, Parts, Replayed, StartError};
 use crate::ledger::vault::{Vault as _, VaultError};
 use crate::ledger::{Ledger, LedgerError, built_in, mint};
+use crate::store::derived::DerivedStore;
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
 use crate::vault::file::{FileVault, OpenVaultError, Start};
 use crate::vault::files::{self, SecretFileError};
@@ -24,6 +26,10 @@ use crate::vault::files::{self, SecretFileError};
 pub const ADMIN_KEY_FILE: &str = "admin.key";
 /// The file that holds the events, in the data directory.
 const LEDGER_FILE: &str = "ledger.db";
+/// The file that holds what is derived from events, in the data directory.
+pub const PROJECTIONS_FILE: &str = "projections.db";
+/// How long the last snapshots may take when a node closes.
+const LAST_SNAPSHOTS_WITHIN: Duration = Duration::from_secs(5);
 /// The vault's name for the key of request hashes.
 const LOOKUP_KEY: &str = "lookup-key";
 
@@ -98,6 +104,8 @@ pub struct Node {
 /// The event store and the vault of a node, open, before history is replayed.
 pub struct Opened {
     store: Arc<EmbeddedStore>,
+    /// None where not even an empty one can be had: then nothing derived is kept.
+    derived: Option<Arc<DerivedStore>>,
     vault: FileVault,
     peppers: crate::ledger::vault::peppers::Peppers,
     directories: Directories,
@@ -112,7 +120,12 @@ impl Opened {
             let start = if directories.hold_history() { Start::Later } else { Start::First };
             let (vault, peppers) = FileVault::open(&directories.secrets, start)?;
             let store = Arc::new(EmbeddedStore::open(&Options::new(&directories.data))?);
-            Ok(Self { store, vault, peppers, directories })
+            let derived = DerivedStore::open(&directories.data.join(PROJECTIONS_FILE));
+            let derived = derived.inspect_err(|error| {
+                tracing::error!(%error, "projections.db cannot be made: starts take longer, and dead keys stay in memory");
+            });
+            let derived = derived.ok().map(Arc::new);
+            Ok(Self { store, derived, vault, peppers, directories })
         })
         .await
         .map_err(|_| NodeError::Interrupted)?
@@ -129,7 +142,7 @@ impl Opened {
             peppers: self.peppers,
             lookup_key,
         };
-        let (ledger, replayed) = Ledger::open(parts).await?;
+        let (ledger, replayed) = Ledger::open_with(parts, self.derived.map(|it| it as _)).await?;
         Ok(Node { ledger, replayed, store: self.store, directories: self.directories })
     }
 }
@@ -213,8 +226,10 @@ impl Node {
         operator.keys_after(None).any(|key| key.state(now) == KeyState::Active)
     }
 
-    /// Closes the event store: what was acknowledged is on disk already.
+    /// Takes the last snapshots, if they do not take long, and closes the event store: what
+    /// was acknowledged is on disk already.
     pub async fn close(&self) {
+        self.ledger.take_last_snapshots(LAST_SNAPSHOTS_WITHIN).await;
         self.store.close().await;
     }
 }

@@ -20,6 +20,7 @@ use tonic_health::server::HealthReporter;
 use tower::Service;
 
 use crate::config::Config;
+use crate::ledger::snapshots::SNAPSHOT_EVENTS;
 use crate::node::{FirstKey, Node, NodeError, Opened};
 use crate::proto::audit_service_server::AuditServiceServer;
 use crate::proto::key_service_server::KeyServiceServer;
@@ -134,6 +135,7 @@ pub async fn serve(
         announce.first_key(key);
     }
     drop(first_key);
+    let snapshots = tokio::spawn(node.ledger.clone().keep_snapshots(SNAPSHOT_EVENTS));
     door.open(node.ledger.clone());
     say(&health, ServingStatus::Serving).await;
     announce.ready(&node);
@@ -159,6 +161,7 @@ pub async fn serve(
         }
     };
     node.close().await;
+    snapshots.abort();
     Ok(ended??)
 }
 

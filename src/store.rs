@@ -2,10 +2,11 @@
 //!
 //! [`embedded`] is the default, on disk, for one process. [`memory`] is for tests and
 //! has faults by name. [`conformance`] is the suite that both must pass, and that any
-//! further adapter must pass too.
+//! further adapter must pass too. [`derived`] keeps what can be made again from events.
 
 mod catch_up;
 #[doc(hidden)]
 pub mod conformance;
+pub mod derived;
 pub mod embedded;
 pub mod memory;

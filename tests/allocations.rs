@@ -94,6 +94,7 @@ fn verify(ledger: &Ledger, text: &str) -> Code {
         Answer::Decided(decision) => decision.code,
         Answer::Refused(code) => code,
         Answer::Unavailable(id) => panic!("{id} is stopped"),
+        Answer::Elsewhere(_) => panic!("nothing is kept elsewhere"),
     })
 }
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use projections::digest::SecretDigest;
 
 use super::command::ImportKeys;
+use super::dead::DeadKeys;
 use super::tables::Tables;
 
 /// The secrets on their way.
@@ -47,13 +48,13 @@ impl Drop for Reserved {
     }
 }
 
-/// The place of the first key whose secret another key has, or another item of the same
-/// import, under any pepper.
-pub(super) fn first_taken(command: &ImportKeys, tables: &Tables) -> Option<usize> {
+/// The place of the first key whose secret another key has or had, or another item of the
+/// same import, under any pepper.
+pub(super) fn first_taken(command: &ImportKeys, tables: &Tables, dead: &DeadKeys) -> Option<usize> {
     let index = tables.index();
     let mut seen = HashSet::new();
     command.keys.iter().position(|it| {
-        let known = |digest: &SecretDigest| index.key(digest).is_some();
+        let known = |digest: &SecretDigest| index.key(digest).is_some() || dead.may_hold(digest);
         known(&it.key.digest.blake3)
             || it.retired.iter().any(known)
             || !seen.insert(it.key.digest.blake3)
@@ -67,6 +68,8 @@ mod tests {
 
     use super::*;
     use crate::ledger::command::{CreateKey, Expiry, ImportedKey};
+    use crate::ledger::fingerprints::{self, Fingerprints};
+    use crate::ledger::snapshots::Seal;
 
     fn import(secrets: &[u8]) -> ImportKeys {
         let key = |secret: &u8| CreateKey {
@@ -111,7 +114,14 @@ mod tests {
 
     #[test]
     fn an_import_that_names_a_secret_twice_is_found_out() {
-        assert_eq!(first_taken(&import(&[1, 2, 3]), &Tables::new()), None);
-        assert_eq!(first_taken(&import(&[1, 2, 3, 2, 1]), &Tables::new()), Some(3));
+        let dead = |fingerprints: Fingerprints| {
+            DeadKeys::new(None, Arc::new(Seal::new(&[0; 32])), fingerprints)
+        };
+        let nobody = dead(Fingerprints::default());
+        assert_eq!(first_taken(&import(&[1, 2, 3]), &Tables::new(), &nobody), None);
+        assert_eq!(first_taken(&import(&[1, 2, 3, 2, 1]), &Tables::new(), &nobody), Some(3));
+        let somebody = fingerprints::of(&SecretDigest([2; 32]));
+        let somebody = dead(Fingerprints::default().with(vec![somebody]).all);
+        assert_eq!(first_taken(&import(&[1, 2, 3]), &Tables::new(), &somebody), Some(1));
     }
 }

@@ -40,6 +40,9 @@ pub enum Rejection {
     /// There is no such key in this organization.
     #[error("key `{0}` not found")]
     KeyNotFound(KeyId),
+    /// The key went out of force so long ago that it is only looked up any more.
+    #[error("key `{0}` went out of force more than 30 days ago; it can only be looked up")]
+    KeyEndedLongAgo(KeyId),
     /// The key is out of force already.
     #[error("key `{0}` is revoked already")]
     KeyAlreadyRevoked(KeyId),

@@ -9,15 +9,17 @@
 //! revision R and then asks the index sees every change up to R, and at most the one
 //! change behind it that is being published.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use projections::corrupt::CorruptHistory;
 use projections::digest::SecretDigest;
 use projections::event::DigestForm;
-use projections::id::OrganizationId;
+use projections::id::{KeyId, OrganizationId};
 use projections::key::Key;
 use projections::organization::{Change, Organization};
 use projections::recorded::{Revision, StreamName};
@@ -31,6 +33,10 @@ pub struct Published {
     pub stream: StreamName,
     tables: ArcSwap<Organization>,
     stopped: OnceLock<CorruptHistory>,
+    /// The keys that left the tables and are kept nowhere else yet, and by which revision.
+    departed: Mutex<BTreeMap<KeyId, (Revision, Arc<Key>)>>,
+    /// How many keys that left the tables are kept as dead.
+    buried: AtomicU64,
 }
 
 impl Published {
@@ -42,7 +48,58 @@ impl Published {
             stream: StreamName::organization(tables.id),
             tables: ArcSwap::from_pointee(tables),
             stopped: OnceLock::new(),
+            departed: Mutex::default(),
+            buried: AtomicU64::new(0),
         }
+    }
+
+    fn departed(&self) -> MutexGuard<'_, BTreeMap<KeyId, (Revision, Arc<Key>)>> {
+        self.departed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in rows that left the tables with this revision. It comes before the tables are
+    /// published: whoever does not find a key there finds it here, or among the dead.
+    pub(super) fn depart(&self, revision: Revision, rows: &[Arc<Key>]) {
+        if !rows.is_empty() {
+            let rows = rows.iter().map(|key| (key.id, (revision, Arc::clone(key))));
+            self.departed().extend(rows);
+        }
+    }
+
+    /// A key that left the tables and is still in memory.
+    pub(super) fn departed_key(&self, id: KeyId) -> Option<Arc<Key>> {
+        self.departed().get(&id).map(|(_, key)| Arc::clone(key))
+    }
+
+    /// Such keys behind this one (none: from the first), in the order of their identifiers.
+    pub(super) fn departed_after(&self, after: Option<KeyId>, rows_max: usize) -> Vec<Arc<Key>> {
+        let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let departed = self.departed();
+        departed.range(range).take(rows_max).map(|(_, (_, key))| Arc::clone(key)).collect()
+    }
+
+    /// Such keys that left up to this revision.
+    pub(super) fn departed_by(&self, last: Revision) -> Vec<Arc<Key>> {
+        let departed = self.departed();
+        let rows = departed.values().filter(|(revision, _)| *revision <= last);
+        rows.map(|(_, key)| Arc::clone(key)).collect()
+    }
+
+    /// How many keys left the tables and are still in memory.
+    #[must_use]
+    pub fn departed_count(&self) -> usize {
+        self.departed().len()
+    }
+
+    /// How many of its keys are kept as dead, outside memory.
+    #[must_use]
+    pub fn buried_count(&self) -> u64 {
+        self.buried.load(Ordering::Acquire)
+    }
+
+    /// So many of its keys are kept as dead already.
+    pub(super) fn set_buried(&self, keys: u64) {
+        self.buried.store(keys, Ordering::Release);
     }
 
     /// The tables as they are now.
@@ -123,6 +180,11 @@ pub struct Tables {
     stopped: AtomicU64,
     waiting: AtomicU64,
     published: Notify,
+    /// Events published since somebody last asked.
+    moved: AtomicU64,
+    /// As many of them as somebody waits for.
+    enough: AtomicU64,
+    moved_enough: Notify,
 }
 
 impl Tables {
@@ -141,6 +203,9 @@ impl Tables {
             stopped: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             published: Notify::new(),
+            moved: AtomicU64::new(0),
+            enough: AtomicU64::new(u64::MAX),
+            moved_enough: Notify::new(),
         }
     }
 
@@ -207,6 +272,9 @@ impl Tables {
         change: Change,
         tables: Arc<Organization>,
     ) {
+        if let Some(revision) = tables.revision() {
+            organization.depart(revision, tables.departed());
+        }
         match change {
             Change::Key(id) => {
                 if let Some(key) = tables.key(id) {
@@ -226,6 +294,59 @@ impl Tables {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.published.notify_waiters();
         }
+        self.count_moved(1);
+    }
+
+    fn count_moved(&self, events: u64) {
+        let moved = self.moved.fetch_add(events, Ordering::Relaxed) + events;
+        if moved >= self.enough.load(Ordering::Relaxed) {
+            self.moved_enough.notify_one();
+        }
+    }
+
+    /// Counts events that were folded elsewhere among those published.
+    pub(super) fn moved_before(&self, events: u64) {
+        self.count_moved(events);
+    }
+
+    /// Waits until so many events were published since [`Tables::forget_moved`].
+    pub(super) async fn moved(&self, events: u64) {
+        self.enough.store(events, Ordering::Relaxed);
+        self.count_moved(0);
+        self.moved_enough.notified().await;
+    }
+
+    /// Begins to count anew.
+    pub(super) fn forget_moved(&self) {
+        self.moved.store(0, Ordering::Relaxed);
+    }
+
+    /// Lets go of keys of an organization that left the tables and are kept as dead now.
+    pub(super) fn bury(&self, organization: &Published, rows: &[Arc<Key>]) {
+        organization.buried.fetch_add(rows.len() as u64, Ordering::AcqRel);
+        let index = self.index.pin();
+        for key in rows {
+            let digest = key.digest.blake3.head();
+            if index.get(&digest).is_some_and(|found| found.key.id == key.id) {
+                index.remove(&digest);
+            }
+        }
+        let mut departed = organization.departed();
+        for key in rows {
+            departed.remove(&key.id);
+        }
+    }
+
+    /// Counts dead keys among those that are looked for.
+    pub(super) fn add_dead(&self, sha256_keys: u64, foreign_keys: u64) {
+        self.sha256_keys.fetch_add(sha256_keys, Ordering::Release);
+        self.foreign_keys.fetch_add(foreign_keys, Ordering::Release);
+    }
+
+    /// How many keys are found by their digests in memory.
+    #[must_use]
+    pub fn indexed_keys(&self) -> usize {
+        self.index.len()
     }
 
     /// Makes room for as many keys as are about to be published.
@@ -233,9 +354,10 @@ impl Tables {
         self.index.pin().reserve(keys);
     }
 
-    /// Publishes tables that were folded elsewhere, with every key in them.
+    /// Publishes tables that were folded elsewhere, with every key in them, and those that
+    /// left them and are kept nowhere else.
     pub(super) fn publish_whole(&self, organization: &Arc<Published>, tables: Arc<Organization>) {
-        for key in tables.keys_after(None) {
+        for key in tables.keys_after(None).chain(&organization.departed_after(None, usize::MAX)) {
             self.put(organization, key);
         }
         organization.tables.store(tables);

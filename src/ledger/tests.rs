@@ -123,6 +123,7 @@ fn code(ledger: &Ledger, number: u8) -> Result<Code, OrganizationId> {
         Answer::Decided(decision) => Ok(decision.code),
         Answer::Refused(code) => Ok(code),
         Answer::Unavailable(id) => Err(id),
+        Answer::Elsewhere(_) => panic!("nothing is kept elsewhere"),
     })
 }
 
@@ -605,7 +606,7 @@ async fn a_key_known_by_its_sha256_digest_verifies() {
         ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
             Answer::Decided(decision) => decision.code,
             Answer::Refused(code) => code,
-            Answer::Unavailable(_) => panic!("stopped"),
+            Answer::Unavailable(_) | Answer::Elsewhere(_) => panic!("stopped"),
         })
     };
     assert_eq!(ask(&world.ledger, foreign), Code::Malformed, "nothing of the kind is known");

@@ -14,6 +14,8 @@ use projections::verification::{self, Code, Decision, Question};
 use sha2::{Digest as _, Sha256};
 
 use super::Ledger;
+use super::dead::DeadTicket;
+use super::snapshot_store::SnapshotError;
 use super::tables::{IndexView, IndexedKey};
 
 /// Whose credentials the asker may know.
@@ -26,7 +28,7 @@ pub enum Reach {
 }
 
 impl Reach {
-    fn includes(self, id: OrganizationId) -> bool {
+    pub(super) fn includes(self, id: OrganizationId) -> bool {
         match self {
             Self::Installation => true,
             Self::Organization(own) => own == id,
@@ -42,6 +44,9 @@ pub enum Answer<'a> {
     Refused(Code),
     /// The ledger cannot know: the organization's history proved corrupt.
     Unavailable(OrganizationId),
+    /// It is a key that ended long ago, and what is known of it is on the disk:
+    /// [`Ledger::dead_key_of`] reads it, and [`Ledger::verify_dead`] then answers.
+    Elsewhere(DeadTicket),
 }
 
 impl Ledger {
@@ -74,6 +79,9 @@ impl Ledger {
         }
         let index = self.tables.index();
         let Some((digest, found)) = self.find(&index, text) else {
+            if let Some(ticket) = self.dead_ticket(text) {
+                return with(Answer::Elsewhere(ticket));
+            }
             return with(match prefix {
                 None => Answer::Refused(Code::Malformed),
                 Some(prefix) => self.unknown(prefix, reach),
@@ -110,12 +118,27 @@ impl Ledger {
     }
 
     /// Which key this text is the secret of, if the asker may know.
-    #[must_use]
-    pub fn key_of(&self, text: &str, reach: Reach) -> Option<(OrganizationId, KeyId)> {
-        let index = self.tables.index();
-        let (_, found) = self.find(&index, text)?;
-        let organization = found.organization.id;
-        reach.includes(organization).then_some((organization, found.key.id))
+    ///
+    /// # Errors
+    ///
+    /// It is a key that ended long ago, and which one cannot be known now.
+    pub async fn key_of(
+        &self,
+        text: &str,
+        reach: Reach,
+    ) -> Result<Option<(OrganizationId, KeyId)>, SnapshotError> {
+        let found = self.find(&self.tables.index(), text).map(|(_, found)| {
+            let IndexedKey { key, organization } = found;
+            (organization.id, key.id)
+        });
+        let found = match (found, self.dead_ticket(text)) {
+            (None, Some(ticket)) => {
+                let dead = self.dead_key_of(ticket).await?;
+                dead.map(|it| (it.organization.id, it.key.id))
+            }
+            (found, _) => found,
+        };
+        Ok(found.filter(|(organization, _)| reach.includes(*organization)))
     }
 
     /// The key that this text is the secret of, and its digest.

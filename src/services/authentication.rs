@@ -120,6 +120,8 @@ fn look(
     ledger.verify(presented(headers)?, &question, Reach::Installation, |answer| match answer {
         Answer::Unavailable(_) => Err(status::own_organization_stopped()),
         Answer::Refused(code) => Err(status::unauthenticated(code)),
+        // How it ended is of no use to whoever shows it, and not worth a look at the disk.
+        Answer::Elsewhere(_) => Err(status::ended_long_ago()),
         Answer::Decided(decision) => {
             let organization_id = decision.organization_id;
             let owner = decision.key.owner();

@@ -63,7 +63,7 @@ impl KeyService for Keys {
             message.expected_revision,
         )?;
         let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
-        let key = outcome(ledger, &organization, executed)?;
+        let key = outcome(ledger, &organization, executed).await?;
         let secret =
             if executed.repeat { String::new() } else { minted.secret.expose().to_owned() };
         Ok(Response::new(proto::CreateKeyResponse {
@@ -85,10 +85,10 @@ impl KeyService for Keys {
         let organization = known(ledger, caller.target(&message.organization_id)?)?;
         let id: KeyId = read::field("key_id", &message.key_id)?;
         let tables = Arc::clone(&organization.tables());
-        let row = tables.key(id).ok_or_else(|| status::key_not_found(id))?;
-        let mut key = write_key(ledger, row, &tables);
+        let row = row(ledger, &organization, &tables, id).await?;
+        let mut key = write_key(ledger, &row, &tables);
         if let Some(revocation) = &mut key.revocation {
-            add_comment(ledger, &organization, row, revocation).await?;
+            add_comment(ledger, &organization, &row, revocation).await?;
         }
         let revision = write::revision(&organization.stream, tables.revision());
         Ok(Response::new(proto::GetKeyResponse { key: Some(key), revision }))
@@ -103,7 +103,7 @@ impl KeyService for Keys {
         let caller = authenticate(ledger, &request, API_KEYS_READ)?;
         let message = request.into_inner();
         let organization = known(ledger, caller.target(&message.organization_id)?)?;
-        list::list_keys(ledger, &organization, &message).map(Response::new)
+        list::list_keys(ledger, &organization, &message).await.map(Response::new)
     }
 
     async fn update_key_label(
@@ -161,7 +161,7 @@ impl KeyService for Keys {
             message.expected_revision,
         )?;
         let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
-        let key = outcome(ledger, &organization, executed)?;
+        let key = outcome(ledger, &organization, executed).await?;
         let tables = Arc::clone(&organization.tables());
         let secret =
             if executed.repeat { String::new() } else { minted.secret.expose().to_owned() };
@@ -322,7 +322,7 @@ async fn change(
     order: &Order,
 ) -> Result<(proto::Key, Option<proto::StreamRevision>), Status> {
     let executed = ledger.execute(organization.id, order).await.map_err(status::from)?;
-    let key = outcome(ledger, organization, executed)?;
+    let key = outcome(ledger, organization, executed).await?;
     Ok((key, write::revision(&organization.stream, executed.revision)))
 }
 
@@ -403,7 +403,7 @@ pub(super) fn known(ledger: &Ledger, id: OrganizationId) -> Result<Arc<Published
 }
 
 /// The key that a command made or changed, as it is now.
-fn outcome(
+async fn outcome(
     ledger: &Ledger,
     organization: &Published,
     executed: Executed,
@@ -411,9 +411,23 @@ fn outcome(
     let Change::Key(id) = executed.outcome else {
         return Err(status::outcome_missing(executed.outcome));
     };
-    let tables = organization.tables();
-    let row = tables.key(id).ok_or_else(|| status::key_not_found(id))?;
-    Ok(write_key(ledger, row, &tables))
+    let tables = Arc::clone(&organization.tables());
+    let row = row(ledger, organization, &tables, id).await?;
+    Ok(write_key(ledger, &row, &tables))
+}
+
+/// The row of a key, in the tables or among those that left them long after their end.
+async fn row(
+    ledger: &Ledger,
+    organization: &Published,
+    tables: &Organization,
+    id: KeyId,
+) -> Result<Arc<Key>, Status> {
+    if let Some(row) = tables.key(id) {
+        return Ok(Arc::clone(row));
+    }
+    let dead = ledger.dead_key(organization, id).await;
+    dead.map_err(|error| status::from_dead_keys(&error))?.ok_or_else(|| status::key_not_found(id))
 }
 
 fn write_key(ledger: &Ledger, row: &Key, tables: &Organization) -> proto::Key {

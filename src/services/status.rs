@@ -11,6 +11,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::ledger::LedgerError;
 use crate::ledger::event_store::{AppendError, ReadError};
 use crate::ledger::rejection::Rejection;
+use crate::ledger::snapshot_store::SnapshotError;
 use crate::ledger::vault::VaultError;
 
 /// The domain of our reasons in `google.rpc.ErrorInfo`.
@@ -117,6 +118,11 @@ pub fn unauthenticated(code: Code) -> Status {
         | Code::Allowed => ("UNKNOWN", "the credential is unknown"),
     };
     refused(GrpcCode::Unauthenticated, reason, message)
+}
+
+/// The caller's own credential ended long ago.
+pub fn ended_long_ago() -> Status {
+    refused(GrpcCode::Unauthenticated, "REVOKED", "the credential is out of force for good")
 }
 
 /// The caller may not do this.
@@ -230,6 +236,12 @@ pub fn from_read(error: &ReadError) -> Status {
     unavailable()
 }
 
+/// Maps what is said where dead keys are kept.
+pub fn from_dead_keys(error: &SnapshotError) -> Status {
+    tracing::error!(%error, "look up a dead key");
+    unavailable()
+}
+
 /// Maps what the vault says.
 pub fn from_vault(error: &VaultError) -> Status {
     tracing::error!(%error, "vault");
@@ -260,6 +272,7 @@ fn kind(rejection: &Rejection) -> (GrpcCode, &'static str) {
         Rejection::KeyPrefixReserved(_) => (GrpcCode::InvalidArgument, "KEY_PREFIX_RESERVED"),
         Rejection::PlanUnknown(..) => (GrpcCode::InvalidArgument, "PLAN_UNKNOWN"),
         Rejection::KeyNotFound(_) => (GrpcCode::NotFound, "KEY_NOT_FOUND"),
+        Rejection::KeyEndedLongAgo(_) => (GrpcCode::FailedPrecondition, "KEY_ENDED_LONG_AGO"),
         Rejection::KeyAlreadyRevoked(_) => (GrpcCode::FailedPrecondition, "KEY_ALREADY_REVOKED"),
         Rejection::KeyWithoutPermissions => (GrpcCode::InvalidArgument, "KEY_WITHOUT_PERMISSIONS"),
         Rejection::RoleNotFound(_) => (GrpcCode::InvalidArgument, "ROLE_NOT_FOUND"),

@@ -13,6 +13,8 @@ use tonic::{Request, Response, Status};
 
 use super::authentication::{Authenticated, HEADER_VALUES_MAX, authenticate_at};
 use super::{Door, read, status, write};
+use crate::ledger::dead::DeadTicket;
+use crate::ledger::snapshot_store::SnapshotError;
 use crate::ledger::verify::{Answer, Reach};
 use crate::ledger::{Ledger, permissions};
 use crate::proto;
@@ -55,7 +57,7 @@ impl VerificationService for Verification {
         }
         let mut message = request.into_inner();
         let correlation_id = correlation_id(ledger, std::mem::take(&mut message.correlation_id))?;
-        answer(ledger, &message, asker.reach(), correlation_id, now).map(Response::new)
+        answer(ledger, &message, asker.reach(), correlation_id, now).await.map(Response::new)
     }
 }
 
@@ -70,7 +72,7 @@ fn correlation_id(ledger: &Ledger, given: String) -> Result<String, Status> {
 }
 
 /// Answers one question.
-pub(super) fn answer(
+pub(super) async fn answer(
     ledger: &Ledger,
     message: &proto::VerifyRequest,
     reach: Reach,
@@ -86,15 +88,38 @@ pub(super) fn answer(
         client_ip: None,
         now,
     };
-    ledger.verify(presented(message)?, &question, reach, |answer| match answer {
-        Answer::Unavailable(id) => Err(status::stopped(id)),
-        Answer::Refused(code) => Ok(proto::VerifyResponse {
+    let presented = presented(message)?;
+    let write = |it: Answer<'_>| written(it, &correlation_id);
+    let ticket = match ledger.verify(presented, &question, reach, write)? {
+        Written::Answer(answer) => return Ok(*answer),
+        Written::Elsewhere(ticket) => ticket,
+    };
+    let found = ledger.dead_key_of(ticket).await;
+    let found = found.map_err(|error| status::from_dead_keys(&error))?;
+    match ledger.verify_dead(found.as_ref(), &question, reach, write)? {
+        Written::Answer(answer) => Ok(*answer),
+        Written::Elsewhere(_) => Err(status::from_dead_keys(&SnapshotError::Stopped)),
+    }
+}
+
+/// What was written of an answer.
+enum Written {
+    Answer(Box<proto::VerifyResponse>),
+    Elsewhere(DeadTicket),
+}
+
+fn written(answer: Answer<'_>, correlation_id: &str) -> Result<Written, Status> {
+    let answer = match answer {
+        Answer::Unavailable(id) => return Err(status::stopped(id)),
+        Answer::Elsewhere(ticket) => return Ok(Written::Elsewhere(ticket)),
+        Answer::Refused(code) => proto::VerifyResponse {
             code: wire_code(code).into(),
-            correlation_id,
+            correlation_id: correlation_id.to_owned(),
             ..proto::VerifyResponse::default()
-        }),
-        Answer::Decided(decision) => Ok(decided(&decision, correlation_id)),
-    })
+        },
+        Answer::Decided(decision) => decided(&decision, correlation_id.to_owned()),
+    };
+    Ok(Written::Answer(Box::new(answer)))
 }
 
 fn service(text: &str) -> Result<Option<&str>, Status> {

@@ -144,6 +144,15 @@ impl MemoryStore {
         inner.log.get_mut(place).is_some_and(|slot| slot.take().is_some())
     }
 
+    /// Another store that holds the same events: what a backup is.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let inner = self.lock();
+        let (log, streams) = (inner.log.clone(), inner.streams.clone());
+        drop(inner);
+        Self { inner: Arc::new(Mutex::new(Inner { log, streams, ..Inner::default() })) }
+    }
+
     /// Closes the store: subscriptions end, everything else is unavailable.
     pub fn close(&self) {
         self.lock().durable = None;

@@ -79,9 +79,10 @@ pub(super) fn rotate_key(
     let tables = organization.tables();
     let profile =
         tables.profile().ok_or_else(|| status::organization_not_found(organization.id))?;
-    // Its environment never changes, so the new text's can be made before the rules speak.
-    let old = tables.key(key_id).ok_or_else(|| status::key_not_found(key_id))?;
-    let minted = mint(&profile.key_prefix, old.environment, ledger.peppers())
+    // Its environment never changes, so the new text's can be made before the rules speak,
+    // who refuse if there is no such key.
+    let environment = tables.key(key_id).and_then(|old| old.environment);
+    let minted = mint(&profile.key_prefix, environment, ledger.peppers())
         .map_err(|error| status::no_entropy(&error))?;
     let command = RotateKey {
         key_id,

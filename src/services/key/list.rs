@@ -1,5 +1,7 @@
 //! ListKeys: pages of keys, in the order of their making.
 
+use std::collections::VecDeque;
+use std::iter::Peekable;
 use std::sync::Arc;
 
 use projections::api_key::Environment;
@@ -36,8 +38,56 @@ impl Filter<'_> {
     }
 }
 
+/// Dead keys read at once.
+const DEAD_ROWS: usize = 256;
+
+/// The keys of an organization in the order of their identifiers, those in its tables and
+/// those that left them long after their end.
+struct Rows<'a, I: Iterator<Item = &'a Arc<Key>>> {
+    ledger: &'a Ledger,
+    organization: &'a Published,
+    here: Peekable<I>,
+    /// The last key that was given.
+    last: Option<KeyId>,
+    /// Dead keys behind it; none once there are no more.
+    dead: Option<VecDeque<Arc<Key>>>,
+}
+
+impl<'a, I: Iterator<Item = &'a Arc<Key>>> Rows<'a, I> {
+    /// The next key.
+    async fn next(&mut self) -> Result<Option<Arc<Key>>, Status> {
+        let next = self.peek().await?;
+        if let Some(key) = &next {
+            self.last = Some(key.id);
+        }
+        Ok(next)
+    }
+
+    /// The key that is next.
+    async fn peek(&mut self) -> Result<Option<Arc<Key>>, Status> {
+        let last = self.last;
+        let given = |key: &Key| last.is_some_and(|last| key.id <= last);
+        while self.here.next_if(|key| given(key)).is_some() {}
+        if let Some(dead) = &mut self.dead {
+            // One that left while this list was made is in both.
+            while dead.pop_front_if(|key| given(key)).is_some() {}
+            if dead.is_empty() {
+                let rows = self.ledger.dead_keys_after(self.organization, last, DEAD_ROWS).await;
+                dead.extend(rows.map_err(|error| status::from_dead_keys(&error))?);
+            }
+        }
+        self.dead.take_if(|dead| dead.is_empty());
+        let dead = self.dead.as_ref().and_then(VecDeque::front);
+        Ok(match (self.here.peek(), dead) {
+            (Some(here), Some(dead)) if dead.id < here.id => Some(Arc::clone(dead)),
+            (Some(here), _) => Some(Arc::clone(here)),
+            (None, dead) => dead.cloned(),
+        })
+    }
+}
+
 /// A page of the keys that a request asks for.
-pub(super) fn list_keys(
+pub(super) async fn list_keys(
     ledger: &Ledger,
     organization: &Published,
     message: &proto::ListKeysRequest,
@@ -66,17 +116,28 @@ pub(super) fn list_keys(
     let mut keys = Vec::new();
     let mut bytes = 0;
     let mut next_page_token = String::new();
-    let mut rows = tables.keys_after(after).enumerate().peekable();
-    while let Some((looked_at, row)) = rows.next() {
-        if filter.shows(row) {
-            let key = write_key(ledger, row, &tables);
+    // No key that ended long ago is in force, or will be.
+    let may_be_dead =
+        filter.state.is_none_or(|state| matches!(state, KeyState::Expired | KeyState::Revoked));
+    let mut rows = Rows {
+        ledger,
+        organization,
+        here: tables.keys_after(after).peekable(),
+        last: after,
+        dead: may_be_dead.then(VecDeque::new),
+    };
+    let mut looked_at = 0;
+    while let Some(row) = rows.next().await? {
+        looked_at += 1;
+        if filter.shows(&row) {
+            let key = write_key(ledger, &row, &tables);
             bytes += key.encoded_len();
             keys.push(key);
         }
         let full = keys.len() == rows_max
             || bytes >= page::PAGE_BYTES_MAX
-            || looked_at + 1 == page::PAGE_WORK_MAX;
-        if full && rows.peek().is_some() {
+            || looked_at == page::PAGE_WORK_MAX;
+        if full && rows.peek().await?.is_some() {
             next_page_token = list.token(row.id.to_bytes());
             break;
         }

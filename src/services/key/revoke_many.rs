@@ -40,7 +40,7 @@ pub(super) async fn revoke_keys(
         }
         Some(Which::List(list)) => {
             let reach = reach(caller, &message.organization_id)?;
-            let found = found(ledger, reach, &list)?;
+            let found = found(ledger, reach, &list).await?;
             let mut by_organization: BTreeMap<OrganizationId, Vec<KeyId>> = BTreeMap::new();
             let mut keys = Vec::with_capacity(found.len());
             for found in found {
@@ -88,7 +88,7 @@ async fn revoke(
 }
 
 /// The keys of a list, in its order; none for those that the caller may not know.
-fn found(
+async fn found(
     ledger: &Ledger,
     reach: Reach,
     list: &proto::KeyList,
@@ -101,29 +101,44 @@ fn found(
     let mut found = Vec::with_capacity(asked);
     for (place, text) in list.key_ids.iter().enumerate() {
         let id: KeyId = read::field(&format!("list.key_ids[{place}]"), text)?;
-        let organization = match reach {
-            Reach::Organization(own) => holds(ledger, own, id).then_some(own),
-            Reach::Installation => {
-                ledger.tables().all().iter().map(|it| it.id).find(|it| holds(ledger, *it, id))
-            }
-        };
+        let organization = holder(ledger, reach, id).await?;
         found.push(organization.map(|organization| (organization, id)));
     }
-    found.extend(list.leaked.iter().map(|text| ledger.key_of(text, reach)));
+    for text in &list.leaked {
+        let key = ledger.key_of(text, reach).await;
+        found.push(key.map_err(|error| status::from_dead_keys(&error))?);
+    }
     Ok(found)
 }
 
-fn holds(ledger: &Ledger, organization: OrganizationId, id: KeyId) -> bool {
-    let organization = ledger.tables().organization(organization);
-    organization.is_some_and(|it| it.tables().key(id).is_some())
+/// The organization that has this key, or had it long ago.
+async fn holder(
+    ledger: &Ledger,
+    reach: Reach,
+    id: KeyId,
+) -> Result<Option<OrganizationId>, Status> {
+    let within: Vec<_> = match reach {
+        Reach::Organization(own) => ledger.tables().organization(own).into_iter().collect(),
+        Reach::Installation => ledger.tables().all(),
+    };
+    if let Some(holder) = within.iter().find(|it| it.tables().key(id).is_some()) {
+        return Ok(Some(holder.id));
+    }
+    for organization in within {
+        let dead = ledger.dead_key(&organization, id).await;
+        if dead.map_err(|error| status::from_dead_keys(&error))?.is_some() {
+            return Ok(Some(organization.id));
+        }
+    }
+    Ok(None)
 }
 
+/// Whether nothing is left to end: it was revoked, or left the tables long after its end.
 fn is_revoked(ledger: &Ledger, organization: OrganizationId, id: KeyId) -> bool {
     let now = ledger.clock().now();
     let organization = ledger.tables().organization(organization);
-    organization.is_some_and(|it| {
-        it.tables().key(id).is_some_and(|key| key.state(now) == KeyState::Revoked)
-    })
+    organization
+        .is_some_and(|it| it.tables().key(id).is_none_or(|key| key.state(now) == KeyState::Revoked))
 }
 
 /// The keys of a service account that its revocation will end.

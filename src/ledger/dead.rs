@@ -1,0 +1,208 @@
+//! Keys that left the tables long after their end: still answerable, no longer in memory.
+//!
+//! A key that left ([`projections::organization::Organization::departed`]) stays in the index
+//! and with its organization until its row is kept in the [`SnapshotStore`], and is then let
+//! go of: whoever looks finds it in the tables, or still in memory, or there, in this order.
+//! Of the dead, memory holds eight bytes each ([`Fingerprints`]), so that only who shows a
+//! key that really is dead costs a look at the disk.
+//!
+//! A dead row is only ever the last that history says of a key, under a keyed checksum.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use projections::digest::SecretDigest;
+use projections::event::DigestForm;
+use projections::id::{KeyId, OrganizationId};
+use projections::key::Key;
+use projections::verification::{self, Code, Question};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::Ledger;
+use super::fingerprints::{self, Fingerprints};
+use super::snapshot_store::{DEAD_KEYS_READ_MAX, DeadRow, SnapshotError, SnapshotStore};
+use super::snapshots::{Of, Seal};
+use super::tables::Published;
+use super::verify::{Answer, Reach};
+
+/// What is known of dead keys in memory, and where the rest is.
+pub(super) struct DeadKeys {
+    store: Option<Arc<dyn SnapshotStore>>,
+    pub(super) seal: Arc<Seal>,
+    pub(super) fingerprints: ArcSwap<Fingerprints>,
+}
+
+/// What a look at the disk is for: a credential that is a dead key's.
+#[derive(Clone, Copy, Debug)]
+pub struct DeadTicket {
+    digest: SecretDigest,
+    form: DigestForm,
+}
+
+/// A dead key, read back.
+pub struct DeadKey {
+    /// Its row.
+    pub key: Arc<Key>,
+    /// Its organization.
+    pub organization: Arc<Published>,
+}
+
+impl DeadKeys {
+    pub(super) fn new(
+        store: Option<Arc<dyn SnapshotStore>>,
+        seal: Arc<Seal>,
+        fingerprints: Fingerprints,
+    ) -> Self {
+        Self { store, seal, fingerprints: ArcSwap::from_pointee(fingerprints) }
+    }
+
+    /// Whether this is the digest of a dead key, as far as memory can tell.
+    pub(super) fn may_hold(&self, digest: &SecretDigest) -> bool {
+        self.fingerprints.load().may_hold(digest)
+    }
+
+    /// Reads on a thread where that does no harm; nothing where nothing is kept.
+    async fn read<T: Default + Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn SnapshotStore, &Seal) -> Result<T, SnapshotError> + Send + 'static,
+    ) -> Result<T, SnapshotError> {
+        let Some(store) = self.store.clone() else { return Ok(T::default()) };
+        let seal = Arc::clone(&self.seal);
+        let reading = tokio::task::spawn_blocking(move || read(&*store, &seal));
+        reading.await.map_err(|error| SnapshotError::Unavailable(error.to_string()))?
+    }
+}
+
+/// The row as it is kept.
+pub(super) fn sealed(seal: &Seal, organization: OrganizationId, key: &Key) -> DeadRow {
+    DeadRow {
+        organization,
+        key: key.id,
+        fingerprint: fingerprints::of(&key.digest.blake3),
+        sealed: seal.seal(Of::DeadKey(organization, key.id), &key.to_canonical()),
+    }
+}
+
+fn opened(seal: &Seal, row: &DeadRow) -> Result<Arc<Key>, SnapshotError> {
+    let damaged = || {
+        let what = format!("the row of dead key {} is not the one that was written", row.key);
+        tracing::error!(what, "delete projections.db with the server stopped, and start again");
+        SnapshotError::Damaged(what)
+    };
+    let bytes =
+        seal.open(Of::DeadKey(row.organization, row.key), &row.sealed).ok_or_else(damaged)?;
+    let key = Key::from_canonical(bytes).map_err(|_| damaged())?;
+    if key.id == row.key { Ok(Arc::new(key)) } else { Err(damaged()) }
+}
+
+impl Ledger {
+    /// A ticket for the disk, where this text is a dead key's.
+    pub(super) fn dead_ticket(&self, text: &str) -> Option<DeadTicket> {
+        let fingerprints = self.dead.fingerprints.load();
+        fingerprints.runs().next()?;
+        let find = |form, bytes: &[u8]| {
+            let digest = self.peppers.digests(bytes).find(|it| fingerprints.may_hold(it))?;
+            Some(DeadTicket { digest, form })
+        };
+        find(DigestForm::Text, text.as_bytes())
+            .or_else(|| find(DigestForm::Sha256, &Sha256::digest(text.as_bytes())))
+    }
+
+    /// Reads the key of a ticket; none where there is no such key after all.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be known now.
+    pub async fn dead_key_of(&self, ticket: DeadTicket) -> Result<Option<DeadKey>, SnapshotError> {
+        let DeadTicket { digest, form } = ticket;
+        let found = self.dead.read(move |store, seal| {
+            let rows = store.dead_keys_like(fingerprints::of(&digest))?;
+            for row in rows {
+                let key = opened(seal, &row)?;
+                let same: bool = key.digest.blake3.0.ct_eq(&digest.0).into();
+                if same && key.digest.form == form {
+                    return Ok(Some((row.organization, key)));
+                }
+            }
+            Ok(None)
+        });
+        Ok(found.await?.and_then(|(id, key)| {
+            Some(DeadKey { key, organization: self.tables.organization(id)? })
+        }))
+    }
+
+    /// As [`Ledger::verify`], for a credential whose key was read from the disk.
+    pub fn verify_dead<R>(
+        &self,
+        found: Option<&DeadKey>,
+        question: &Question<'_>,
+        reach: Reach,
+        with: impl FnOnce(Answer<'_>) -> R,
+    ) -> R {
+        let Some(DeadKey { key, organization }) = found else {
+            return with(Answer::Refused(Code::Unknown));
+        };
+        if !reach.includes(organization.id) {
+            return with(Answer::Refused(Code::Unknown));
+        }
+        if organization.stopped().is_some() {
+            return with(Answer::Unavailable(organization.id));
+        }
+        let (tables, operator) = (organization.tables(), self.tables.operator().tables());
+        with(Answer::Decided(verification::decide(key, &tables, &operator, question)))
+    }
+
+    /// A key of an organization that is not in its tables, because its end was long ago.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be known now.
+    pub async fn dead_key(
+        &self,
+        organization: &Published,
+        id: KeyId,
+    ) -> Result<Option<Arc<Key>>, SnapshotError> {
+        if let Some(key) = organization.departed_key(id) {
+            return Ok(Some(key));
+        }
+        if organization.buried_count() == 0 {
+            return Ok(None);
+        }
+        let owner = organization.id;
+        let read = self.dead.read(move |store, seal| {
+            store.dead_key(owner, id)?.map(|row| opened(seal, &row)).transpose()
+        });
+        read.await
+    }
+
+    /// The keys of an organization that are not in its tables, because their end was long
+    /// ago, behind this one (none: from the first), in the order of their identifiers, at
+    /// most `rows_max` and at most [`DEAD_KEYS_READ_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// They cannot be known now.
+    pub async fn dead_keys_after(
+        &self,
+        organization: &Published,
+        after: Option<KeyId>,
+        rows_max: usize,
+    ) -> Result<Vec<Arc<Key>>, SnapshotError> {
+        let rows_max = rows_max.min(DEAD_KEYS_READ_MAX);
+        // First what is in memory: what leaves it meanwhile is found on the disk.
+        let mut keys = organization.departed_after(after, rows_max);
+        if organization.buried_count() > 0 {
+            let owner = organization.id;
+            let read = self.dead.read(move |store, seal| {
+                let rows = store.dead_keys_after(owner, after, rows_max)?;
+                rows.iter().map(|row| opened(seal, row)).collect::<Result<Vec<_>, _>>()
+            });
+            keys.extend(read.await?);
+            keys.sort_by_key(|key| key.id);
+            keys.dedup_by_key(|key| key.id);
+            keys.truncate(rows_max);
+        }
+        Ok(keys)
+    }
+}

@@ -1,0 +1,291 @@
+//! Taking snapshots: the tables of every organization that moved, and where to go on.
+//!
+//! A round reads what the store holds behind the round before, waits until the tables hold
+//! it too, and writes, in one transaction: the tables of each organization that moved, as
+//! canonical bytes; the rows of the keys that left them; and the [`Manifest`]. No reader and
+//! no writer waits for it: tables are values. A round that fails changes nothing, and the
+//! next one does its work too.
+//!
+//! INVARIANT: what is kept of an organization, its tables and its dead keys, is all that its
+//! stream says up to one revision, and nothing else. And no event at or before the
+//! manifest's anchor is missing in it.
+
+mod manifest;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use projections::event::DigestForm;
+use projections::id::OrganizationId;
+use projections::key::Key;
+use projections::recorded::Revision;
+use tokio::sync::Mutex;
+
+pub(super) use manifest::{Anchor, Entry, Manifest, Of, Seal};
+
+use super::Ledger;
+use super::dead;
+use super::event_store::{EventStore, Position, READ_EVENTS_MAX, ReadError, ReadItem};
+use super::fingerprints::{self, Fingerprints};
+use super::snapshot_store::{SnapshotError, SnapshotStore};
+use super::tables::Published;
+
+/// After how many events snapshots are taken, unless told otherwise.
+pub const SNAPSHOT_EVENTS: u64 = 65_536;
+/// How long the tables may take to hold what the store does.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(10);
+
+/// What came of a round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Organizations whose tables were written.
+    pub organizations: u64,
+    /// Keys that were let go of.
+    pub buried: u64,
+}
+
+/// Why no snapshots were taken.
+#[derive(Debug, thiserror::Error)]
+pub enum RoundError {
+    /// What is derived could not be written.
+    #[error(transparent)]
+    Save(#[from] SnapshotError),
+    /// History could not be read.
+    #[error("reading history")]
+    Read(#[from] ReadError),
+    /// An organization is stopped, or an event is damaged: what would be kept might not be
+    /// what history says.
+    #[error("stored history is damaged: the next start replays all of it")]
+    Damaged,
+    /// The tables do not hold what the store does.
+    #[error("the tables trail the store")]
+    Trailing,
+}
+
+/// Takes snapshots, one round at a time.
+pub(super) struct Snapshots {
+    store: Option<Arc<dyn SnapshotStore>>,
+    rounds: Mutex<Rounds>,
+    /// Ends a round that is under way.
+    stop: Arc<AtomicBool>,
+}
+
+/// Where the last round ended.
+#[derive(Default)]
+pub(super) struct Rounds {
+    /// The last event that was read.
+    pub(super) anchor: Option<Anchor>,
+    /// The organizations that moved since they were last written, and how far.
+    pub(super) moved: BTreeMap<OrganizationId, Revision>,
+    /// What was written last.
+    pub(super) manifest: Manifest,
+}
+
+impl Snapshots {
+    pub(super) fn new(store: Option<Arc<dyn SnapshotStore>>, rounds: Rounds) -> Self {
+        Self { store, rounds: Mutex::new(rounds), stop: Arc::default() }
+    }
+}
+
+impl Rounds {
+    /// Reads what the store holds behind the last event that was read.
+    async fn read(&mut self, store: &Arc<dyn EventStore>) -> Result<(), RoundError> {
+        loop {
+            let after = self.anchor.as_ref().map(|it| it.position);
+            let items = store.read_all(after, READ_EVENTS_MAX).await?;
+            if items.is_empty() {
+                return Ok(());
+            }
+            for item in items {
+                self.see(&item)?;
+            }
+        }
+    }
+
+    fn see(&mut self, item: &ReadItem) -> Result<(), RoundError> {
+        let Ok(event) = item else { return Err(RoundError::Damaged) };
+        self.anchor = Some(anchor(event, self.anchor.as_ref().map(|it| it.position)));
+        if let Some(id) = event.recorded.stream.as_organization() {
+            self.moved.insert(id, event.recorded.revision);
+        }
+        Ok(())
+    }
+}
+
+/// The place of an event, behind the one in front of it.
+pub(super) fn anchor(event: &super::event_store::Positioned, before: Option<Position>) -> Anchor {
+    let recorded = &event.recorded;
+    Anchor {
+        before,
+        position: event.position,
+        stream: recorded.stream.clone(),
+        revision: recorded.revision,
+        leaf_hash: recorded.leaf_hash,
+    }
+}
+
+/// What a round has written.
+struct Written {
+    manifest: Manifest,
+    fingerprints: Option<Fingerprints>,
+    buried: Vec<(Arc<Published>, Vec<Arc<Key>>)>,
+}
+
+impl Ledger {
+    /// Takes snapshots whenever so many events were recorded, without end.
+    pub async fn keep_snapshots(self: Arc<Self>, events: u64) {
+        let mut failing = false;
+        loop {
+            self.tables.moved(events.max(1)).await;
+            match self.take_snapshots().await {
+                Ok(taken) => {
+                    failing = false;
+                    tracing::debug!(
+                        organizations = taken.organizations,
+                        buried = taken.buried,
+                        "snapshots taken"
+                    );
+                }
+                Err(error) if failing => tracing::debug!(%error, "still no snapshots"),
+                Err(error) => {
+                    failing = true;
+                    let error = in_one_line(&error);
+                    tracing::warn!(
+                        error,
+                        "no snapshots are taken: a start takes longer, and nothing is lost"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Takes snapshots of all that moved, if that can be done within this time.
+    pub async fn take_last_snapshots(self: &Arc<Self>, within: Duration) {
+        let stop = Arc::clone(&self.snapshots.stop);
+        match tokio::time::timeout(within, self.take_snapshots()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                let error = in_one_line(&error);
+                tracing::warn!(error, "no snapshots were taken: the next start takes longer");
+            }
+            Err(_) => {
+                stop.store(true, Ordering::Relaxed);
+                tracing::warn!("snapshots took too long: the next start takes longer");
+            }
+        }
+    }
+
+    /// Takes snapshots of the organizations that moved since the last time, and lets go of
+    /// the keys that left their tables.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was changed; what was kept before still is.
+    pub async fn take_snapshots(self: &Arc<Self>) -> Result<Taken, RoundError> {
+        let Some(store) = self.snapshots.store.clone() else { return Ok(Taken::default()) };
+        let mut rounds = self.snapshots.rounds.lock().await;
+        self.tables.forget_moved();
+        rounds.read(&self.store).await?;
+        if self.tables.any_stopped() {
+            return Err(RoundError::Damaged);
+        }
+        if rounds.moved.is_empty() {
+            return Ok(Taken::default());
+        }
+        for (id, revision) in &rounds.moved {
+            let reached = self.tables.reached(*id, *revision);
+            if tokio::time::timeout(PUBLISHED_WITHIN, reached).await.is_err() {
+                return Err(RoundError::Trailing);
+            }
+        }
+        let moved: Vec<_> =
+            rounds.moved.keys().filter_map(|id| self.tables.organization(*id)).collect();
+        let mut manifest = rounds.manifest.clone();
+        manifest.anchor.clone_from(&rounds.anchor);
+        let (ledger, stop) = (Arc::clone(self), Arc::clone(&self.snapshots.stop));
+        let writing =
+            tokio::task::spawn_blocking(move || write(&*store, &ledger, &moved, manifest, &stop));
+        let written =
+            writing.await.map_err(|error| SnapshotError::Unavailable(error.to_string()))??;
+        let mut taken = Taken { organizations: rounds.moved.len() as u64, buried: 0 };
+        rounds.moved.clear();
+        rounds.manifest = written.manifest;
+        // First it is known that they may be dead, then they are let go of.
+        if let Some(fingerprints) = written.fingerprints {
+            self.dead.fingerprints.store(Arc::new(fingerprints));
+        }
+        for (organization, rows) in written.buried {
+            taken.buried += rows.len() as u64;
+            self.tables.bury(&organization, &rows);
+        }
+        Ok(taken)
+    }
+}
+
+/// An error and its causes, in one line.
+fn in_one_line(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Writes one round.
+fn write(
+    store: &dyn SnapshotStore,
+    ledger: &Ledger,
+    moved: &[Arc<Published>],
+    mut manifest: Manifest,
+    stop: &AtomicBool,
+) -> Result<Written, SnapshotError> {
+    let seal = &*ledger.dead.seal;
+    let mut saving = store.begin(stop)?;
+    let mut buried = Vec::new();
+    let mut new = Vec::new();
+    for organization in moved {
+        let tables = Arc::clone(&organization.tables());
+        let Some(head) = tables.head() else { continue };
+        let bytes = tables.to_canonical();
+        saving.snapshot(organization.id, &bytes)?;
+        // The tables were looked at first: all that left them by then is here.
+        let rows = organization.departed_by(head.revision);
+        for key in &rows {
+            saving.dead_key(&dead::sealed(seal, organization.id, key))?;
+            new.push(fingerprints::of(&key.digest.blake3));
+            manifest.dead_sha256 += u64::from(key.digest.form == DigestForm::Sha256);
+            manifest.dead_foreign += u64::from(!key.minted);
+        }
+        let entry = Entry {
+            revision: head.revision,
+            leaf_hash: head.leaf_hash,
+            keys: tables.keys_here() as u64,
+            dead: organization.buried_count() + rows.len() as u64,
+            checksum: seal.checksum(Of::Snapshot(organization.id), &bytes),
+        };
+        manifest.entries.insert(organization.id, entry);
+        if !rows.is_empty() {
+            buried.push((Arc::clone(organization), rows));
+        }
+    }
+    let mut fingerprints = None;
+    if !new.is_empty() {
+        let added = ledger.dead.fingerprints.load().with(new);
+        let bytes = added.run.to_bytes();
+        saving.fingerprints(added.run.number, &bytes)?;
+        let checksum = seal.checksum(Of::Fingerprints(added.run.number), &bytes);
+        manifest.runs.insert(added.run.number, checksum);
+        for number in added.merged {
+            saving.remove_fingerprints(number)?;
+            manifest.runs.remove(&number);
+        }
+        fingerprints = Some(added.all);
+    }
+    if let Some(bytes) = manifest.to_bytes() {
+        saving.manifest(&seal.seal(Of::Manifest, &bytes))?;
+    }
+    saving.commit()?;
+    Ok(Written { manifest, fingerprints, buried })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! What the configuration says becomes events: the installation, its rules, its keys.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use projections::event::{DigestForm, Hint, KeyOrigin, KeyedDigest};
+use projections::id::{OrganizationId, RoleId};
+use projections::text::{CorrelationId, KeyPrefix, Name};
+
+use super::{ConfiguredKeys, PEPPER_CHECK_TEXT, StartError, check_admin_api_token};
+use crate::ledger::command::{
+    Caller, Command, ConfigureKeys, CreateInstallation, CreateKey, Expiry, Order,
+    OrganizationDraft, Personal,
+};
+use crate::ledger::rejection::Rejection;
+use crate::ledger::secret::Secret;
+use crate::ledger::{Executed, Ledger, LedgerError, built_in, mint};
+
+impl Ledger {
+    /// Makes the installation, with the operator's first key where one was minted. The
+    /// key must be kept safe by now: once this returns it is in force.
+    pub async fn create_installation(
+        self: &Arc<Self>,
+        admin_key: Option<&Secret>,
+        configured: &ConfiguredKeys,
+    ) -> Result<(), StartError> {
+        let command = CreateInstallation {
+            installation_id: self.ids.installation(self.clock.now()),
+            pepper: self.peppers.current().0,
+            pepper_check: self.peppers.digest(PEPPER_CHECK_TEXT),
+            rules: built_in::rules(),
+            admin_key: admin_key.map(|secret| self.admin_key(secret)),
+            configured: self.configured(configured)?,
+        };
+        self.as_ledger(OrganizationId::OPERATOR, Command::CreateInstallation(Box::new(command)))
+            .await?;
+        Ok(())
+    }
+
+    /// Records what the configuration says now, and finishes what a crash left half done.
+    pub async fn configure(
+        self: &Arc<Self>,
+        configured: &ConfiguredKeys,
+    ) -> Result<(), StartError> {
+        self.as_ledger(OrganizationId::OPERATOR, Command::ConfigureInstallation(built_in::rules()))
+            .await?;
+        let keys = ConfigureKeys { keys: self.configured(configured)? };
+        self.as_ledger(OrganizationId::OPERATOR, Command::ConfigureKeys(keys)).await?;
+        self.finish_organizations().await
+    }
+
+    /// Begins the stream of every organization that was admitted but not begun.
+    async fn finish_organizations(self: &Arc<Self>) -> Result<(), StartError> {
+        let operator = self.tables.operator().tables().clone();
+        let Some(installation) = operator.installation() else { return Ok(()) };
+        for (id, registration) in &installation.organizations {
+            let organization = self.tables.organization(*id);
+            let begun = organization
+                .is_some_and(|it| it.stopped().is_some() || it.tables().profile().is_some());
+            if begun {
+                continue;
+            }
+            let profile = &registration.profile;
+            let draft = OrganizationDraft {
+                organization_id: *id,
+                name: profile.name.clone(),
+                key_prefix: profile.key_prefix.clone(),
+                plan: profile.plan.clone(),
+            };
+            let order = Order {
+                causation_id: Some(registration.event_id),
+                ..self.ledgers_order(Command::CreateOrganization(draft))
+            };
+            self.execute(*id, &order).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the operator's minted administrator keys by this one.
+    pub async fn reissue_operator_key(
+        self: &Arc<Self>,
+        secret: &Secret,
+    ) -> Result<Executed, LedgerError> {
+        let command = Command::ReissueOperatorKey(Box::new(self.admin_key(secret)));
+        self.as_ledger(OrganizationId::OPERATOR, command).await
+    }
+
+    async fn as_ledger(
+        self: &Arc<Self>,
+        id: OrganizationId,
+        command: Command,
+    ) -> Result<Executed, LedgerError> {
+        let order = self.ledgers_order(command);
+        self.execute(id, &order).await
+    }
+
+    fn ledgers_order(&self, command: Command) -> Order {
+        Order {
+            caller: Caller::Ledger,
+            command,
+            expected: None,
+            request: None,
+            correlation_id: self.new_correlation_id(),
+            causation_id: None,
+            personal: Personal::default(),
+        }
+    }
+
+    /// A correlation id for what was asked without one.
+    #[must_use]
+    pub fn new_correlation_id(&self) -> CorrelationId {
+        let id = self.ids.event(self.clock.now()).to_string().replacen("evt_", "cor_", 1);
+        id.parse().unwrap_or_else(|_| built_in::fallback_correlation_id())
+    }
+
+    fn admin_key(&self, secret: &Secret) -> CreateKey {
+        let digest = mint::digest(secret.expose(), &self.peppers);
+        let prefix = Some(built_in::operator_key_prefix());
+        self.operator_key(
+            built_in::admin_key_name(),
+            KeyOrigin::Minted,
+            prefix,
+            Hint::of(secret.expose()),
+            digest,
+        )
+    }
+
+    fn configured(&self, configured: &ConfiguredKeys) -> Result<Vec<CreateKey>, StartError> {
+        let mut keys = Vec::new();
+        if let Some(token) = &configured.admin_api_token {
+            check_admin_api_token(token)?;
+            let text = token.expose();
+            let digest = mint::digest(text, &self.peppers);
+            keys.push(self.operator_key(
+                built_in::admin_api_token_name(),
+                KeyOrigin::Configured,
+                None,
+                None,
+                digest,
+            ));
+        }
+        if let Some(sha256) = &configured.admin_key_sha256 {
+            let digest = mint::digest_of_sha256(sha256, &self.peppers);
+            debug_assert_eq!(digest.form, DigestForm::Sha256, "the digest of a digest says so");
+            keys.push(self.operator_key(
+                built_in::admin_digest_name(),
+                KeyOrigin::Configured,
+                None,
+                None,
+                digest,
+            ));
+        }
+        // A digest leads to one key. The operator's own, as long as they are in its tables, are
+        // the rules' to look at.
+        let index = self.tables.index();
+        let operator = self.tables.operator().tables();
+        let elsewhere = |key: &CreateKey| match index.key(&key.digest.blake3) {
+            Some(found) => operator.key(found.key.id).is_none(),
+            None => self.dead.may_hold(&key.digest.blake3),
+        };
+        if keys.iter().any(elsewhere) {
+            return Err(LedgerError::from(Rejection::SecretInUse).into());
+        }
+        Ok(keys)
+    }
+
+    fn operator_key(
+        &self,
+        name: Name,
+        origin: KeyOrigin,
+        prefix: Option<KeyPrefix>,
+        hint: Option<Hint>,
+        digest: KeyedDigest,
+    ) -> CreateKey {
+        const ROLES: [RoleId; 1] = [built_in::OPERATOR_ADMIN];
+        CreateKey {
+            key_id: self.ids.key(self.clock.now()),
+            name,
+            description: None,
+            origin,
+            prefix,
+            environment: None,
+            hint,
+            digest,
+            scopes: None,
+            roles: ROLES.to_vec(),
+            services: None,
+            expiry: Expiry::PlanDefault,
+            metadata: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            owner: None,
+            allowed_ips: None,
+            rate_limit: None,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The start from snapshots: what was folded is read back, and only the tail of history is
+//! replayed behind it.
+//!
+//! A snapshot is believed where its keyed checksum is right, the store holds at its revision
+//! the event it ends with, and the event that the snapshots were taken behind stands where
+//! it stood. What the store holds in front of that event is not read again: damage there is
+//! found by whoever reads it, and by a start without snapshots. Whatever else is wrong, in a
+//! snapshot or in the tail, all snapshots are thrown away and all history is replayed, which
+//! then says what is wrong.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use projections::id::OrganizationId;
+use projections::organization::Organization;
+use projections::recorded::StreamName;
+
+use super::replay::{self, Folded, Replaying};
+use crate::ledger::event_store::{EventStore, READ_EVENTS_MAX, ReadError};
+use crate::ledger::fingerprints::{Fingerprints, Run};
+use crate::ledger::snapshot_store::{SnapshotError, SnapshotStore};
+use crate::ledger::snapshots::{Anchor, Entry, Manifest, Of, Seal};
+
+/// Why a start does without its snapshots.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    #[error(transparent)]
+    Read(#[from] SnapshotError),
+    #[error("{0} is not what this installation wrote")]
+    Checksum(String),
+    #[error("{0} was written by another version, or is no snapshot")]
+    Form(String),
+    #[error("they are of another history than the store holds: {0}")]
+    OtherHistory(String),
+    #[error("the store could not be read")]
+    Store(#[from] ReadError),
+    #[error("history behind them is damaged")]
+    Tail,
+}
+
+/// Tables as they were read back, and all history behind them.
+pub(super) struct Loaded {
+    pub(super) manifest: Manifest,
+    pub(super) folded: Folded,
+    pub(super) fingerprints: Fingerprints,
+}
+
+/// Starts from snapshots; none where there are none.
+pub(super) async fn load(
+    store: &Arc<dyn EventStore>,
+    snapshots: &Arc<dyn SnapshotStore>,
+    seal: &Arc<Seal>,
+) -> Result<Option<Loaded>, Unusable> {
+    let Some(manifest) = manifest(snapshots, seal).await? else { return Ok(None) };
+    let Some(anchor) = manifest.anchor.clone() else { return Ok(None) };
+    is_there(store, &anchor).await?;
+    let manifest = Arc::new(manifest);
+    let (its, from, by) = (Arc::clone(&manifest), Arc::clone(snapshots), Arc::clone(seal));
+    let reading = tokio::task::spawn_blocking(move || {
+        let fingerprints = fingerprints(&*from, &by, &its)?;
+        Ok::<_, Unusable>((fingerprints, organizations(&*from, &by, &its)?))
+    });
+    ends_are_there(store, &manifest).await?;
+    let ended = |error: tokio::task::JoinError| SnapshotError::Unavailable(error.to_string());
+    let (fingerprints, organizations) = reading.await.map_err(ended)??;
+    let streams: HashMap<StreamName, Replaying> = organizations
+        .into_iter()
+        .map(|tables| (StreamName::organization(tables.id), Replaying::behind(tables)))
+        .collect();
+    let folded = replay::fold_all(store, streams, Some(anchor)).await.map_err(|error| {
+        tracing::warn!(%error, "history behind the snapshots");
+        Unusable::Tail
+    })?;
+    if !folded.is_whole() {
+        return Err(Unusable::Tail);
+    }
+    let manifest = Arc::unwrap_or_clone(manifest);
+    Ok(Some(Loaded { manifest, folded, fingerprints }))
+}
+
+async fn manifest(
+    snapshots: &Arc<dyn SnapshotStore>,
+    seal: &Seal,
+) -> Result<Option<Manifest>, Unusable> {
+    let from = Arc::clone(snapshots);
+    let sealed = tokio::task::spawn_blocking(move || from.manifest()).await;
+    let sealed = sealed.map_err(|error| SnapshotError::Unavailable(error.to_string()))??;
+    let Some(sealed) = sealed else { return Ok(None) };
+    let name = || "the manifest".to_owned();
+    let bytes = seal.open(Of::Manifest, &sealed).ok_or_else(|| Unusable::Checksum(name()))?;
+    Manifest::from_bytes(bytes).map(Some).ok_or_else(|| Unusable::Form(name()))
+}
+
+/// The event that the snapshots were taken behind stands where it stood.
+async fn is_there(store: &Arc<dyn EventStore>, anchor: &Anchor) -> Result<(), Unusable> {
+    let found = store.read_all(anchor.before, 1).await?;
+    let same = found.first().and_then(|it| it.as_ref().ok()).is_some_and(|it| {
+        it.position == anchor.position
+            && it.recorded.stream == anchor.stream
+            && it.recorded.revision == anchor.revision
+            && it.recorded.leaf_hash == anchor.leaf_hash
+    });
+    if same { Ok(()) } else { Err(Unusable::OtherHistory(anchor.stream.to_string())) }
+}
+
+/// The store holds, for each snapshot, the event that it ends with.
+async fn ends_are_there(store: &Arc<dyn EventStore>, manifest: &Manifest) -> Result<(), Unusable> {
+    let entries: Vec<_> = manifest.entries.iter().collect();
+    // Side by side, as many as a page of events: the store's own readers set the pace.
+    for entries in entries.chunks(READ_EVENTS_MAX) {
+        let reads: Vec<_> = entries
+            .iter()
+            .map(|(id, entry)| {
+                store.read_stream(&StreamName::organization(**id), entry.revision, 1)
+            })
+            .collect();
+        for ((id, entry), read) in entries.iter().zip(reads) {
+            let there = read.await.ok().and_then(|found| found.into_iter().next());
+            if there.is_none_or(|it| it.leaf_hash != entry.leaf_hash) {
+                return Err(Unusable::OtherHistory(StreamName::organization(**id).to_string()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn fingerprints(
+    from: &dyn SnapshotStore,
+    seal: &Seal,
+    manifest: &Manifest,
+) -> Result<Fingerprints, Unusable> {
+    let mut runs = Vec::with_capacity(manifest.runs.len());
+    for (number, checksum) in &manifest.runs {
+        let bytes = from.fingerprints(*number)?;
+        let name = || format!("run {number} of fingerprints");
+        if !seal.is(Of::Fingerprints(*number), &bytes, checksum) {
+            return Err(Unusable::Checksum(name()));
+        }
+        runs.push(Run::from_bytes(*number, &bytes).ok_or_else(|| Unusable::Form(name()))?);
+    }
+    Ok(Fingerprints::new(runs))
+}
+
+/// Reads every snapshot, on as many threads as may run.
+fn organizations(
+    from: &dyn SnapshotStore,
+    seal: &Seal,
+    manifest: &Manifest,
+) -> Result<Vec<Organization>, Unusable> {
+    // The longest ones first, so that no thread is left with one at the end.
+    let mut entries: Vec<_> = manifest.entries.iter().collect();
+    entries.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.keys));
+    let next = AtomicUsize::new(0);
+    let read = Mutex::new(Ok(Vec::with_capacity(entries.len())));
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(entries.len()) {
+            scope.spawn(|| {
+                while let Some((id, entry)) = entries.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let one = organization(from, seal, **id, entry);
+                    let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+                    match (&mut *read, one) {
+                        (Ok(all), Ok(one)) => all.push(one),
+                        (Ok(_), Err(error)) => *read = Err(error),
+                        (Err(_), _) => return,
+                    }
+                }
+            });
+        }
+    });
+    read.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn organization(
+    from: &dyn SnapshotStore,
+    seal: &Seal,
+    id: OrganizationId,
+    entry: &Entry,
+) -> Result<Organization, Unusable> {
+    let bytes = from.snapshot(id)?;
+    let name = || format!("the snapshot of organization {id}");
+    if !seal.is(Of::Snapshot(id), &bytes, &entry.checksum) {
+        return Err(Unusable::Checksum(name()));
+    }
+    let tables = Organization::from_canonical(&bytes).map_err(|_| Unusable::Form(name()))?;
+    if tables.id == id && entry.is_at(tables.head()) {
+        Ok(tables)
+    } else {
+        Err(Unusable::Form(name()))
+    }
+}

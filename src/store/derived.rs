@@ -1,0 +1,320 @@
+//! What is derived, in `projections.db`: one SQLite database beside the truth.
+//!
+//! It holds nothing that history does not say, and can be deleted whenever no process uses
+//! the directory. A file that cannot be opened, is of another form or fails is thrown away
+//! and made anew. A round of writing is one transaction; a crash leaves the rounds before
+//! it. They are not synced as they end: a power cut may take back the last of them, whole.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use projections::id::{KeyId, OrganizationId};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, params};
+
+use crate::ledger::snapshot_store::{
+    DEAD_KEYS_READ_MAX, DeadRow, Saving, SnapshotError, SnapshotStore,
+};
+
+/// "KLDP": what `file(1)` and we know the database by.
+const APPLICATION_ID: i32 = 0x4b4c_4450;
+/// The form of the tables.
+const FORM: i32 = 1;
+/// A snapshot is kept in parts of this many bytes.
+const PART_BYTES: usize = 4 << 20;
+/// How long a read waits for a lock that only recovery takes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+const TABLES: &str = "
+CREATE TABLE manifest (only_one INTEGER PRIMARY KEY CHECK (only_one = 0), bytes BLOB NOT NULL)
+    STRICT;
+CREATE TABLE snapshots (
+    organization BLOB NOT NULL, part INTEGER NOT NULL, bytes BLOB NOT NULL,
+    UNIQUE (organization, part)
+) STRICT;
+CREATE TABLE fingerprints (run INTEGER PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
+CREATE TABLE dead_keys (
+    organization BLOB NOT NULL, key BLOB NOT NULL, fingerprint INTEGER NOT NULL,
+    sealed BLOB NOT NULL, PRIMARY KEY (organization, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX dead_keys_by_fingerprint ON dead_keys (fingerprint);
+";
+const DEAD_ROW: &str = "SELECT organization, key, fingerprint, sealed FROM dead_keys";
+
+/// The derived store of a data directory.
+pub struct DerivedStore {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    reader: Mutex<Connection>,
+}
+
+impl DerivedStore {
+    /// Opens the file, making it anew if it is not there or cannot be used. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// Not even an empty one can be made.
+    pub fn open(path: &Path) -> Result<Self, SnapshotError> {
+        let (writer, reader) = match connect(path) {
+            Ok(both) => both,
+            Err(error) => {
+                tracing::warn!(%error, "projections.db cannot be used; it is made anew from history");
+                remove(path)?;
+                connect(path)?
+            }
+        };
+        Ok(Self { path: path.to_owned(), writer: Mutex::new(writer), reader: Mutex::new(reader) })
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Connection> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Connection> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The database may grow to this many pages.
+    #[cfg(test)]
+    pub(crate) fn set_pages_max(&self, pages_max: u32) {
+        let writer = self.writer();
+        let set = writer.pragma_update_and_check(None, "max_page_count", pages_max, |_| Ok(()));
+        assert!(set.is_ok(), "{set:?}");
+    }
+}
+
+impl From<rusqlite::Error> for SnapshotError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged(error.to_string())
+            }
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+fn connect(path: &Path) -> Result<(Connection, Connection), SnapshotError> {
+    let unavailable = |error: io::Error| SnapshotError::Unavailable(error.to_string());
+    // Here and not by SQLite, so that it never is open to others.
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).open(path).map_err(unavailable)?;
+    let open = |flags: OpenFlags| -> rusqlite::Result<Connection> {
+        let connection =
+            Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        Ok(connection)
+    };
+    let writer = open(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    writer.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    writer.pragma_update(None, "synchronous", "NORMAL")?;
+    writer.pragma_update(None, "wal_autocheckpoint", 0)?;
+    let number = |name| writer.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let objects = "SELECT count(*) FROM sqlite_schema";
+    let objects: i64 = writer.query_row(objects, [], |row| row.get(0))?;
+    if objects == 0 {
+        writer.execute_batch(&format!(
+            "BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORM};
+             {TABLES} COMMIT;"
+        ))?;
+    }
+    if (number("application_id")?, number("user_version")?) != (APPLICATION_ID, FORM) {
+        return Err(SnapshotError::Damaged("it is of another form".to_owned()));
+    }
+    let reader = open(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    reader.pragma_update(None, "query_only", true)?;
+    // That the tables are there is seen when they are first used.
+    reader.prepare_cached(DEAD_ROW)?;
+    Ok((writer, reader))
+}
+
+/// Removes the file and what SQLite keeps beside it.
+fn remove(path: &Path) -> Result<(), SnapshotError> {
+    for beside in ["", "-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(beside);
+        match fs::remove_file(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(SnapshotError::Unavailable(error.to_string()));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn dead_row(row: &Row<'_>) -> rusqlite::Result<DeadRow> {
+    Ok(DeadRow {
+        organization: OrganizationId::from_bytes(row.get(0)?),
+        key: KeyId::from_bytes(row.get(1)?),
+        fingerprint: row.get::<_, i64>(2)?.cast_unsigned(),
+        sealed: row.get(3)?,
+    })
+}
+
+impl SnapshotStore for DerivedStore {
+    fn manifest(&self) -> Result<Option<Vec<u8>>, SnapshotError> {
+        let bytes = "SELECT bytes FROM manifest";
+        Ok(self.reader().query_row(bytes, [], |row| row.get(0)).optional()?)
+    }
+
+    fn snapshot(&self, organization: OrganizationId) -> Result<Vec<u8>, SnapshotError> {
+        let reader = self.reader();
+        let parts = "SELECT bytes FROM snapshots WHERE organization = ?1 ORDER BY part";
+        let mut statement = reader.prepare_cached(parts)?;
+        let mut rows = statement.query([organization.to_bytes()])?;
+        let mut bytes = Vec::new();
+        while let Some(row) = rows.next()? {
+            bytes.extend_from_slice(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?);
+        }
+        Ok(bytes)
+    }
+
+    fn fingerprints(&self, run: u64) -> Result<Vec<u8>, SnapshotError> {
+        let bytes = "SELECT bytes FROM fingerprints WHERE run = ?1";
+        let bytes = self.reader().query_row(bytes, [run.cast_signed()], |row| row.get(0));
+        Ok(bytes.optional()?.unwrap_or_default())
+    }
+
+    fn dead_keys_like(&self, fingerprint: u64) -> Result<Vec<DeadRow>, SnapshotError> {
+        let reader = self.reader();
+        let like = format!("{DEAD_ROW} WHERE fingerprint = ?1");
+        let mut statement = reader.prepare_cached(&like)?;
+        let rows = statement.query_map([fingerprint.cast_signed()], dead_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn dead_key(
+        &self,
+        organization: OrganizationId,
+        key: KeyId,
+    ) -> Result<Option<DeadRow>, SnapshotError> {
+        let reader = self.reader();
+        let one = format!("{DEAD_ROW} WHERE organization = ?1 AND key = ?2");
+        let mut statement = reader.prepare_cached(&one)?;
+        let place = params![organization.to_bytes(), key.to_bytes()];
+        Ok(statement.query_row(place, dead_row).optional()?)
+    }
+
+    fn dead_keys_after(
+        &self,
+        organization: OrganizationId,
+        after: Option<KeyId>,
+        rows_max: usize,
+    ) -> Result<Vec<DeadRow>, SnapshotError> {
+        let reader = self.reader();
+        // An empty blob is in front of every identifier.
+        let after = after.map(|it| it.to_bytes().to_vec()).unwrap_or_default();
+        let rows_max = i64::try_from(rows_max.min(DEAD_KEYS_READ_MAX)).unwrap_or(i64::MAX);
+        let behind =
+            format!("{DEAD_ROW} WHERE organization = ?1 AND key > ?2 ORDER BY key LIMIT ?3");
+        let mut statement = reader.prepare_cached(&behind)?;
+        let rows =
+            statement.query_map(params![organization.to_bytes(), after, rows_max], dead_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn begin<'a>(&'a self, stop: &'a AtomicBool) -> Result<Box<dyn Saving + 'a>, SnapshotError> {
+        let writer = self.writer();
+        writer.execute_batch("BEGIN IMMEDIATE")?;
+        Ok(Box::new(Round { writer, stop }))
+    }
+
+    fn clear(&self) -> Result<(), SnapshotError> {
+        // Nobody is inside while the files change under the connections.
+        let (mut writer, mut reader) = (self.writer(), self.reader());
+        *writer = Connection::open_in_memory()?;
+        *reader = Connection::open_in_memory()?;
+        remove(&self.path)?;
+        (*writer, *reader) = connect(&self.path)?;
+        Ok(())
+    }
+}
+
+/// A transaction.
+struct Round<'a> {
+    writer: MutexGuard<'a, Connection>,
+    stop: &'a AtomicBool,
+}
+
+impl Round<'_> {
+    fn go_on(&self) -> Result<(), SnapshotError> {
+        if self.stop.load(Ordering::Relaxed) { Err(SnapshotError::Stopped) } else { Ok(()) }
+    }
+}
+
+impl Drop for Round<'_> {
+    fn drop(&mut self) {
+        if !self.writer.is_autocommit() {
+            // If even this fails the connection is of no more use, and says so next time.
+            let _ = self.writer.execute_batch("ROLLBACK");
+        }
+    }
+}
+
+impl Saving for Round<'_> {
+    fn snapshot(
+        &mut self,
+        organization: OrganizationId,
+        bytes: &[u8],
+    ) -> Result<(), SnapshotError> {
+        let id = organization.to_bytes();
+        let remove = "DELETE FROM snapshots WHERE organization = ?1";
+        self.writer.prepare_cached(remove)?.execute([id])?;
+        let insert = "INSERT INTO snapshots (organization, part, bytes) VALUES (?1, ?2, ?3)";
+        for (bytes, part) in bytes.chunks(PART_BYTES).zip(0_i64..) {
+            self.go_on()?;
+            self.writer.prepare_cached(insert)?.execute(params![id, part, bytes])?;
+        }
+        Ok(())
+    }
+
+    fn dead_key(&mut self, row: &DeadRow) -> Result<(), SnapshotError> {
+        self.go_on()?;
+        let DeadRow { organization, key, fingerprint, sealed } = row;
+        let insert = "INSERT OR REPLACE INTO dead_keys (organization, key, fingerprint, sealed)
+            VALUES (?1, ?2, ?3, ?4)";
+        let fingerprint = fingerprint.cast_signed();
+        let values = params![organization.to_bytes(), key.to_bytes(), fingerprint, sealed];
+        self.writer.prepare_cached(insert)?.execute(values)?;
+        Ok(())
+    }
+
+    fn fingerprints(&mut self, run: u64, bytes: &[u8]) -> Result<(), SnapshotError> {
+        let insert = "INSERT INTO fingerprints (run, bytes) VALUES (?1, ?2)";
+        self.writer.prepare_cached(insert)?.execute(params![run.cast_signed(), bytes])?;
+        Ok(())
+    }
+
+    fn remove_fingerprints(&mut self, run: u64) -> Result<(), SnapshotError> {
+        let remove = "DELETE FROM fingerprints WHERE run = ?1";
+        self.writer.prepare_cached(remove)?.execute([run.cast_signed()])?;
+        Ok(())
+    }
+
+    fn manifest(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        let put = "INSERT OR REPLACE INTO manifest (only_one, bytes) VALUES (0, ?1)";
+        self.writer.prepare_cached(put)?.execute([bytes])?;
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), SnapshotError> {
+        self.go_on()?;
+        self.writer.execute_batch("COMMIT")?;
+        // What readers still look at stays in the log until the next round.
+        let moved = self.writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = moved {
+            tracing::debug!(%error, "the log of projections.db could not be emptied");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
