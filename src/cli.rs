@@ -7,6 +7,7 @@
 //! through [`output`], by the shapes in [`view`].
 
 mod client;
+mod completions;
 mod failure;
 mod flags;
 mod key;
@@ -21,7 +22,7 @@ mod view;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use failure::{Failure, Outcome};
 
@@ -48,6 +49,9 @@ enum Verb {
     Key(key::Key),
     #[command(subcommand)]
     Operator(operator::Operator),
+    Completions(completions::Completions),
+    #[command(name = "man")]
+    Manual(completions::Manual),
 }
 
 /// Runs the command line.
@@ -63,6 +67,8 @@ pub fn main() -> ExitCode {
         Verb::Org(noun) => noun.run(),
         Verb::Key(noun) => noun.run(),
         Verb::Operator(noun) => noun.run(),
+        Verb::Completions(verb) => verb.run(Cli::command()),
+        Verb::Manual(verb) => verb.run(Cli::command()),
     };
     ended(outcome)
 }

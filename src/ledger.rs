@@ -18,12 +18,13 @@ mod pipeline;
 pub mod rejection;
 pub mod secret;
 pub mod start;
+pub mod stats;
 pub mod tables;
 pub mod vault;
 pub mod verify;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use projections::corrupt::{CorruptHistory, Fault};
 use projections::digest::LeafHash;
@@ -43,6 +44,7 @@ use event_store::{AppendError, EventStore, NewEvent, READ_EVENTS_MAX, ReadError,
 use pipeline::{Landing, Pipeline, Ticket};
 use rejection::Rejection;
 use secret::Ids;
+use stats::LedgerStats;
 use tables::{Published, Tables};
 use vault::peppers::Peppers;
 use vault::seal::{SealError, seal};
@@ -126,6 +128,7 @@ pub struct Ledger {
     /// its landing. Whoever ends an operator's key waits for it, so that nothing done with
     /// the key lands once its end is acknowledged.
     abroad: Arc<RwLock<()>>,
+    stats: LedgerStats,
 }
 
 /// What a command has become, once decided.
@@ -147,6 +150,12 @@ impl Ledger {
     #[must_use]
     pub fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    /// What it counts while it works.
+    #[must_use]
+    pub fn stats(&self) -> &LedgerStats {
+        &self.stats
     }
 
     /// The clock.
@@ -408,6 +417,9 @@ impl Ledger {
     /// may have gone.
     async fn land(self: Arc<Self>, pipeline: Arc<Pipeline>, flight: Flight, ticket: Ticket) {
         let Flight { first, hashes, append, abroad } = flight;
+        let began = Instant::now();
+        let in_flight = u64::try_from(hashes.len()).unwrap_or_default();
+        self.stats.in_flight.up(in_flight);
         let outcome = match append.await {
             Err(AppendError::Unknown(why)) => {
                 self.settle(&pipeline.published, first, &hashes, why).await
@@ -421,6 +433,8 @@ impl Ledger {
                 pipeline.failed(&ticket, &error);
             }
         }
+        self.stats.in_flight.down(in_flight);
+        self.stats.append_ns.observe_time(began.elapsed());
         drop(abroad);
         if pipeline.claim_recovery() {
             self.catch_up(&pipeline.published).await;

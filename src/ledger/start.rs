@@ -22,6 +22,7 @@ use super::command::{
 use super::event_store::{EventStore, Positioned, ReadError, ReadItem};
 use super::rejection::Rejection;
 use super::secret::{Ids, Secret};
+use super::stats::LedgerStats;
 use super::tables::Tables;
 use super::vault::Vault;
 use super::vault::peppers::{PepperId, Peppers};
@@ -156,6 +157,7 @@ impl Ledger {
             peppers: parts.peppers,
             admission: Semaphore::new(COMMANDS_MAX),
             abroad: Arc::default(),
+            stats: LedgerStats::default(),
         });
         ledger.check_pepper()?;
         Ok((ledger, replayed))
