@@ -131,11 +131,9 @@ mod tests {
             "https://Example.com",
             "https://u@example.com",
             "ftp://example.com",
-            "https://*",
             "null",
         ] {
-            let accepted = text.parse::<Origin>();
-            assert!(accepted.is_err() || text == "https://*", "{text}");
+            assert!(text.parse::<Origin>().is_err(), "{text}");
         }
     }
 }
