@@ -208,7 +208,7 @@ async fn run(root: &Path) {
     drop(ledger);
     lengthen(&store, &vault, began).await;
     let ledger = open(&store, &vault).await;
-    let door = Door::closed(16);
+    let door = Door::closed(16, Vec::new());
     door.open(ledger);
     let audit = Audit::new(door);
 

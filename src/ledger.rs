@@ -20,12 +20,13 @@ mod pipeline;
 pub mod rejection;
 pub mod secret;
 pub mod start;
+pub mod stats;
 pub mod tables;
 pub mod vault;
 pub mod verify;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use projections::corrupt::{CorruptHistory, Fault};
 use projections::digest::LeafHash;
@@ -46,6 +47,7 @@ use importing::{Importing, Reserved};
 use pipeline::{Landing, Pipeline, Ticket};
 use rejection::Rejection;
 use secret::Ids;
+use stats::LedgerStats;
 use tables::{Published, Tables};
 use vault::peppers::Peppers;
 use vault::seal::{SealError, seal};
@@ -130,6 +132,7 @@ pub struct Ledger {
     /// the key lands once its end is acknowledged.
     abroad: Arc<RwLock<()>>,
     importing: Importing,
+    stats: LedgerStats,
 }
 
 /// What a command has become, once decided.
@@ -158,6 +161,12 @@ impl Ledger {
     #[must_use]
     pub fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    /// What it counts while it works.
+    #[must_use]
+    pub fn stats(&self) -> &LedgerStats {
+        &self.stats
     }
 
     /// The clock.
@@ -423,6 +432,9 @@ impl Ledger {
     /// may have gone.
     async fn land(self: Arc<Self>, pipeline: Arc<Pipeline>, flight: Flight, ticket: Ticket) {
         let Flight { first, hashes, append, held } = flight;
+        let began = Instant::now();
+        let in_flight = u64::try_from(hashes.len()).unwrap_or_default();
+        self.stats.in_flight.up(in_flight);
         let outcome = match append.await {
             Err(AppendError::Unknown(why)) => {
                 self.settle(&pipeline.published, first, &hashes, why).await
@@ -441,6 +453,8 @@ impl Ledger {
                 pipeline.failed(&ticket, &error);
             }
         }
+        self.stats.in_flight.down(in_flight);
+        self.stats.append_ns.observe_time(began.elapsed());
         if pipeline.claim_recovery() {
             self.catch_up(&pipeline.published).await;
             pipeline.recover();

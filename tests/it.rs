@@ -20,11 +20,21 @@ mod bad_input;
 mod crash;
 #[path = "it/faults.rs"]
 mod faults;
+#[path = "it/metrics.rs"]
+mod metrics;
+#[path = "it/production.rs"]
+mod production;
 #[path = "it/rpc_matrix.rs"]
 mod rpc_matrix;
 #[path = "it/secrets.rs"]
 mod secrets;
+#[path = "it/service.rs"]
+mod service;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/tls.rs"]
+mod tls;
 #[path = "it/walk.rs"]
 mod walk;
+#[path = "it/web.rs"]
+mod web;

@@ -11,6 +11,7 @@ use projections::time::Timestamp;
 use projections::verification::{Code, Decision, Question, Wanted};
 use tonic::{Request, Response, Status};
 
+use super::answers::ANSWERS;
 use super::authentication::{Authenticated, HEADER_VALUES_MAX, authenticate_at};
 use super::{Door, read, status, write};
 use crate::ledger::verify::{Answer, Reach};
@@ -77,6 +78,7 @@ pub(super) fn answer(
     correlation_id: String,
     now: Timestamp,
 ) -> Result<proto::VerifyResponse, Status> {
+    let asked = ANSWERS.asked();
     let question = Question {
         tenant: read::optional("tenant_id", &message.tenant_id)?,
         permissions: Wanted::new(&message.permissions)
@@ -86,7 +88,7 @@ pub(super) fn answer(
         client_ip: None,
         now,
     };
-    ledger.verify(presented(message)?, &question, reach, |answer| match answer {
+    let answer = ledger.verify(presented(message)?, &question, reach, |answer| match answer {
         Answer::Unavailable(id) => Err(status::stopped(id)),
         Answer::Refused(code) => Ok(proto::VerifyResponse {
             code: wire_code(code).into(),
@@ -94,7 +96,11 @@ pub(super) fn answer(
             ..proto::VerifyResponse::default()
         }),
         Answer::Decided(decision) => Ok(decided(&decision, correlation_id)),
-    })
+    });
+    if let Ok(answer) = &answer {
+        ANSWERS.answered(&asked, answer.code);
+    }
+    answer
 }
 
 fn service(text: &str) -> Result<Option<&str>, Status> {

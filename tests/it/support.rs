@@ -288,7 +288,7 @@ impl Process {
 
     /// Where it listens, by its own words.
     #[track_caller]
-    fn address(&mut self) -> SocketAddr {
+    pub(crate) fn address(&mut self) -> SocketAddr {
         self.wait_for(|line| {
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
             let fields = line.get("fields")?;
