@@ -19,6 +19,7 @@ pub mod rejection;
 pub mod secret;
 pub mod start;
 pub mod tables;
+pub mod urgency;
 pub mod vault;
 pub mod verify;
 
@@ -44,6 +45,7 @@ use pipeline::{Landing, Pipeline, Ticket};
 use rejection::Rejection;
 use secret::Ids;
 use tables::{Published, Tables};
+use urgency::Urgency;
 use vault::peppers::Peppers;
 use vault::seal::{SealError, seal};
 use vault::{SubjectKey, SubjectKeyState, Vault, VaultError};
@@ -253,7 +255,7 @@ impl Ledger {
     }
 
     /// The key under which the command's personal data is sealed; durable before any
-    /// event names it.
+    /// event names it. An urgent command goes without rather than fail.
     async fn sealing(
         &self,
         organization_id: OrganizationId,
@@ -263,11 +265,24 @@ impl Ledger {
             return Ok(None);
         }
         let subject = Subject::organization_month(organization_id, self.clock.now());
+        let urgency = order.command.urgency();
         let key = match self.vault.cached_subject_key(&subject) {
-            Some(key) => key,
-            None => self.vault.obtain_subject_key(&subject).await?,
+            Some(key) => Ok(key),
+            None => self.vault.obtain_subject_key(&subject, urgency).await,
         };
-        Ok(Some((subject, key)))
+        match key {
+            Ok(key) => Ok(Some((subject, key))),
+            // Who acted, on what and why stands in clear: to end access now is worth more
+            // than the address it was asked from, or a comment.
+            Err(error) if urgency == Urgency::Reserved => {
+                tracing::error!(
+                    %error, %organization_id, correlation_id = %order.correlation_id,
+                    "the vault gives no key: an urgent command goes on without its comment and origin"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Decides a command on the tables as they will be, and sends its events off.
@@ -300,9 +315,16 @@ impl Ledger {
         };
         let answer = match decide::decide(&given, &order.command) {
             Ok(Decided::Events(events)) => {
+                // Before it takes a place in the pipeline: what is decided behind an append
+                // that fails must be decided anew, and what ends access would be held up.
+                let urgency = order.command.urgency();
+                if self.store.is_full(urgency) {
+                    return Err(AppendError::Full.into());
+                }
                 let drafted = self.draft(&given, events, order, sealing)?;
                 drop(operator);
-                let flight = self.send(&pipeline.published, state.revision(), &drafted, abroad);
+                let flight =
+                    self.send(&pipeline.published, state.revision(), &drafted, urgency, abroad);
                 let executed = drafted.executed;
                 let (ticket, landing) = writer.enter(drafted.steps);
                 drop(writer);
@@ -397,10 +419,12 @@ impl Ledger {
         published: &Published,
         expected: Option<Revision>,
         draft: &Draft,
+        urgency: Urgency,
         abroad: Option<Abroad>,
     ) -> Flight {
         let hashes = draft.new_events.iter().map(|event| event.leaf_hash).collect();
-        let append = self.store.append(&published.stream, expected, draft.new_events.clone());
+        let events = draft.new_events.clone();
+        let append = self.store.append(&published.stream, expected, events, urgency);
         Flight { first: Revision::after(expected), hashes, append, abroad }
     }
 

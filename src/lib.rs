@@ -7,6 +7,7 @@ pub mod config;
 pub mod ledger;
 pub mod node;
 pub mod proto;
+pub mod reserve;
 pub mod server;
 pub mod services;
 pub mod store;

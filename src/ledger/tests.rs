@@ -487,7 +487,7 @@ async fn a_type_is_written_only_once_the_installation_says_so() {
             let event_type = envelope.event.event_type();
             let event = NewEvent { id: envelope.id, event_type, stored: stored.into(), leaf_hash };
             let expected = u64::checked_sub(place, 1).map(Revision);
-            store.append(&stream, expected, vec![event]).await.unwrap();
+            store.append(&stream, expected, vec![event], Urgency::Normal).await.unwrap();
         }
     }
     let older = open(&store, &world.time, 1).await.unwrap();
@@ -630,7 +630,11 @@ async fn a_stream_that_nobody_admitted_is_stopped() {
     let (stored, leaf_hash) = envelope.encode().unwrap();
     let event_type = envelope.event.event_type();
     let event = NewEvent { id: envelope.id, event_type, stored: stored.into(), leaf_hash };
-    world.store.append(&StreamName::organization(id), None, vec![event]).await.unwrap();
+    world
+        .store
+        .append(&StreamName::organization(id), None, vec![event], Urgency::Normal)
+        .await
+        .unwrap();
     let again = world.reopened().await;
     assert!(again.tables().organization(id).unwrap().stopped().is_some());
     assert!(again.tables().organization(ACME).unwrap().stopped().is_none());
