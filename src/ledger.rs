@@ -260,7 +260,7 @@ impl Ledger {
         &self,
         organization_id: OrganizationId,
         order: &Order,
-    ) -> Result<Option<Sealing>, VaultError> {
+    ) -> Result<Option<Sealing>, LedgerError> {
         if order.personal.0.is_empty() {
             return Ok(None);
         }
@@ -268,6 +268,9 @@ impl Ledger {
         let urgency = order.command.urgency();
         let key = match self.vault.cached_subject_key(&subject) {
             Some(key) => Ok(key),
+            // The vault may be on the same disk: it must not take for a command that will be
+            // refused what the store gave up for urgent ones.
+            None if self.store.is_full(urgency) => return Err(AppendError::Full.into()),
             None => self.vault.obtain_subject_key(&subject, urgency).await,
         };
         match key {
@@ -281,7 +284,7 @@ impl Ledger {
                 );
                 Ok(None)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -108,11 +108,11 @@ impl Opened {
     pub async fn open(directories: Directories) -> Result<Self, NodeError> {
         tokio::task::spawn_blocking(move || {
             // The vault comes first: events are sealed under its keys from the first one on.
-            files::make_directory(&directories.data).map_err(NodeError::AdminKey)?;
-            let start = if directories.hold_history() { Start::Later } else { Start::First };
             let options = Options::new(&directories.data);
             // Nothing is half made where it is known not to fit.
             EmbeddedStore::check_space(&options)?;
+            files::make_directory(&directories.data).map_err(NodeError::AdminKey)?;
+            let start = if directories.hold_history() { Start::Later } else { Start::First };
             let (vault, peppers) = FileVault::open(&directories.secrets, start)?;
             let store = Arc::new(EmbeddedStore::open(&options)?);
             Ok(Self { store, vault, peppers, directories })

@@ -16,6 +16,8 @@
 mod bad_input;
 #[path = "it/crash.rs"]
 mod crash;
+#[path = "it/disk_full.rs"]
+mod disk_full;
 #[path = "it/faults.rs"]
 mod faults;
 #[path = "it/rpc_matrix.rs"]

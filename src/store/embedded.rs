@@ -279,7 +279,10 @@ fn sizes(options: &Options) -> Result<Sizes, OpenError> {
 }
 
 fn volume(options: &Options) -> Result<reserve::Volume, OpenError> {
-    File::open(&options.directory)
+    // Of a directory that is still to be made, the one it will be in.
+    let there = options.directory.ancestors().find(|path| path.exists());
+    let there = there.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(there)
         .and_then(|directory| reserve::volume(&directory))
         .map_err(|source| OpenError::Io { path: options.directory.clone(), source })
 }

@@ -37,6 +37,8 @@ pub(super) struct LogPages {
     pending_max: i64,
     /// How many there may be before the writer is held up to restart it.
     max: i64,
+    /// The same where space is short: what there is of it is for the database.
+    short_max: i64,
     /// How many there may be before it is also cut.
     kept_max: i64,
 }
@@ -46,7 +48,7 @@ impl LogPages {
     pub(super) fn of(log_bytes: u64) -> Self {
         let max = i64::try_from(log_bytes / FRAME_BYTES / 5 * 4).unwrap_or(i64::MAX / 16);
         let max = max.max(1_024);
-        Self { pending_max: max / 2, max, kept_max: max.saturating_mul(16) }
+        Self { pending_max: max / 2, max, short_max: 256, kept_max: max.saturating_mul(16) }
     }
 
     /// How long the index of the log is made at once.
@@ -213,9 +215,10 @@ fn relieve(connection: &Connection, pages: LogPages, short: bool) -> rusqlite::R
         return Ok(());
     }
     let log = checkpoint(connection, "PASSIVE")?;
+    let max = if short { pages.short_max } else { pages.max };
     if log.log_pages > pages.kept_max {
         checkpoint(connection, "TRUNCATE")?;
-    } else if log.log_pages > pages.max {
+    } else if log.log_pages > max {
         checkpoint(connection, "RESTART")?;
     }
     Ok(())
