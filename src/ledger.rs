@@ -188,6 +188,7 @@ impl Ledger {
         let _place = self.admission.acquire().await.map_err(|_| LedgerError::Closing)?;
         let pipeline = self.pipeline(organization_id).ok_or(Rejection::OrganizationNotFound)?;
         let sealing = self.sealing(organization_id, order).await?;
+        let mut contended = LedgerError::Contended;
         for _ in 0..DECISIONS_MAX {
             let abroad = self.go_abroad(organization_id, order).await;
             let attempt = self.attempt(&pipeline, order, sealing.as_ref(), abroad).await?;
@@ -206,14 +207,16 @@ impl Ledger {
                 }
                 // Decided on events that never came to be, or behind another writer's: the
                 // tables are read again by now.
+                Ok(Landing::Discarded(AppendError::Full)) => contended = AppendError::Full.into(),
                 Ok(
-                    Landing::Discarded | Landing::Failed(AppendError::WrongExpectedRevision { .. }),
+                    Landing::Discarded(_)
+                    | Landing::Failed(AppendError::WrongExpectedRevision { .. }),
                 )
-                | Err(_) => {}
+                | Err(_) => contended = LedgerError::Contended,
                 Ok(Landing::Failed(error)) => return Err(error.into()),
             }
         }
-        Err(LedgerError::Contended)
+        Err(contended)
     }
 
     /// What an operator's key does inside a tenant is decided on the operator's published
