@@ -123,6 +123,7 @@ impl EmbeddedStore {
             connection.pragma_update_and_check(None, "max_page_count", pages_max, set)?;
         }
         directory.sync()?;
+        space.opened();
 
         let reads = ReaderPool::default();
         let appends = Arc::new(AppendQueue::default());

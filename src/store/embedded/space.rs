@@ -20,13 +20,16 @@ use crate::reserve::{self, Reserve, Volume};
 
 /// The reserve's file.
 pub(super) const RESERVE: &str = "reserve";
+const MIB: u64 = 1 << 20;
 /// How much of the reserve is given up, or taken again, at once.
-pub(super) const STEP_BYTES: u64 = 1 << 20;
+pub(super) const STEP_BYTES: u64 = 256 << 10;
 /// What must be free beside a step that is taken again, so that a step just given up is
 /// left to whom it was given up for.
-const SPARE_BYTES: u64 = STEP_BYTES;
+const SPARE_BYTES: u64 = 2 * STEP_BYTES;
 /// What opening may need: the index of the write-ahead log, and a few pages.
-const OPENING_BYTES: u64 = 2 * STEP_BYTES;
+const OPENING_BYTES: u64 = 2 << 20;
+/// Most bytes that one write of the engine may ask for, and more.
+const WRITE_BYTES: u64 = 256 << 10;
 /// The reserve's share of a small volume, and the log's.
 const RESERVE_PART: u64 = 4;
 const LOG_PART: u64 = 8;
@@ -44,10 +47,10 @@ pub(super) struct Sizes {
 
 impl Sizes {
     pub(super) fn on(volume: Volume, reserve_max: u64, log_max: u64) -> Self {
-        let steps = |bytes: u64| (bytes - bytes % STEP_BYTES).max(STEP_BYTES);
+        let mib = |bytes: u64| (bytes - bytes % MIB).max(MIB);
         Self {
-            reserve: steps(reserve_max.min(volume.bytes / RESERVE_PART)),
-            log: steps(log_max.min(volume.bytes / LOG_PART)),
+            reserve: mib(reserve_max.min(volume.bytes / RESERVE_PART)),
+            log: mib(log_max.min(volume.bytes / LOG_PART)),
         }
     }
 
@@ -69,12 +72,12 @@ pub(super) struct Space {
 
 impl Space {
     /// Takes up the reserve as far as there is space. Where there is next to none, some of
-    /// it is given up so that the database can be opened.
+    /// it is given up so that the database can be opened: see [`Space::opened`].
     pub(super) fn open(directory: &Path, sizes: Sizes) -> io::Result<Self> {
         let mut reserve = Reserve::open(&directory.join(RESERVE), sizes.reserve, STEP_BYTES)?;
         let directory = File::open(directory)?;
         reserve.refill(SPARE_BYTES)?;
-        while reserve::volume(&directory)?.free < OPENING_BYTES && reserve.release()? {}
+        while !reserve.has_room(OPENING_BYTES)? && reserve.release()? {}
         let short = AtomicBool::new(!reserve.is_whole());
         let space = Self {
             directory,
@@ -88,6 +91,14 @@ impl Space {
             space.warn();
         }
         Ok(space)
+    }
+
+    /// Takes back what opening did not need, before others do: it is not to get less with
+    /// every start on a full disk.
+    pub(super) fn opened(&self) {
+        if let Err(error) = self.reserve().refill(0) {
+            tracing::warn!(%error, "the reserve could not be made whole");
+        }
     }
 
     /// Whether appends that are not urgent are refused.
@@ -195,8 +206,7 @@ impl Space {
         match error.sqlite_error() {
             Some(code) if code.code == ErrorCode::DiskFull => true,
             Some(code) if code.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE => {
-                // Most bytes that one write of the engine may have asked for.
-                self.reserve().has_room(STEP_BYTES).is_ok_and(|room| !room)
+                self.reserve().has_room(WRITE_BYTES).is_ok_and(|room| !room)
             }
             Some(_) | None => false,
         }

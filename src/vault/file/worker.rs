@@ -2,6 +2,7 @@
 //! when that is on disk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use projections::sealed::Subject;
 use rusqlite::ErrorCode;
@@ -18,6 +19,8 @@ use crate::vault::wrap::{Purpose, RootKey, Wrapped};
 
 /// What must be free beside a step of the reserve that is taken up again.
 const RESERVE_SPARE_BYTES: u64 = RESERVE_STEP_BYTES;
+/// How long a job may wait while the reserve is not whole.
+const SPACE_LOOK: Duration = Duration::from_millis(20);
 /// Most jobs in one transaction.
 pub(super) const BATCH_JOBS_MAX: usize = 256;
 const _: () = assert!(BATCH_JOBS_MAX < CACHED_SUBJECT_KEYS_MAX);
@@ -47,26 +50,36 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(tables: Tables, root: RootKey, cache: Arc<Cache>, reserve: Reserve) -> Self {
-        let mut worker = Self { tables, root, cache, reserve, fenced: None };
-        worker.refill();
-        worker
+        Self { tables, root, cache, reserve, fenced: None }
     }
 
     /// Works until no one can ask any more.
     pub(super) fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
-        while let Some(first) = waiting.blocking_recv() {
+        while let Some(first) = self.next(&mut waiting) {
             let mut batch = vec![first];
             while batch.len() < BATCH_JOBS_MAX
                 && let Ok(job) = waiting.try_recv()
             {
                 batch.push(job);
             }
-            self.refill();
             // One that there is no space for must not fail the others.
             for job in self.carry_out(batch) {
                 self.carry_out_short(job);
             }
         }
+    }
+
+    /// The next job; none once no one can ask any more. While the reserve is not whole it is
+    /// looked for space meanwhile.
+    fn next(&mut self, waiting: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        while !self.refilled() {
+            match waiting.try_recv() {
+                Ok(job) => return Some(job),
+                Err(mpsc::error::TryRecvError::Disconnected) => return None,
+                Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(SPACE_LOOK),
+            }
+        }
+        waiting.blocking_recv()
     }
 
     /// Carries out a job that there was no space for, urgent ones on the reserve's.
@@ -79,14 +92,10 @@ impl Worker {
         again.into_iter().for_each(Job::refuse);
     }
 
-    /// Takes up what is missing of the reserve, if there is space.
-    fn refill(&mut self) {
-        if self.reserve.is_whole() {
-            return;
-        }
-        if let Err(error) = self.reserve.refill(RESERVE_SPARE_BYTES) {
-            tracing::warn!(%error, "no space can be set aside for the vault");
-        }
+    /// Takes up what is missing of the reserve, if there is space; true once it is whole.
+    fn refilled(&mut self) -> bool {
+        // A file system that fails here fails where it matters, too, and that is told.
+        self.reserve.is_whole() || self.reserve.refill(RESERVE_SPARE_BYTES).is_ok_and(|whole| whole)
     }
 
     /// Gives up a step of the reserve.
