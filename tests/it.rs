@@ -18,6 +18,8 @@ mod activity;
 mod bad_input;
 #[path = "it/crash.rs"]
 mod crash;
+#[path = "it/disk_full.rs"]
+mod disk_full;
 #[path = "it/faults.rs"]
 mod faults;
 #[path = "it/metrics.rs"]

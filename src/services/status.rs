@@ -195,7 +195,7 @@ pub fn from(error: LedgerError) -> Status {
         LedgerError::Append(AppendError::Full) => refused(
             GrpcCode::ResourceExhausted,
             "STORE_FULL",
-            "the ledger's disk is full; nothing was written; verification goes on",
+            "the ledger's disk is full; nothing was written; verification goes on, and what ends access, as long as the reserve lasts; the operator must make space, then writes go on by themselves",
         ),
         LedgerError::Append(AppendError::WrongExpectedRevision { .. }) | LedgerError::Contended => {
             refused(GrpcCode::Aborted, "CONTENDED", "other writers came first; try again")
@@ -232,6 +232,13 @@ pub fn from_read(error: &ReadError) -> Status {
 
 /// Maps what the vault says.
 pub fn from_vault(error: &VaultError) -> Status {
+    if *error == VaultError::Full {
+        return refused(
+            GrpcCode::ResourceExhausted,
+            "VAULT_FULL",
+            "the disk of the ledger's secrets is full; nothing was written; verification and revocation go on; the operator must make space, then writes go on by themselves",
+        );
+    }
     tracing::error!(%error, "vault");
     unavailable()
 }

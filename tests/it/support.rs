@@ -47,6 +47,11 @@ impl Home {
         Self(TempDir::new().unwrap())
     }
 
+    /// One on a file system of the test's own.
+    pub(crate) fn inside(directory: &Path) -> Self {
+        Self(TempDir::new_in(directory).unwrap())
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
