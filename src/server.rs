@@ -24,7 +24,6 @@ use crate::node::{FirstKey, Node, NodeError, Opened};
 use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::operator_service_server::OperatorServiceServer;
 use crate::proto::organization_service_server::OrganizationServiceServer;
-use crate::proto::verification_service_server::VerificationServiceServer;
 use crate::services::Door;
 
 /// Most bytes in one request.
@@ -145,6 +144,7 @@ pub async fn serve(
         Some(ended) => ended,
         None => {
             tracing::info!("shutting down");
+            door.close();
             let _ = shut.send(());
             match tokio::time::timeout(SHUTDOWN_MAX, &mut server).await {
                 Ok(ended) => ended,
@@ -218,9 +218,12 @@ where
         self.service.poll_ready(ctx)
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         match self.door.knock(request.headers()) {
-            Ok(()) => self.service.call(request),
+            Ok(shown) => {
+                request.extensions_mut().insert(shown);
+                self.service.call(request)
+            }
             Err(status) => Box::pin(ready(Ok(status.into_http()))),
         }
     }
@@ -229,7 +232,8 @@ where
 /// Every service but health, behind one door.
 fn routes(door: &Door) -> Result<Routes, ServeError> {
     use crate::services::{
-        key::Keys, operator::Operator, organization::Organizations, verification::Verification,
+        key::Keys, operator::Operator, organization::Organizations,
+        verification::{Verification, server::VerificationServer},
     };
     // With the details of errors among them, so that generic clients can show those too.
     let reflection = || {
@@ -240,12 +244,13 @@ fn routes(door: &Door) -> Result<Routes, ServeError> {
     };
     // Older clients, grpcurl among them, ask for the alpha version.
     let alpha = reflection().build_v1alpha()?;
-    let verification = VerificationServiceServer::new(Verification::new(door.clone()));
+    let verification = Verification::new(door.clone());
+    let verification = VerificationServer::new(verification, REQUEST_BYTES_MAX);
     let keys = KeyServiceServer::new(Keys::new(door.clone()));
     let organizations = OrganizationServiceServer::new(Organizations::new(door.clone()));
     let operator = OperatorServiceServer::new(Operator::new(door.clone()));
     let routes =
-        Routes::new(guarded(verification.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+        Routes::new(guarded(verification, door))
             .add_service(guarded(keys.max_decoding_message_size(REQUEST_BYTES_MAX), door))
             .add_service(guarded(organizations.max_decoding_message_size(REQUEST_BYTES_MAX), door))
             .add_service(guarded(operator.max_decoding_message_size(REQUEST_BYTES_MAX), door))

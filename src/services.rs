@@ -18,10 +18,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderMap;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tonic::Status;
 
 use crate::ledger::Ledger;
+use authentication::Shown;
 
 /// What every service shares: the ledger, once it has replayed its history, and the
 /// number of requests that are inside.
@@ -31,11 +32,29 @@ pub struct Door {
     inside: Arc<AtomicUsize>,
     requests_max: usize,
     waits: Arc<Semaphore>,
+    stays: Arc<Semaphore>,
+    closing: Arc<watch::Sender<bool>>,
 }
 
 /// One in how many places may be held by a request that only waits for a revision: such
 /// waits cost their sender nothing, and must not keep out those who have work.
 const PLACES_PER_WAIT: usize = 4;
+
+/// One in how many places may be held by calls that stay: one that only listens must not
+/// keep out those who ask once.
+const PLACES_PER_STAY: usize = 2;
+
+/// A call that was let in and stays until this is dropped.
+pub struct Stay {
+    inside: Arc<AtomicUsize>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.inside.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A request that was let in. It leaves when this is dropped.
 pub struct Entered<'a> {
@@ -61,12 +80,17 @@ impl Door {
     /// A door that answers UNAVAILABLE until it is opened, and then lets in this many at once.
     #[must_use]
     pub fn closed(requests_max: usize) -> Self {
-        let waits = (requests_max / PLACES_PER_WAIT).clamp(1, Semaphore::MAX_PERMITS);
+        let one_in = |places: usize| {
+            let permits = (requests_max / places).clamp(1, Semaphore::MAX_PERMITS);
+            Arc::new(Semaphore::new(permits))
+        };
         Self {
             ledger: Arc::default(),
             inside: Arc::default(),
             requests_max,
-            waits: Arc::new(Semaphore::new(waits)),
+            waits: one_in(PLACES_PER_WAIT),
+            stays: one_in(PLACES_PER_STAY),
+            closing: Arc::new(watch::Sender::new(false)),
         }
     }
 
@@ -88,9 +112,31 @@ impl Door {
 
     /// Looks at whoever knocks, before a byte of their request is read: a key that is not
     /// in force costs nothing but this look. What the key may do is asked inside.
-    pub fn knock(&self, headers: &HeaderMap) -> Result<(), Status> {
+    pub fn knock(&self, headers: &HeaderMap) -> Result<Shown, Status> {
         let ledger = self.ledger.get().ok_or_else(status::starting)?;
         authentication::in_force(ledger, headers)
+    }
+
+    /// Makes a call that was let in one that stays. RESOURCE_EXHAUSTED while as many stay
+    /// as may.
+    pub fn stay(&self, entered: Entered<'_>) -> Result<Stay, Status> {
+        let permit = Arc::clone(&self.stays).try_acquire_owned();
+        let permit = permit.map_err(|_| status::too_many_requests())?;
+        // Its place passes on: one comes and one leaves.
+        self.inside.fetch_add(1, Ordering::Relaxed);
+        drop(entered);
+        Ok(Stay { inside: Arc::clone(&self.inside), _permit: permit })
+    }
+
+    /// Tells all who stay that it is time to leave.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Waits until it is time to leave.
+    pub async fn closing(&self) {
+        // The sender lives as long as this door.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
     /// Lets a request that is inside wait for a revision. RESOURCE_EXHAUSTED while as

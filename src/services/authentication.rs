@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use projections::digest::SecretDigest;
 use projections::id::OrganizationId;
 use projections::permission::Permission;
 use projections::presented::Presented;
@@ -67,9 +68,14 @@ impl Authenticated {
     }
 }
 
+/// The key that a caller showed when they knocked, by what stands for its secret. It is no
+/// authority: the key is looked at anew, by this, wherever authority is needed.
+#[derive(Clone, Copy)]
+pub struct Shown(SecretDigest);
+
 /// Refuses whoever shows no key that is in force, whatever it may do.
-pub fn in_force(ledger: &Ledger, headers: &HeaderMap) -> Result<(), Status> {
-    look(ledger, headers, Wanted::Texts(&[]), ledger.clock().now()).map(|_| ())
+pub fn in_force(ledger: &Ledger, headers: &HeaderMap) -> Result<Shown, Status> {
+    look(ledger, headers, Wanted::Texts(&[]), ledger.clock().now()).map(|looked| looked.shown)
 }
 
 /// Lets in whoever holds the permission in their own organization.
@@ -88,10 +94,50 @@ pub fn authenticate_at<T>(
     permission: Permission<'static>,
     now: Timestamp,
 ) -> Result<Authenticated, Status> {
-    match look(ledger, request.metadata().as_ref(), Wanted::One(permission), now)? {
-        (Refusal::None, caller) => Ok(caller),
-        (Refusal::Permission, _) => Err(status::permission_denied(permission)),
-        (Refusal::Service, _) => Err(status::service_not_allowed()),
+    match request.extensions().get::<Shown>() {
+        Some(shown) => authenticate_again(ledger, shown, permission, now),
+        None => {
+            let looked = look(ledger, request.metadata().as_ref(), Wanted::One(permission), now)?;
+            looked.admitted(permission)
+        }
+    }
+}
+
+/// The key that a request shows.
+pub fn shown<T>(ledger: &Ledger, request: &Request<T>) -> Result<Shown, Status> {
+    match request.extensions().get::<Shown>() {
+        Some(shown) => Ok(*shown),
+        None => in_force(ledger, request.metadata().as_ref()),
+    }
+}
+
+/// Lets in whoever showed this key before, if it is in force and holds the permission.
+pub fn authenticate_again(
+    ledger: &Ledger,
+    shown: &Shown,
+    permission: Permission<'static>,
+    now: Timestamp,
+) -> Result<Authenticated, Status> {
+    let question = callers(Wanted::One(permission), now);
+    ledger
+        .verify_again(&shown.0, &question, Reach::Installation, |answer| looked(&answer))?
+        .admitted(permission)
+}
+
+/// A key that is in force.
+struct Looked {
+    shown: Shown,
+    caller: Authenticated,
+    lacks: Refusal,
+}
+
+impl Looked {
+    fn admitted(self, permission: Permission<'static>) -> Result<Authenticated, Status> {
+        match self.lacks {
+            Refusal::None => Ok(self.caller),
+            Refusal::Permission => Err(status::permission_denied(permission)),
+            Refusal::Service => Err(status::service_not_allowed()),
+        }
     }
 }
 
@@ -108,31 +154,39 @@ fn look(
     headers: &HeaderMap,
     permissions: Wanted<'_>,
     now: Timestamp,
-) -> Result<(Refusal, Authenticated), Status> {
-    let question =
-        Question { tenant: None, permissions, service: Some(SERVICE), environment: None, now };
-    ledger.verify(presented(headers)?, &question, Reach::Installation, |answer| match answer {
-        Answer::Unavailable(_) => Err(status::own_organization_stopped()),
-        Answer::Refused(code) => Err(status::unauthenticated(code)),
-        Answer::Decided(decision) => {
-            let organization_id = decision.organization_id;
-            let caller = Caller::Key { organization_id, key_id: decision.key.id };
-            let caller = Authenticated { organization_id, caller };
-            match decision.code {
-                Code::Allowed => Ok((Refusal::None, caller)),
-                Code::PermissionDenied => Ok((Refusal::Permission, caller)),
-                Code::ServiceNotAllowed => Ok((Refusal::Service, caller)),
-                code @ (Code::NoCredential
-                | Code::Ambiguous
-                | Code::Malformed
-                | Code::Unknown
-                | Code::TenantMismatch
-                | Code::Revoked
-                | Code::Expired
-                | Code::WrongEnvironment) => Err(status::unauthenticated(code)),
-            }
-        }
-    })
+) -> Result<Looked, Status> {
+    let question = callers(permissions, now);
+    ledger.verify(presented(headers)?, &question, Reach::Installation, |answer| looked(&answer))
+}
+
+/// What is asked of a caller's own key.
+fn callers(permissions: Wanted<'_>, now: Timestamp) -> Question<'_> {
+    Question { tenant: None, permissions, service: Some(SERVICE), environment: None, now }
+}
+
+fn looked(answer: &Answer<'_>) -> Result<Looked, Status> {
+    let decision = match answer {
+        Answer::Unavailable(_) => return Err(status::own_organization_stopped()),
+        Answer::Refused(code) => return Err(status::unauthenticated(*code)),
+        Answer::Decided(decision) => decision,
+    };
+    let lacks = match decision.code {
+        Code::Allowed => Refusal::None,
+        Code::PermissionDenied => Refusal::Permission,
+        Code::ServiceNotAllowed => Refusal::Service,
+        code @ (Code::NoCredential
+        | Code::Ambiguous
+        | Code::Malformed
+        | Code::Unknown
+        | Code::TenantMismatch
+        | Code::Revoked
+        | Code::Expired
+        | Code::WrongEnvironment) => return Err(status::unauthenticated(code)),
+    };
+    let organization_id = decision.organization_id;
+    let caller = Caller::Key { organization_id, key_id: decision.key.id };
+    let shown = Shown(decision.key.digest.blake3);
+    Ok(Looked { shown, caller: Authenticated { organization_id, caller }, lacks })
 }
 
 /// Lets in whoever holds the permission in the operator organization.

@@ -199,6 +199,7 @@ static NEST: Message = Message {
             label: Label::Singular,
             slot: 0,
             oneof: &[],
+            at_most: 0,
         },
         Field {
             number: 700,
@@ -207,6 +208,7 @@ static NEST: Message = Message {
             label: Label::Repeated,
             slot: 0,
             oneof: &[],
+            at_most: 0,
         },
     ],
 };
