@@ -24,5 +24,9 @@ mod rpc_matrix;
 mod secrets;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/verify_batch.rs"]
+mod verify_batch;
+#[path = "it/verify_stream.rs"]
+mod verify_stream;
 #[path = "it/walk.rs"]
 mod walk;
