@@ -20,7 +20,8 @@ const SECRET_MESSAGES: [&str; 2] =
     [".keyledger.v1.VerifyRequest", ".keyledger.v1.CreateKeyResponse"];
 /// Repeated fields whose values are counted before anything is decoded: an empty message
 /// is two bytes on the wire and a hundred times as many behind it.
-const COUNTED: [(&str, &str, usize); 1] = [(".keyledger.v1.VerifyBatchRequest", "questions", 1_000)];
+const COUNTED: [(&str, &str, usize); 1] =
+    [(".keyledger.v1.VerifyBatchRequest", "questions", 1_000)];
 /// Singular fields and maps of one message: each has a bit in a `u64`.
 const SLOTS_MAX: u8 = 64;
 

@@ -98,8 +98,8 @@ async fn ask(
     match way {
         Way::Unary => {
             while Instant::now() < until {
-                let place = (seed * 7_919 + usize::try_from(decisions).expect("a place"))
-                    % requests.len();
+                let place =
+                    (seed * 7_919 + usize::try_from(decisions).expect("a place")) % requests.len();
                 let request = with_caller(requests[place].clone(), &caller);
                 let answer = client.verify(request).await.expect("an answer");
                 assert!(answer.get_ref().allowed);
@@ -130,8 +130,7 @@ async fn ask(
             let questions =
                 Questions { requests, number: seed as u64 * 7_919, state: Arc::clone(&state) };
             let request = with_caller(questions, &caller);
-            let mut answers =
-                client.verify_stream(request).await.expect("a stream").into_inner();
+            let mut answers = client.verify_stream(request).await.expect("a stream").into_inner();
             while let Some(answer) = answers.message().await.expect("an answer") {
                 assert!(matches!(
                     answer.answer,
@@ -230,7 +229,10 @@ async fn measure() {
     }
     for (way, of_way) in ways.iter().zip(&slices) {
         let ratio = median(
-            of_way.iter().zip(&slices[0]).map(|(it, unary)| it.per_cpu_second / unary.per_cpu_second),
+            of_way
+                .iter()
+                .zip(&slices[0])
+                .map(|(it, unary)| it.per_cpu_second / unary.per_cpu_second),
         );
         let middle = |figure: fn(&Slice) -> f64| median(of_way.iter().map(figure));
         println!(

@@ -92,7 +92,17 @@ mod tests {
             ..VerifyRequest::default()
         };
         let response = CreateKeyResponse { secret: secret.into(), ..CreateKeyResponse::default() };
-        for text in [format!("{request:?} {request:#?}"), format!("{response:?} {response:#?}")] {
+        let batch = VerifyBatchRequest {
+            questions: vec![request.clone()],
+            ..VerifyBatchRequest::default()
+        };
+        let message = VerifyStreamRequest { id: 1, question: Some(request.clone()) };
+        for text in [
+            format!("{request:?} {request:#?}"),
+            format!("{response:?} {response:#?}"),
+            format!("{batch:?} {batch:#?}"),
+            format!("{message:?} {message:#?}"),
+        ] {
             assert!(!text.contains("hunter2"), "{text}");
             assert!(text.contains("<redacted>"), "{text}");
         }

@@ -232,7 +232,9 @@ where
 /// Every service but health, behind one door.
 fn routes(door: &Door) -> Result<Routes, ServeError> {
     use crate::services::{
-        key::Keys, operator::Operator, organization::Organizations,
+        key::Keys,
+        operator::Operator,
+        organization::Organizations,
         verification::{Verification, server::VerificationServer},
     };
     // With the details of errors among them, so that generic clients can show those too.
@@ -249,12 +251,11 @@ fn routes(door: &Door) -> Result<Routes, ServeError> {
     let keys = KeyServiceServer::new(Keys::new(door.clone()));
     let organizations = OrganizationServiceServer::new(Organizations::new(door.clone()));
     let operator = OperatorServiceServer::new(Operator::new(door.clone()));
-    let routes =
-        Routes::new(guarded(verification, door))
-            .add_service(guarded(keys.max_decoding_message_size(REQUEST_BYTES_MAX), door))
-            .add_service(guarded(organizations.max_decoding_message_size(REQUEST_BYTES_MAX), door))
-            .add_service(guarded(operator.max_decoding_message_size(REQUEST_BYTES_MAX), door))
-            .add_service(reflection().build_v1()?)
-            .add_service(alpha);
+    let routes = Routes::new(guarded(verification, door))
+        .add_service(guarded(keys.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+        .add_service(guarded(organizations.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+        .add_service(guarded(operator.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+        .add_service(reflection().build_v1()?)
+        .add_service(alpha);
     Ok(routes.prepare())
 }

@@ -439,13 +439,14 @@ async fn texts_and_lists_past_their_limits() {
         bench.refuses_field(VERIFY_BATCH, batch, &format!("questions[2].{field}")).await;
     }
     // In a batch, revisions stand beside the questions.
-    let beside = |stream: &str, count: usize| {
-        joined(&[text(1, []), text(2, text(1, stream)).repeat(count)])
-    };
+    let beside =
+        |stream: &str, count: usize| joined(&[text(1, []), text(2, text(1, stream)).repeat(count)]);
     bench.refuses_field(VERIFY_BATCH, beside("org-operator", 9), "at_least_revision").await;
     bench.refuses_field(VERIFY_BATCH, beside("x", 1), "at_least_revision[0].stream").await;
     bench.refuses_field(VERIFY_BATCH, Vec::new(), "questions").await;
-    bench.refuses_field(VERIFY_BATCH, joined(&[text(1, []), text(3, "a b")]), "correlation_id").await;
+    bench
+        .refuses_field(VERIFY_BATCH, joined(&[text(1, []), text(3, "a b")]), "correlation_id")
+        .await;
     for count in [1_001, 100_000] {
         bench.refuses_field(VERIFY_BATCH, text(1, []).repeat(count), "questions").await;
     }

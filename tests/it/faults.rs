@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::support::{about, Acme, Home, Server, crc32, leaf_hash, reason, refused, scoped};
+use super::support::{Acme, Home, Server, about, crc32, leaf_hash, reason, refused, scoped};
 
 /// Two organizations with keys and a revocation each, at rest.
 struct Tenants {
@@ -170,7 +170,8 @@ impl Tenants {
         use proto::verify_stream_response::Answer as InStream;
         let credentials = [&self.globex.keys[0].1, &self.acme.keys[0].1, "garbage"];
         let questions: Vec<_> = credentials.iter().map(|it| about(it, &["a:b"])).collect();
-        let request = proto::VerifyBatchRequest { questions: questions.clone(), ..Default::default() };
+        let request =
+            proto::VerifyBatchRequest { questions: questions.clone(), ..Default::default() };
         let in_batch = operator.verify_batch(request).await.unwrap().answers;
         let mut stream = operator.verify_stream().await.unwrap();
         let mut undecided = Vec::new();

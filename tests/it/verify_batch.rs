@@ -39,8 +39,17 @@ async fn each_question_has_the_answer_it_has_alone() {
     let other = acme.operator.organization("globex", "glx", "").await;
     let other = acme.operator.create_key(scoped(&other, "theirs", &["org:admin"])).await.unwrap();
     let admin_key = acme.home.admin_key();
-    let credentials =
-        ["", &key, &revoked, &role.secret, &full, &other.secret, &admin_key, "garbage", "vtx_live_x"];
+    let credentials = [
+        "",
+        &key,
+        &revoked,
+        &role.secret,
+        &full,
+        &other.secret,
+        &admin_key,
+        "garbage",
+        "vtx_live_x",
+    ];
     let mut questions = Vec::new();
     for (place, credential) in credentials.iter().enumerate() {
         for permissions in [&[][..], &["dns:read"], &["dns:read", "dns:write"], &["org:admin"]] {

@@ -136,9 +136,11 @@ async fn a_stream_ends_with_its_callers_authority() {
     }
     // A lifetime that is over ends it, too.
     let mut request = scoped("", "short", &["credentials:verify"]);
-    request.expiry = Some(keyledger::proto::create_key_request::Expiry::Lifetime(
-        prost_types::Duration { seconds: 1, nanos: 500_000_000 },
-    ));
+    request.expiry =
+        Some(keyledger::proto::create_key_request::Expiry::Lifetime(prost_types::Duration {
+            seconds: 1,
+            nanos: 500_000_000,
+        }));
     let short = acme.admin.create_key(request).await.unwrap().secret;
     let mut stream = acme.operator.with_key(&short).verify_stream().await.unwrap();
     refused(stream.answer().await, Code::Unauthenticated, "expired");

@@ -80,7 +80,10 @@ fn own_correlation_id<'a>(
     batchs: &'a Cow<'_, str>,
 ) -> Result<&'a str, Wrong> {
     if !question.at_least_revision.is_empty() {
-        return Err(Wrong::new("at_least_revision", "stands beside the questions, for all of them"));
+        return Err(Wrong::new(
+            "at_least_revision",
+            "stands beside the questions, for all of them",
+        ));
     }
     Ok(question::correlation_id(&question.correlation_id)?.unwrap_or(batchs))
 }

@@ -82,7 +82,9 @@ where
                     .max_decoding_message_size(request_bytes_max);
                 Ok(grpc.streaming(method, request).await)
             }),
-            _ => Box::pin(std::future::ready(Ok(Status::unimplemented("no such method").into_http()))),
+            _ => Box::pin(std::future::ready(Ok(
+                Status::unimplemented("no such method").into_http()
+            ))),
         }
     }
 }

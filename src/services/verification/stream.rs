@@ -159,10 +159,7 @@ impl<S> Answers<S>
 where
     S: Stream<Item = Result<VerifyStreamRequest, Status>> + Unpin,
 {
-    fn poll_answer(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Written, Status>>> {
+    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Written, Status>>> {
         if let Poll::Ready(end) = Pin::new(&mut self.told).poll(context) {
             return Poll::Ready(Some(Err(end.unwrap_or_else(|_| status::closing()))));
         }

@@ -10,7 +10,8 @@ use super::table::{Field, Kind, Label};
 use super::*;
 use crate::proto::verification_service_server::{VerificationService, VerificationServiceServer};
 use crate::proto::{
-    CreateKeyRequest, ListKeysRequest, Scopes, StreamRevision, VerifyRequest, VerifyResponse,
+    CreateKeyRequest, ListKeysRequest, Scopes, StreamRevision, VerifyBatchRequest,
+    VerifyBatchResponse, VerifyRequest, VerifyResponse, VerifyStreamRequest, VerifyStreamResponse,
     create_key_request,
 };
 
@@ -152,6 +153,21 @@ fn text_must_be_utf_8() {
         &[text(6, "a:b"), text(6, [0xff])].concat(),
         Some(("permissions[1]", said)),
     );
+}
+
+/// What would be large once it is decoded is counted before; the count is of that field
+/// alone.
+#[test]
+fn more_than_may_be_sent_is_refused() {
+    let questions = |count: usize| text(1, text(7, "a")).repeat(count);
+    check::<VerifyBatchRequest>(&questions(1_000), None);
+    let revisions = text(2, []).repeat(1_001);
+    check::<VerifyBatchRequest>(&[questions(1_000), revisions].concat(), None);
+    let said = "`questions`: sent more than 1000 times; send fewer";
+    check::<VerifyBatchRequest>(&questions(1_001), Some(("questions", said)));
+    let nested = [text(1, []), text(1, text(6, [0xff]))].concat();
+    let said = "`questions[1].permissions[0]`: is not UTF-8; send text in UTF-8";
+    check::<VerifyBatchRequest>(&nested, Some(("questions[1].permissions[0]", said)));
 }
 
 #[test]
@@ -393,6 +409,22 @@ struct Allows;
 impl VerificationService for Allows {
     async fn verify(&self, _: Request<VerifyRequest>) -> Result<Response<VerifyResponse>, Status> {
         Ok(Response::new(VerifyResponse { allowed: true, ..VerifyResponse::default() }))
+    }
+
+    async fn verify_batch(
+        &self,
+        _: Request<VerifyBatchRequest>,
+    ) -> Result<Response<VerifyBatchResponse>, Status> {
+        Err(Status::unimplemented("one method is enough"))
+    }
+
+    type VerifyStreamStream = tokio_stream::Pending<Result<VerifyStreamResponse, Status>>;
+
+    async fn verify_stream(
+        &self,
+        _: Request<tonic::Streaming<VerifyStreamRequest>>,
+    ) -> Result<Response<Self::VerifyStreamStream>, Status> {
+        Err(Status::unimplemented("one method is enough"))
     }
 }
 
