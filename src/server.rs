@@ -3,6 +3,8 @@
 //! It listens from the first moment, and answers UNAVAILABLE (health: NOT_SERVING)
 //! until history is replayed.
 
+mod direct;
+
 use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::net::SocketAddr;
@@ -19,12 +21,15 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::Service;
 
+use self::direct::Direct;
 use crate::config::Config;
 use crate::node::{FirstKey, Node, NodeError, Opened};
 use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::operator_service_server::OperatorServiceServer;
 use crate::proto::organization_service_server::OrganizationServiceServer;
 use crate::services::Door;
+use crate::services::verification::Verification;
+use crate::services::verification::server::VerificationServer;
 
 /// Most bytes in one request.
 pub const REQUEST_BYTES_MAX: usize = 128 * 1024;
@@ -109,6 +114,7 @@ pub async fn serve(
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .max_concurrent_streams(CONNECTION_REQUESTS_MAX)
         .timeout(Duration::from_millis(config.request_timeout_ms))
+        .layer(Direct(verification(&door)))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming(listener), async {
             // A sender that is gone means the same.
@@ -218,25 +224,24 @@ where
         self.service.poll_ready(ctx)
     }
 
-    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        match self.door.knock(request.headers()) {
-            Ok(shown) => {
-                request.extensions_mut().insert(shown);
-                self.service.call(request)
-            }
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        match self.door.knock(&parts.headers, &mut parts.extensions) {
+            Ok(()) => self.service.call(http::Request::from_parts(parts, body)),
             Err(status) => Box::pin(ready(Ok(status.into_http()))),
         }
     }
 }
 
-/// Every service but health, behind one door.
+/// The service that is called most.
+fn verification(door: &Door) -> Guarded<VerificationServer> {
+    let verification = Verification::new(door.clone());
+    guarded(VerificationServer::new(verification, REQUEST_BYTES_MAX), door)
+}
+
+/// Every other service but health, behind one door.
 fn routes(door: &Door) -> Result<Routes, ServeError> {
-    use crate::services::{
-        key::Keys,
-        operator::Operator,
-        organization::Organizations,
-        verification::{Verification, server::VerificationServer},
-    };
+    use crate::services::{key::Keys, operator::Operator, organization::Organizations};
     // With the details of errors among them, so that generic clients can show those too.
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -246,13 +251,10 @@ fn routes(door: &Door) -> Result<Routes, ServeError> {
     };
     // Older clients, grpcurl among them, ask for the alpha version.
     let alpha = reflection().build_v1alpha()?;
-    let verification = Verification::new(door.clone());
-    let verification = VerificationServer::new(verification, REQUEST_BYTES_MAX);
     let keys = KeyServiceServer::new(Keys::new(door.clone()));
     let organizations = OrganizationServiceServer::new(Organizations::new(door.clone()));
     let operator = OperatorServiceServer::new(Operator::new(door.clone()));
-    let routes = Routes::new(guarded(verification, door))
-        .add_service(guarded(keys.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+    let routes = Routes::new(guarded(keys.max_decoding_message_size(REQUEST_BYTES_MAX), door))
         .add_service(guarded(organizations.max_decoding_message_size(REQUEST_BYTES_MAX), door))
         .add_service(guarded(operator.max_decoding_message_size(REQUEST_BYTES_MAX), door))
         .add_service(reflection().build_v1()?)

@@ -17,12 +17,11 @@ pub mod write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use http::HeaderMap;
+use http::{Extensions, HeaderMap};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tonic::Status;
 
 use crate::ledger::Ledger;
-use authentication::Shown;
 
 /// What every service shares: the ledger, once it has replayed its history, and the
 /// number of requests that are inside.
@@ -112,9 +111,12 @@ impl Door {
 
     /// Looks at whoever knocks, before a byte of their request is read: a key that is not
     /// in force costs nothing but this look. What the key may do is asked inside.
-    pub fn knock(&self, headers: &HeaderMap) -> Result<Shown, Status> {
+    ///
+    /// Which key it was is put among the extensions, for whoever looks again.
+    pub fn knock(&self, headers: &HeaderMap, extensions: &mut Extensions) -> Result<(), Status> {
         let ledger = self.ledger.get().ok_or_else(status::starting)?;
-        authentication::in_force(ledger, headers)
+        extensions.insert(authentication::in_force(ledger, headers)?);
+        Ok(())
     }
 
     /// Makes a call that was let in one that stays. RESOURCE_EXHAUSTED while as many stay
@@ -153,8 +155,8 @@ mod tests {
     #[test]
     fn a_closed_door_lets_nobody_in() {
         let door = Door::closed(1);
-        let codes =
-            [door.enter().err(), door.knock(&HeaderMap::new()).err()].map(|it| it.unwrap().code());
+        let knocked = door.knock(&HeaderMap::new(), &mut Extensions::new());
+        let codes = [door.enter().err(), knocked.err()].map(|it| it.unwrap().code());
         assert_eq!(codes, [tonic::Code::Unavailable; 2]);
     }
 }

@@ -87,8 +87,8 @@ impl Verification {
     }
 }
 
-/// Decides one question, and appends the `VerifyResponse`. Where it cannot be decided,
-/// nothing is appended that the caller may keep.
+/// Decides one question, appends the `VerifyResponse`, and gives its code. Where it cannot
+/// be decided, nothing is appended that the caller may keep.
 fn decide(
     ledger: &Ledger,
     message: &proto::VerifyRequest,
@@ -96,7 +96,7 @@ fn decide(
     now: Timestamp,
     correlation_id: &str,
     out: &mut Vec<u8>,
-) -> Result<(), NoDecision> {
+) -> Result<proto::DecisionCode, NoDecision> {
     let (presented, question) = question::read(message, now).map_err(NoDecision::Wrong)?;
     ledger.verify(presented, &question, reach, |it| answer::write(it, correlation_id, out))
 }

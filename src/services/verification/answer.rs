@@ -20,28 +20,28 @@ use crate::services::write;
 /// Room for a typical answer.
 pub(super) const ROOM_BYTES: usize = 512;
 
-/// Appends the `VerifyResponse` of an answer.
+/// Appends the `VerifyResponse` of an answer, and gives its code.
 pub(super) fn write(
     answer: Answer<'_>,
     correlation_id: &str,
     out: &mut Vec<u8>,
-) -> Result<(), NoDecision> {
-    match answer {
+) -> Result<proto::DecisionCode, NoDecision> {
+    let (code, decision) = match answer {
         Answer::Unavailable(id) => return Err(NoDecision::Stopped(id)),
-        Answer::Refused(code) => {
-            number(out, 1, u64::from(code == Code::Allowed));
-            signed(out, 2, wire_code(code).into());
-        }
-        Answer::Decided(decision) => decided(&decision, out),
+        Answer::Refused(code) => (wire_code(code), None),
+        Answer::Decided(decision) => (wire_code(decision.code), Some(decision)),
+    };
+    number(out, 1, u64::from(code == proto::DecisionCode::Allowed));
+    signed(out, 2, i32::from(code).into());
+    if let Some(decision) = decision {
+        decided(&decision, out);
     }
     text(out, 14, correlation_id);
-    Ok(())
+    Ok(code)
 }
 
 fn decided(decision: &Decision<'_>, out: &mut Vec<u8>) {
     let (key, organization_id) = (decision.key, decision.organization_id);
-    number(out, 1, u64::from(decision.code == Code::Allowed));
-    signed(out, 2, wire_code(decision.code).into());
     nested(out, 3, |out| {
         let kind = if organization_id.is_operator() {
             proto::PrincipalKind::Operator
@@ -105,8 +105,8 @@ fn revision(id: OrganizationId, revision: Option<Revision>, out: &mut Vec<u8>) {
     }
 }
 
-fn wire_code(code: Code) -> i64 {
-    let code = match code {
+fn wire_code(code: Code) -> proto::DecisionCode {
+    match code {
         Code::NoCredential => proto::DecisionCode::NoCredential,
         Code::Ambiguous => proto::DecisionCode::Ambiguous,
         Code::Malformed => proto::DecisionCode::Malformed,
@@ -118,8 +118,7 @@ fn wire_code(code: Code) -> i64 {
         Code::ServiceNotAllowed => proto::DecisionCode::ServiceNotAllowed,
         Code::PermissionDenied => proto::DecisionCode::PermissionDenied,
         Code::Allowed => proto::DecisionCode::Allowed,
-    };
-    i64::from(i32::from(code))
+    }
 }
 
 /// Appends the `Undecided` that says what Verify would have answered as this error.

@@ -64,8 +64,8 @@ impl Verification {
                     return Err(wrong.status(&format!("questions[{place}].")));
                 }
                 Err(stopped @ NoDecision::Stopped(_)) => stopped.status(""),
-                Ok(()) if out.len() > BATCH_ANSWER_BYTES_MAX => status::answer_too_large(),
-                Ok(()) => continue,
+                Ok(_) if out.len() > BATCH_ANSWER_BYTES_MAX => status::answer_too_large(),
+                Ok(_) => continue,
             };
             out.truncate(before);
             nested(&mut out, 1, |out| nested(out, 2, |out| answer::undecided(&undecided, out)));

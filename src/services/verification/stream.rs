@@ -229,7 +229,7 @@ where
                 })
             });
         match decided {
-            Ok(()) => Written(out),
+            Ok(_) => Written(out),
             Err(no) => undecided(id, &no.status("question.")),
         }
     }
