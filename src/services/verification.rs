@@ -17,14 +17,14 @@ use std::time::Duration;
 
 use projections::id::OrganizationId;
 use projections::time::Timestamp;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Status};
 
 pub use batch::{BATCH_ANSWER_BYTES_MAX, BATCH_BYTES_MAX, QUESTIONS_MAX};
 pub use revisions::{REVISION_WAIT_MAX, REVISIONS_MAX};
 pub use stream::{Answers, IDLE_MAX, LOOK_EVERY};
 
 use super::authentication::authenticate_at;
-use super::wire::Written;
+use super::wire::unary::Framed;
 use super::{Door, status};
 use crate::ledger::verify::Reach;
 use crate::ledger::{Ledger, permissions};
@@ -63,10 +63,7 @@ impl Verification {
     }
 
     /// `Verify`.
-    pub async fn verify(
-        &self,
-        request: Request<proto::VerifyRequest>,
-    ) -> Result<Response<Written>, Status> {
+    pub async fn verify(&self, request: Request<proto::VerifyRequest>) -> Result<Framed, Status> {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
         let mut now = ledger.clock().now();
@@ -80,10 +77,10 @@ impl Verification {
         }
         let correlation_id = question::correlation_id_or_new(ledger, &message.correlation_id)
             .map_err(|wrong| wrong.status(""))?;
-        let mut out = Vec::with_capacity(answer::ROOM_BYTES);
-        decide(ledger, message, asker.reach(), now, &correlation_id, &mut out)
+        let mut out = Framed::with_room(answer::ROOM_BYTES);
+        decide(ledger, message, asker.reach(), now, &correlation_id, out.message())
             .map_err(|it| it.status(""))?;
-        Ok(Response::new(Written(out)))
+        Ok(out)
     }
 }
 

@@ -13,6 +13,7 @@
 
 pub mod scan;
 pub mod table;
+pub mod unary;
 pub mod writer;
 
 use std::marker::PhantomData;

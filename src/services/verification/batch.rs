@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Status};
 
 use super::{NoDecision, Verification, Wrong, answer, decide, question, revisions};
 use crate::ledger::permissions;
 use crate::proto;
 use crate::services::authentication::authenticate_at;
 use crate::services::status;
-use crate::services::wire::Written;
+use crate::services::wire::unary::Framed;
 use crate::services::wire::writer::nested;
 
 /// Most questions of one batch. `build.rs` holds the wire to it.
@@ -27,7 +27,7 @@ impl Verification {
     pub async fn verify_batch(
         &self,
         request: Request<proto::VerifyBatchRequest>,
-    ) -> Result<Response<Written>, Status> {
+    ) -> Result<Framed, Status> {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
         let mut now = ledger.clock().now();
@@ -44,7 +44,8 @@ impl Verification {
             // What was waited for may be the end of the asker's own key.
             asker = authenticate_at(ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
         }
-        let mut out = Vec::with_capacity(message.questions.len() * answer::ROOM_BYTES);
+        let mut framed = Framed::with_room(message.questions.len() * answer::ROOM_BYTES);
+        let out = framed.message();
         for (place, question) in message.questions.iter().enumerate() {
             if place > 0 && place % QUESTIONS_PER_TURN == 0 {
                 tokio::task::yield_now().await;
@@ -53,7 +54,7 @@ impl Verification {
             let decided = own_correlation_id(question, &correlation_id)
                 .map_err(NoDecision::Wrong)
                 .and_then(|correlation_id| {
-                    nested(&mut out, 1, |out| {
+                    nested(out, 1, |out| {
                         nested(out, 1, |out| {
                             decide(ledger, question, asker.reach(), now, correlation_id, out)
                         })
@@ -68,9 +69,9 @@ impl Verification {
                 Ok(_) => continue,
             };
             out.truncate(before);
-            nested(&mut out, 1, |out| nested(out, 2, |out| answer::undecided(&undecided, out)));
+            nested(out, 1, |out| nested(out, 2, |out| answer::undecided(&undecided, out)));
         }
-        Ok(Response::new(Written(out)))
+        Ok(framed)
     }
 }
 

@@ -7,16 +7,17 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use prost::bytes::Bytes;
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, BoxFuture, Service, StdError};
 use tonic::server::{Grpc, NamedService};
 use tonic::{Request, Status, Streaming};
 use tower::service_fn;
 
-use super::{BATCH_BYTES_MAX, Verification, answer};
+use super::{BATCH_BYTES_MAX, Verification};
+use crate::proto::VerifyStreamRequest;
 use crate::proto::verification_service_server::SERVICE_NAME;
-use crate::proto::{VerifyBatchRequest, VerifyRequest, VerifyStreamRequest};
-use crate::services::wire::WrittenCodec;
+use crate::services::wire::{WrittenCodec, unary};
 
 const VERIFY: &str = "/keyledger.v1.VerificationService/Verify";
 const VERIFY_BATCH: &str = "/keyledger.v1.VerificationService/VerifyBatch";
@@ -45,7 +46,7 @@ impl NamedService for VerificationServer {
 
 impl<B> Service<http::Request<B>> for VerificationServer
 where
-    B: HttpBody + Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<StdError> + Send + 'static,
 {
     type Response = http::Response<Body>;
@@ -60,19 +61,12 @@ where
         let Self { verification, request_bytes_max } = self.clone();
         match request.uri().path() {
             VERIFY => Box::pin(async move {
-                let method =
-                    service_fn(|request: Request<VerifyRequest>| verification.verify(request));
-                let mut grpc = Grpc::new(WrittenCodec::with_room(answer::ROOM_BYTES))
-                    .max_decoding_message_size(request_bytes_max);
-                Ok(grpc.unary(method, request).await)
+                let method = |request| verification.verify(request);
+                Ok(unary::call(request, request_bytes_max, method).await)
             }),
             VERIFY_BATCH => Box::pin(async move {
-                let method = service_fn(|request: Request<VerifyBatchRequest>| {
-                    verification.verify_batch(request)
-                });
-                let mut grpc = Grpc::new(WrittenCodec::with_room(answer::ROOM_BYTES))
-                    .max_decoding_message_size(BATCH_BYTES_MAX);
-                Ok(grpc.unary(method, request).await)
+                let method = |request| verification.verify_batch(request);
+                Ok(unary::call(request, BATCH_BYTES_MAX, method).await)
             }),
             VERIFY_STREAM => Box::pin(async move {
                 let method = service_fn(|request: Request<Streaming<VerifyStreamRequest>>| {

@@ -29,6 +29,7 @@ use crate::ledger::secret::Ids;
 use crate::ledger::start::{ConfiguredKeys, Parts};
 use crate::ledger::vault::peppers::{PepperId, Peppers};
 use crate::ledger::verify::Answer;
+use crate::services::wire::Written;
 use crate::services::write;
 use crate::store::memory::MemoryStore;
 use crate::vault::memory::MemoryVault;
