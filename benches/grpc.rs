@@ -94,7 +94,10 @@ fn serve_empty(runtime: &tokio::runtime::Runtime, response_bytes: usize) {
         println!("{}", listener.local_addr().expect("an address"));
         tonic::transport::Server::builder()
             .tcp_nodelay(true)
-            .max_concurrent_streams(1_024)
+            // As the ledger's own: what these cost is not the verification's.
+            .http2_keepalive_interval(Some(Duration::from_secs(60)))
+            .http2_max_header_list_size(keyledger::server::HEADER_BYTES_MAX)
+            .max_concurrent_streams(keyledger::server::CONNECTION_REQUESTS_MAX)
             .timeout(Duration::from_secs(30))
             .add_service(Empty(filler(response_bytes)))
             .serve_with_incoming(

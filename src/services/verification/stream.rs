@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use projections::time::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::Stream;
@@ -71,9 +72,11 @@ struct Caller {
 }
 
 impl Caller {
-    fn look(&self) -> Result<Authenticated, Status> {
+    /// Who asks, if they may, now.
+    fn look(&self) -> Result<(Authenticated, Timestamp), Status> {
         let now = self.ledger.clock().now();
-        authenticate_again(&self.ledger, &self.shown, permissions::CREDENTIALS_VERIFY, now)
+        let permission = permissions::CREDENTIALS_VERIFY;
+        Ok((authenticate_again(&self.ledger, &self.shown, permission, now)?, now))
     }
 }
 
@@ -184,12 +187,12 @@ where
             }
             Poll::Ready(reached) => {
                 // Anew: what was waited for may be the end of the asker's own key.
-                let asker = match self.caller.look() {
-                    Ok(asker) => asker,
+                let asks = match self.caller.look() {
+                    Ok(asks) => asks,
                     Err(status) => return Poll::Ready(Some(Err(status))),
                 };
                 let answer = match reached {
-                    Ok(()) => self.answer(&asker, waiting.id, &waiting.question),
+                    Ok(()) => self.answer(asks, waiting.id, &waiting.question),
                     Err(status) => undecided(waiting.id, &status),
                 };
                 Poll::Ready(Some(Ok(answer)))
@@ -200,14 +203,14 @@ where
     /// The answer to a message, or none where it must be waited for. An error ends the
     /// stream.
     fn asked(&mut self, message: VerifyStreamRequest) -> Result<Option<Written>, Status> {
-        let asker = self.caller.look()?;
+        let (asker, now) = self.caller.look()?;
         let id = message.id;
         let Some(mut question) = message.question else {
             let wrong = Wrong::new("question", "is missing; ask one");
             return Ok(Some(undecided(id, &wrong.status(""))));
         };
         if question.at_least_revision.is_empty() {
-            return Ok(Some(self.answer(&asker, id, &question)));
+            return Ok(Some(self.answer((asker, now), id, &question)));
         }
         let wanted = std::mem::take(&mut question.at_least_revision);
         let (door, ledger) = (self.door.clone(), Arc::clone(&self.caller.ledger));
@@ -216,14 +219,18 @@ where
         Ok(None)
     }
 
-    fn answer(&self, asker: &Authenticated, id: u64, question: &VerifyRequest) -> Written {
+    fn answer(
+        &self,
+        (asker, now): (Authenticated, Timestamp),
+        id: u64,
+        question: &VerifyRequest,
+    ) -> Written {
         let ledger = &self.caller.ledger;
         let mut out = Vec::with_capacity(answer::ROOM_BYTES);
         number(&mut out, 1, id);
         let decided = question::correlation_id_or_new(ledger, &question.correlation_id)
             .map_err(NoDecision::Wrong)
             .and_then(|correlation_id| {
-                let now = ledger.clock().now();
                 nested(&mut out, 2, |out| {
                     decide(ledger, question, asker.reach(), now, &correlation_id, out)
                 })
