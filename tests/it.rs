@@ -36,6 +36,10 @@ mod service;
 mod support;
 #[path = "it/tls.rs"]
 mod tls;
+#[path = "it/verify_batch.rs"]
+mod verify_batch;
+#[path = "it/verify_stream.rs"]
+mod verify_stream;
 #[path = "it/walk.rs"]
 mod walk;
 #[path = "it/web.rs"]

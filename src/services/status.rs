@@ -91,6 +91,25 @@ pub fn revision_not_reached(stream: &str) -> Status {
     )
 }
 
+/// Nothing was asked on a call that stays.
+pub fn idle() -> Status {
+    refused(GrpcCode::Unavailable, "STREAM_IDLE", "nothing was asked for too long; open another")
+}
+
+/// The server shuts down.
+pub fn closing() -> Status {
+    refused(GrpcCode::Unavailable, "CLOSING", "the ledger is shutting down; try again")
+}
+
+/// The answers to the questions before this one left no room for its own.
+pub fn answer_too_large() -> Status {
+    refused(
+        GrpcCode::ResourceExhausted,
+        "ANSWER_TOO_LARGE",
+        "the answers together are too large; ask this question again, with fewer others",
+    )
+}
+
 /// The caller's own credential does not let it in.
 pub fn unauthenticated(code: Code) -> Status {
     let (reason, message) = match code {
@@ -218,9 +237,7 @@ pub fn from(error: LedgerError) -> Status {
             unavailable()
         }
         LedgerError::Held => unavailable(),
-        LedgerError::Closing => {
-            refused(GrpcCode::Unavailable, "CLOSING", "the ledger is shutting down; try again")
-        }
+        LedgerError::Closing => closing(),
     }
 }
 
