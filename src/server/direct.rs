@@ -2,7 +2,7 @@
 //! path, it is called past the router, which takes every path apart.
 
 use std::convert::Infallible;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
 use tonic::body::Body;
@@ -44,10 +44,8 @@ where
     type Future = S::Future;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        match self.service.poll_ready(context) {
-            Poll::Ready(Ok(())) => self.others.poll_ready(context),
-            waits => waits,
-        }
+        let Ok(()) = ready!(self.service.poll_ready(context));
+        self.others.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {

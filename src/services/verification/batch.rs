@@ -1,7 +1,5 @@
 //! `VerifyBatch`: many questions, one caller, one instant.
 
-use std::borrow::Cow;
-
 use tonic::{Request, Status};
 
 use super::{NoDecision, Verification, Wrong, answer, decide, question, revisions};
@@ -77,7 +75,7 @@ impl Verification {
 /// The correlation id of one question: its own, or the batch's.
 fn own_correlation_id<'a>(
     question: &'a proto::VerifyRequest,
-    batchs: &'a Cow<'_, str>,
+    batchs: &'a str,
 ) -> Result<&'a str, Wrong> {
     if !question.at_least_revision.is_empty() {
         return Err(Wrong::new(

@@ -165,7 +165,14 @@ fn built(decision: &Decision<'_>, correlation_id: &str) -> proto::VerifyResponse
             Code::Allowed => proto::DecisionCode::Allowed,
             Code::Expired => proto::DecisionCode::Expired,
             Code::PermissionDenied => proto::DecisionCode::PermissionDenied,
-            other => panic!("{other:?} was not asked for"),
+            other @ (Code::NoCredential
+            | Code::Ambiguous
+            | Code::Malformed
+            | Code::Unknown
+            | Code::TenantMismatch
+            | Code::Revoked
+            | Code::WrongEnvironment
+            | Code::ServiceNotAllowed) => panic!("{other:?} was not asked for"),
         }
         .into(),
         principal: Some(write::principal(
