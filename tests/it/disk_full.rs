@@ -97,7 +97,7 @@ impl Drop for Volume {
 
 fn skipped(why: &str) -> Option<Volume> {
     assert!(std::env::var_os("KEYLEDGER_TEST_MOUNTS").is_none(), "{why}");
-    println!("skipped: no file system can be mounted: {why}");
+    eprintln!("skipped: no file system can be mounted: {why}");
     None
 }
 
@@ -334,7 +334,7 @@ async fn what_ends_access_goes_on(kind: Kind) {
         assert!(answer.is_ok(), "{kind:?}: revocation {place}: {answer:?}");
     }
     let left = reserve(&home);
-    println!(
+    eprintln!(
         "{kind:?}: {REVOCATIONS} revocations on a full disk in {:?} took {} KiB of a reserve of {} KiB",
         began.elapsed(),
         (whole - left) >> 10,
@@ -428,12 +428,12 @@ async fn it_is_not_filled_by_writes_alone(kind: Kind) {
         operator.revoke(&acme, id).await.unwrap();
         assert_eq!(operator.ask(secret, &[]).await.code(), DecisionCode::Revoked);
     }
-    println!("{kind:?}: {} revocations amid refusals in {:?}", doomed.len(), began.elapsed());
+    eprintln!("{kind:?}: {} revocations amid refusals in {:?}", doomed.len(), began.elapsed());
     stop.store(true, Ordering::SeqCst);
     for writer in writers {
         kept.extend(writer.await.unwrap());
     }
-    println!("{kind:?}: {} large keys fitted", kept.len());
+    eprintln!("{kind:?}: {} large keys fitted", kept.len());
     assert_eq!(reserve(&home), whole, "{kind:?}: writes have eaten of the reserve");
 
     nothing_is_fenced(&server.kill());
@@ -629,7 +629,7 @@ impl Shim {
                 Some(Self { library, trigger: place.path().join("trigger"), _place: place })
             }
             Ok(_) | Err(_) => {
-                println!("skipped: no C compiler");
+                eprintln!("skipped: no C compiler");
                 None
             }
         }
