@@ -43,8 +43,8 @@ use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::operator_service_server::OperatorServiceServer;
 use crate::proto::organization_service_server::OrganizationServiceServer;
 use crate::services::Door;
-use crate::services::verification::{BATCH_BYTES_MAX, Verification};
 use crate::services::verification::server::VerificationServer;
+use crate::services::verification::{BATCH_BYTES_MAX, Verification};
 
 /// Most bytes in one request.
 pub const REQUEST_BYTES_MAX: usize = 128 * 1024;

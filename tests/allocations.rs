@@ -120,7 +120,7 @@ async fn the_allow_path_allocates_nothing() {
 fn a_question_of_a_batch_allocates_nothing() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (ledger, text) = runtime.block_on(ledger());
-    let door = Door::closed(8);
+    let door = Door::closed(8, Vec::new());
     door.open(ledger);
     let verification = Verification::new(door);
     let ask = |count: usize| {

@@ -18,6 +18,7 @@ use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer, Service};
 use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 
+use super::Inner;
 use crate::config::Origin;
 
 const GRPC: &[u8] = b"application/grpc";

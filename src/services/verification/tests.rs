@@ -171,8 +171,11 @@ fn built(decision: &Decision<'_>, correlation_id: &str) -> proto::VerifyResponse
             | Code::Unknown
             | Code::TenantMismatch
             | Code::Revoked
+            | Code::Disabled
+            | Code::IpNotAllowed
             | Code::WrongEnvironment
-            | Code::ServiceNotAllowed) => panic!("{other:?} was not asked for"),
+            | Code::ServiceNotAllowed
+            | Code::RateLimited) => panic!("{other:?} was not asked for"),
         }
         .into(),
         principal: Some(write::principal(
