@@ -14,6 +14,8 @@
 
 #[path = "it/activity.rs"]
 mod activity;
+#[path = "it/addresses.rs"]
+mod addresses;
 #[path = "it/bad_input.rs"]
 mod bad_input;
 #[path = "it/crash.rs"]
