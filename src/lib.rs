@@ -11,5 +11,6 @@ pub mod node;
 pub mod proto;
 pub mod server;
 pub mod services;
+mod spans;
 pub mod store;
 pub mod vault;

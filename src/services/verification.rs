@@ -11,13 +11,14 @@ use projections::time::Timestamp;
 use projections::verification::{Code, Decision, Question, Wanted};
 use tonic::{Request, Response, Status};
 
-use super::answers::ANSWERS;
+use super::answers::{self, ANSWERS};
 use super::authentication::{Authenticated, HEADER_VALUES_MAX, authenticate_at};
 use super::{Door, read, status, write};
 use crate::ledger::verify::{Answer, Reach};
 use crate::ledger::{Ledger, permissions};
 use crate::proto;
 use crate::proto::verification_service_server::VerificationService;
+use crate::spans;
 
 /// Longest wait for a revision that a question asks for.
 pub const REVISION_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -56,7 +57,10 @@ impl VerificationService for Verification {
         }
         let mut message = request.into_inner();
         let correlation_id = correlation_id(ledger, std::mem::take(&mut message.correlation_id))?;
-        answer(ledger, &message, asker.reach(), correlation_id, now).map(Response::new)
+        spans::note_correlation_id(&correlation_id);
+        let answer = answer(ledger, &message, asker.reach(), correlation_id, now)?;
+        spans::note_decision(|| answers::name(answer.code));
+        Ok(Response::new(answer))
     }
 }
 
