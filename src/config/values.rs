@@ -120,7 +120,9 @@ impl FromStr for CollectorUrl {
         let known = matches!(uri.scheme_str(), Some("http" | "https"));
         let authority = uri.authority().ok_or_else(wrong)?;
         let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
-        if !known || !bare || authority.host().is_empty() || authority.as_str().contains('@') {
+        let host = authority.host();
+        let place = authority.as_str() == host || authority.port_u16().is_some();
+        if !known || !bare || !place || host.is_empty() || authority.as_str().contains('@') {
             return Err(wrong());
         }
         Ok(Self(uri))
