@@ -408,7 +408,10 @@ async fn a_collector_that_hangs_costs_spans_and_nothing_else() {
     let (collector, address) = Collector::start(Answer::Never).await;
     let ill = Ill::told(address).await;
     ill.until_dropped("full", 500.0).await;
-    collector.came(1).await;
+    assert_eq!(collector.batches().len(), 1, "one at a time");
+    // It is not waited for without end either.
+    ill.until_dropped("failed", 0.0).await;
+    collector.came(2).await;
     assert_eq!(ill.exported(), 0.0);
     let said = ill.goes_on_and_ends().await;
     assert!(said.contains(CUT_OFF), "{said}");
