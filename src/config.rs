@@ -17,7 +17,7 @@ use serde::Deserialize;
 use crate::node::Directories;
 
 pub use complete::{Config, ConfigError};
-pub use values::{Network, Origin};
+pub use values::{Collector, CollectorUrl, Network, Origin};
 
 /// The settings file looked for where none is named.
 pub const FILE: &str = "keyledger.toml";
@@ -112,6 +112,18 @@ pub struct Settings {
     #[arg(long, env = "KEYLEDGER_METRICS_LISTEN", value_name = "ADDRESS:PORT", value_parser = address)]
     pub metrics_listen: Option<SocketAddr>,
 
+    /// The collector that is told about calls, by OpenTelemetry's protocol over gRPC [default: none]
+    #[arg(long, env = "KEYLEDGER_OTEL_ENDPOINT", value_name = "URL")]
+    pub otel_endpoint: Option<CollectorUrl>,
+
+    /// Which part of the calls is told about, of those whose callers do not say [default: 0.01]
+    #[arg(long, env = "KEYLEDGER_OTEL_SAMPLE_RATIO", value_name = "0…1")]
+    pub otel_sample_ratio: Option<f64>,
+
+    /// What this server is called there [default: keyledger]
+    #[arg(long, env = "KEYLEDGER_OTEL_SERVICE_NAME", value_name = "NAME")]
+    pub otel_service_name: Option<String>,
+
     /// Tell clients about the services (gRPC reflection) [default: true; in production mode false]
     #[arg(long, env = "KEYLEDGER_REFLECTION", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub reflection: Option<bool>,
@@ -178,6 +190,9 @@ impl Settings {
             trusted_proxies: self.trusted_proxies.or(under.trusted_proxies),
             cors_origins: self.cors_origins.or(under.cors_origins),
             metrics_listen: self.metrics_listen.or(under.metrics_listen),
+            otel_endpoint: self.otel_endpoint.or(under.otel_endpoint),
+            otel_sample_ratio: self.otel_sample_ratio.or(under.otel_sample_ratio),
+            otel_service_name: self.otel_service_name.or(under.otel_service_name),
             reflection: self.reflection.or(under.reflection),
             production: self.production.or(under.production),
         }
@@ -273,7 +288,11 @@ mod tests {
         let flags: Vec<String> = flags().iter().map(|flag| flag.replace('-', "_")).collect();
         assert_eq!(names, flags);
         let usual = Settings::default().complete(None).unwrap();
-        let same = file(&lines).unwrap().complete(None).unwrap();
+        let mut same = file(&lines).unwrap();
+        if cfg!(not(feature = "otel")) {
+            same.otel_endpoint = None;
+        }
+        let same = same.complete(None).unwrap();
         assert_eq!(same.directories.data, usual.directories.data);
         assert_eq!(
             (same.listen, same.log, same.log_format),

@@ -40,6 +40,8 @@ use projections::sealed::Subject;
 use projections::time::Timestamp;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, oneshot};
 
+use crate::spans;
+
 use clock::{Clock, ClockAhead};
 use command::{Caller, Order, RequestStamper};
 use decide::{Decided, Given};
@@ -215,14 +217,20 @@ impl Ledger {
                 reserved: self.reserve(order)?,
             };
             let attempt = self.attempt(&pipeline, order, sealing.as_ref(), held).await?;
-            let (answer, landing) = match attempt {
-                Attempt::Submitted { executed, landing } => (Ok(executed), Some(landing)),
-                Attempt::Answered { answer, landing } => (answer, landing),
+            let (answer, landing, mut span) = match attempt {
+                Attempt::Submitted { executed, landing } => {
+                    (Ok(executed), Some(landing), spans::part(spans::APPEND))
+                }
+                Attempt::Answered { answer, landing } => (answer, landing, None),
             };
             let landed = match landing {
                 Some(landing) => landing.await,
                 None => Ok(Landing::Durable),
             };
+            if let Some(span) = span.as_mut().filter(|_| !matches!(landed, Ok(Landing::Durable))) {
+                span.fail();
+            }
+            drop(span);
             match landed {
                 Ok(Landing::Durable) => {
                     self.await_abroad(organization_id, order).await;

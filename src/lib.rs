@@ -12,5 +12,6 @@ pub mod proto;
 pub mod reserve;
 pub mod server;
 pub mod services;
+mod spans;
 pub mod store;
 pub mod vault;

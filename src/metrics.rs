@@ -18,6 +18,7 @@ use crate::server::calls::Calls;
 use crate::server::stats::ConnectionStats;
 use crate::services::Door;
 use crate::services::answers::ANSWERS;
+use crate::spans::SpanStats;
 use crate::store::stats::StoreStats;
 
 /// What the text is, for its reader.
@@ -30,6 +31,7 @@ pub(crate) struct Sources {
     pub(crate) store: Arc<StoreStats>,
     pub(crate) calls: Arc<Calls>,
     pub(crate) connections: Arc<ConnectionStats>,
+    pub(crate) spans: Arc<SpanStats>,
     /// When this process began to serve, in milliseconds since 1970.
     pub(crate) started_ms: i64,
 }
@@ -143,6 +145,7 @@ impl Collector for Sources {
         self.verification(&mut out)?;
         self.requests(&mut out)?;
         self.connections(&mut out)?;
+        self.spans(&mut out)?;
         self.writes(&mut out)?;
         self.tables(&mut out, self.door.ledger().map(Arc::as_ref))
     }
@@ -216,6 +219,24 @@ impl Sources {
         out.counter("keyledger_connections_refused", help, it.refused.value())?;
         let help = "TLS handshakes that failed or took too long";
         out.counter("keyledger_tls_handshakes_failed", help, it.handshakes_failed.value())
+    }
+
+    fn spans(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let it = &self.spans;
+        out.counter(
+            "keyledger_spans_exported",
+            "Spans that a collector took",
+            it.exported.value(),
+        )?;
+        let help = "Spans that no collector took";
+        out.family("keyledger_spans_dropped", help, MetricType::Counter, |metric| {
+            for (reason, number) in
+                [("full", &it.full), ("failed", &it.failed), ("rejected", &it.rejected)]
+            {
+                count(metric, &[("reason", reason)], number.value())?;
+            }
+            Ok(())
+        })
     }
 
     fn writes(&self, out: &mut Writer<'_>) -> fmt::Result {

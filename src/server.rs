@@ -34,7 +34,7 @@ use self::metrics_port::MetricsPort;
 use self::stats::ConnectionStats;
 use self::tls::{Tls, TlsError};
 use self::web::WebLayer;
-use crate::config::Config;
+use crate::config::{Collector, Config};
 use crate::ledger::clock::Clock;
 use crate::metrics::{Metrics, Sources};
 use crate::node::{FirstKey, Node, NodeError, Opened};
@@ -45,6 +45,7 @@ use crate::proto::organization_service_server::OrganizationServiceServer;
 use crate::services::Door;
 use crate::services::verification::server::VerificationServer;
 use crate::services::verification::{BATCH_BYTES_MAX, Verification};
+use crate::spans::{self, ExportError, SpanStats};
 
 /// Most bytes in one request.
 pub const REQUEST_BYTES_MAX: usize = 128 * 1024;
@@ -89,6 +90,9 @@ pub enum ServeError {
         /// Why not.
         source: std::io::Error,
     },
+    /// No collector can be told about calls.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// TLS cannot be had from the configured files.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -114,6 +118,10 @@ pub trait Announce {
     fn metrics(&self, address: SocketAddr) {
         let _ = address;
     }
+    /// This collector is told about calls.
+    fn exporting(&self, collector: &Collector) {
+        let _ = collector;
+    }
     /// This start made the operator's key.
     fn first_key(&self, key: &FirstKey);
     /// The server answers.
@@ -138,6 +146,15 @@ pub async fn serve(
         Some(address) => Some(MetricsPort::bind(address).await?),
         None => None,
     };
+    let span_stats = Arc::new(SpanStats::default());
+    let (spans, exporter) = match &config.collector {
+        Some(collector) => {
+            let (spans, exporter) = spans::start(collector, address, &span_stats)?;
+            announce.exporting(collector);
+            (Some(spans), Some(exporter))
+        }
+        None => (None, None),
+    };
     // Before anything is answered: a directory that another process holds is no start.
     let opened = Opened::open(config.directories.clone()).await?;
 
@@ -155,6 +172,7 @@ pub async fn serve(
             store: opened.store_stats(),
             calls: Arc::clone(&calls),
             connections: Arc::clone(&connections),
+            spans: span_stats,
             started_ms: Clock::system().now().as_millis(),
         };
         Follower(tokio::spawn(port.answer(Metrics::new(sources))))
@@ -165,7 +183,7 @@ pub async fn serve(
     let (shut, shutting) = tokio::sync::oneshot::channel::<()>();
     let incoming = incoming(listener, tls, config.connections_max, Arc::clone(&connections));
     let server = tonic::transport::Server::builder()
-        .layer(Counting(calls))
+        .layer(Counting { calls, spans })
         .layer(WebLayer::new(&config.cors_origins))
         .accept_http1(true)
         .tcp_nodelay(true)
@@ -224,6 +242,9 @@ pub async fn serve(
         }
     };
     node.close().await;
+    if let Some(exporter) = exporter {
+        exporter.flush().await;
+    }
     Ok(ended??)
 }
 

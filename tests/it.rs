@@ -26,6 +26,9 @@ mod disk_full;
 mod faults;
 #[path = "it/metrics.rs"]
 mod metrics;
+#[cfg(feature = "otel")]
+#[path = "it/otel.rs"]
+mod otel;
 #[path = "it/production.rs"]
 mod production;
 #[path = "it/rpc_matrix.rs"]

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _};
 use sd_notify::NotifyState;
 
-use crate::config::{LogFormat, Settings};
+use crate::config::{Collector, LogFormat, Settings};
 use crate::ledger::start::WeakToken;
 use crate::node::{FirstKey, Node};
 use crate::server::{self, Announce};
@@ -102,6 +102,12 @@ impl Announce for Talk {
 
     fn metrics(&self, address: SocketAddr) {
         tracing::info!(%address, "answering metrics");
+    }
+
+    fn exporting(&self, collector: &Collector) {
+        let Collector { endpoint, sample_ratio, service_name } = collector;
+        let endpoint = endpoint.uri();
+        tracing::info!(%endpoint, sample_ratio, %service_name, "telling a collector about calls");
     }
 
     fn first_key(&self, key: &FirstKey) {

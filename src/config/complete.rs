@@ -4,14 +4,19 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use projections::text;
 use zeroize::Zeroizing;
 
 use super::production::{self, Unsafe};
-use super::{LogFormat, METRICS_LISTEN_DEFAULT, Network, Origin, Settings};
+use super::{Collector, LogFormat, METRICS_LISTEN_DEFAULT, Network, Origin, Settings};
 use crate::ledger::secret::Secret;
 use crate::ledger::start::{ConfiguredKeys, WeakToken, check_admin_api_token};
 use crate::node::Directories;
 use crate::server::tls;
+
+/// Which part of the calls a collector is told about unless told otherwise: a ledger answers
+/// a question for each request of whole products, and those who trace say so themselves.
+const SAMPLE_RATIO_DEFAULT: f64 = 0.01;
 
 /// What a server is told, complete.
 pub struct Config {
@@ -39,6 +44,8 @@ pub struct Config {
     pub cors_origins: Vec<Origin>,
     /// Where metrics are answered; none for nowhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// Who is told about calls; none for nobody.
+    pub collector: Option<Collector>,
     /// Whether clients are told about the services.
     pub reflection: bool,
     /// Whether what is convenient but unsafe is refused.
@@ -90,6 +97,17 @@ pub enum ConfigError {
     /// A configured secret is too short, or no text for a header.
     #[error(transparent)]
     AdminApiToken(#[from] WeakToken),
+    /// A part of a whole is less than nothing, or more than all.
+    #[error("`otel_sample_ratio`: must be a number from 0 to 1")]
+    SampleRatio,
+    /// A name has a wrong form.
+    #[error("`otel_service_name`: must be 1 to 64 characters of `A-Z a-z 0-9 . _ -`")]
+    ServiceName,
+    /// This program cannot tell a collector anything.
+    #[error(
+        "`otel_endpoint`: this program was built without OpenTelemetry; build it with the feature `otel`, or take the setting away"
+    )]
+    NoOtel,
     /// A number is out of range.
     #[error("`{0}`: must be at least 1")]
     Zero(&'static str),
@@ -126,6 +144,7 @@ impl Settings {
         if connections_max > countable {
             return Err(ConfigError::Above { name: "connections_max", max: countable });
         }
+        let collector = self.collector()?;
         let directories = self.directories();
         let admin_api_token = admin_api_token.map(|token| Secret::new(Zeroizing::new(token)));
         admin_api_token.as_ref().map(check_admin_api_token).transpose()?;
@@ -149,9 +168,26 @@ impl Settings {
             trusted_proxies: networks(self.trusted_proxies),
             cors_origins: self.cors_origins.unwrap_or_default(),
             metrics_listen: self.metrics_listen.or_else(metrics_default),
+            collector,
             reflection: self.reflection.unwrap_or(!production),
             production,
         })
+    }
+
+    fn collector(&self) -> Result<Option<Collector>, ConfigError> {
+        let sample_ratio = self.otel_sample_ratio.unwrap_or(SAMPLE_RATIO_DEFAULT);
+        if !(0.0..=1.0).contains(&sample_ratio) {
+            return Err(ConfigError::SampleRatio);
+        }
+        let service_name = self.otel_service_name.as_deref().unwrap_or("keyledger");
+        if !text::is_label(service_name) {
+            return Err(ConfigError::ServiceName);
+        }
+        let Some(endpoint) = self.otel_endpoint.clone() else { return Ok(None) };
+        if cfg!(not(feature = "otel")) {
+            return Err(ConfigError::NoOtel);
+        }
+        Ok(Some(Collector { endpoint, sample_ratio, service_name: service_name.to_owned() }))
     }
 
     fn tls(&self) -> Result<Option<tls::Files>, ConfigError> {
@@ -232,6 +268,36 @@ mod tests {
         assert!(most(0).is_err());
         assert!(most(1).is_ok());
         assert!(most(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn a_collector_is_told_part_of_the_calls() {
+        let with = |ratio, name: Option<&str>| {
+            let settings = Settings {
+                otel_endpoint: Some("http://127.0.0.1:4317".parse().unwrap()),
+                otel_sample_ratio: ratio,
+                otel_service_name: name.map(str::to_owned),
+                ..Settings::default()
+            };
+            settings.complete(None).map(|config| config.collector)
+        };
+        for ratio in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
+            assert!(matches!(with(Some(ratio), None), Err(ConfigError::SampleRatio)), "{ratio}");
+        }
+        for name in ["", "two words", "\u{e9}", &"x".repeat(65)] {
+            assert!(matches!(with(None, Some(name)), Err(ConfigError::ServiceName)), "{name}");
+        }
+        if cfg!(not(feature = "otel")) {
+            assert!(matches!(with(None, None), Err(ConfigError::NoOtel)));
+            return;
+        }
+        let usual = with(None, None).unwrap().unwrap();
+        assert_eq!((usual.sample_ratio, &*usual.service_name), (0.01, "keyledger"));
+        for ratio in [0.0, 0.5, 1.0] {
+            let told = with(Some(ratio), Some("a.b_c-1")).unwrap().unwrap();
+            assert_eq!((told.sample_ratio, &*told.service_name), (ratio, "a.b_c-1"));
+        }
+        assert_eq!(Settings::default().complete(None).unwrap().collector, None);
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Settings that are lists: networks, and origins of pages.
+//! Settings with a form of their own: networks, origins of pages, a collector's URL.
 
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use http::HeaderValue;
+use http::{HeaderValue, Uri};
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -67,7 +67,7 @@ impl FromStr for Origin {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("`{text}` must be an origin such as `https://example.com`, or `*`");
         if text != "*" {
-            let uri: http::Uri = text.parse().map_err(|_| wrong())?;
+            let uri: Uri = text.parse().map_err(|_| wrong())?;
             let scheme = uri.scheme_str().filter(|it| ["http", "https"].contains(it));
             let authority = uri.authority().filter(|it| !it.as_str().contains('@'));
             let (Some(scheme), Some(authority)) = (scheme, authority) else { return Err(wrong()) };
@@ -86,6 +86,66 @@ impl TryFrom<String> for Origin {
     fn try_from(text: String) -> Result<Self, String> {
         text.parse()
     }
+}
+
+/// Where an OpenTelemetry collector is: `http://127.0.0.1:4317`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct CollectorUrl(Uri);
+
+impl CollectorUrl {
+    /// The URL.
+    #[must_use]
+    pub fn uri(&self) -> &Uri {
+        &self.0
+    }
+
+    /// Whether TLS is spoken to it.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.0.scheme_str() == Some("https")
+    }
+}
+
+impl FromStr for CollectorUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The text is not repeated: it may hold a password, which has no place there.
+        let wrong = || {
+            "must be a URL such as `http://127.0.0.1:4317`, with `http` or `https`, a host, perhaps a port, and nothing else"
+                .to_owned()
+        };
+        let uri: Uri = text.parse().map_err(|_| wrong())?;
+        let known = matches!(uri.scheme_str(), Some("http" | "https"));
+        let authority = uri.authority().ok_or_else(wrong)?;
+        let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+        let host = authority.host();
+        let place = authority.as_str() == host || authority.port_u16().is_some();
+        if !known || !bare || !place || host.is_empty() || authority.as_str().contains('@') {
+            return Err(wrong());
+        }
+        Ok(Self(uri))
+    }
+}
+
+impl TryFrom<String> for CollectorUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// Who is told about calls, about how many, and by whom.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Collector {
+    /// Where it is.
+    pub endpoint: CollectorUrl,
+    /// Which part of the calls it is told about, from 0 to 1, where callers do not say.
+    pub sample_ratio: f64,
+    /// What this server is called there.
+    pub service_name: String,
 }
 
 #[cfg(test)]
@@ -134,6 +194,33 @@ mod tests {
             "null",
         ] {
             assert!(text.parse::<Origin>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_collectors_url_is_a_place_and_nothing_else() {
+        for (text, tls) in [
+            ("http://127.0.0.1:4317", false),
+            ("http://collector/", false),
+            ("https://collector.example.com:443", true),
+            ("http://[::1]:4317", false),
+        ] {
+            assert_eq!(text.parse::<CollectorUrl>().map(|it| it.is_tls()), Ok(tls), "{text}");
+        }
+        for text in [
+            "",
+            "127.0.0.1:4317",
+            "collector",
+            "grpc://collector:4317",
+            "http://",
+            "http://:4317",
+            "http://me:s3cret@collector:4317",
+            "http://collector:4317/v1/traces",
+            "http://collector:4317?key=s3cret",
+            "http://collector:x",
+        ] {
+            let error = text.parse::<CollectorUrl>().expect_err(text);
+            assert!(!error.contains("s3cret"), "{error}");
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Methods come from the descriptors, so no caller can make a new series. A status is
 //! read off the answer: a unary method that fails says so in its headers; of a stream,
 //! the end is watched. A call that nobody waits for any more is CANCELLED.
+//!
+//! Where a collector is told about calls, a call's span begins and ends here too.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -22,7 +24,10 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::meter::{Counter, Histogram};
+use crate::spans::{CallSpan, Spans};
 
+/// The name of whatever method there is not, and of its service.
+const OTHER: &str = "other";
 /// Status codes are 0 to 16.
 const CODES: usize = 17;
 /// From 50 µs to 30 s.
@@ -71,6 +76,11 @@ impl Method {
         })
     }
 
+    /// Service and method, unless it stands for what is none.
+    fn named(&self) -> Option<(&str, &str)> {
+        (self.service != OTHER).then_some((&*self.service, &*self.method))
+    }
+
     /// How many calls ended with each status.
     pub(crate) fn codes(&self) -> impl Iterator<Item = (Code, u64)> {
         (0..).map(Code::from_i32).zip(self.codes.iter().map(Counter::value))
@@ -102,7 +112,7 @@ impl Calls {
                 }
             }
         }
-        Self { methods, other: Method::new("other", "other", true) }
+        Self { methods, other: Method::new(OTHER, OTHER, true) }
     }
 
     /// Every method, in the order of their names.
@@ -123,6 +133,7 @@ struct Call {
     method: Arc<Method>,
     began: Instant,
     ended: bool,
+    span: Option<Box<CallSpan>>,
 }
 
 impl Call {
@@ -133,6 +144,17 @@ impl Call {
                 count.count();
             }
             self.method.time_ns.observe_time(self.began.elapsed());
+            if let Some(span) = self.span.take() {
+                span.end(self.method.named(), code);
+            }
+        }
+    }
+
+    /// Does some of its work, inside its span.
+    fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.span {
+            None => work(),
+            Some(span) => span.within(work),
         }
     }
 }
@@ -147,15 +169,18 @@ fn code(headers: &HeaderMap) -> Option<Code> {
     headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
 }
 
-/// Counts the calls of a service.
+/// Counts the calls of a service, and has spans made of them.
 #[derive(Clone)]
-pub(super) struct Counting(pub(super) Arc<Calls>);
+pub(super) struct Counting {
+    pub(super) calls: Arc<Calls>,
+    pub(super) spans: Option<Arc<Spans>>,
+}
 
 impl<S> Layer<S> for Counting {
     type Service = Counted<S>;
 
     fn layer(&self, service: S) -> Counted<S> {
-        Counted { service, calls: Arc::clone(&self.0) }
+        Counted { service, counting: self.clone() }
     }
 }
 
@@ -163,7 +188,7 @@ impl<S> Layer<S> for Counting {
 #[derive(Clone)]
 pub(super) struct Counted<S> {
     service: S,
-    calls: Arc<Calls>,
+    counting: Counting,
 }
 
 impl<S, B> Service<Request<B>> for Counted<S>
@@ -179,9 +204,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let method = Arc::clone(self.calls.method(request.uri().path()));
-        let call = Call { method, began: Instant::now(), ended: false };
-        CountedFuture { future: self.service.call(request), call: Some(call) }
+        let Counting { calls, spans } = &self.counting;
+        let method = Arc::clone(calls.method(request.uri().path()));
+        let span = spans.as_ref().and_then(|spans| spans.call(request.headers()));
+        let call = Call { method, began: Instant::now(), ended: false, span };
+        let future = call.within(|| self.service.call(request));
+        CountedFuture { future, call: Some(call) }
     }
 }
 
@@ -202,7 +230,11 @@ where
 
     fn poll(self: Pin<&mut Self>, ctx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Ok(response) = ready!(this.future.poll(ctx));
+        let polled = match this.call {
+            Some(call) => call.within(|| this.future.poll(ctx)),
+            None => this.future.poll(ctx),
+        };
+        let Ok(response) = ready!(polled);
         let Some(mut call) = this.call.take() else { return Poll::Ready(Ok(response)) };
         if response.status() != http::StatusCode::OK {
             // No answer of gRPC: a page that is not there, say.
@@ -235,16 +267,17 @@ impl http_body::Body for CountedBody {
         mut self: Pin<&mut Self>,
         ctx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(ctx));
+        let Self { body, call } = &mut *self;
+        let frame = ready!(call.within(|| Pin::new(body).poll_frame(ctx)));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(code) = frame.trailers_ref().and_then(code) {
-                    self.call.end(code);
+                    call.end(code);
                 }
             }
-            Some(Err(status)) => self.call.end(status.code()),
+            Some(Err(status)) => call.end(status.code()),
             // Trailers that are part of the body, as gRPC-Web has them, cannot be seen.
-            None => self.call.end(Code::Ok),
+            None => call.end(Code::Ok),
         }
         Poll::Ready(frame)
     }
@@ -263,6 +296,10 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt as _;
 
+    fn counting(calls: &Arc<Calls>) -> Counting {
+        Counting { calls: Arc::clone(calls), spans: None }
+    }
+
     fn counted(path: &str, headers: &[(&str, &str)]) -> (Calls, Vec<(Code, u64)>) {
         let calls = Arc::new(Calls::new(&[crate::proto::FILE_DESCRIPTOR_SET]));
         let mut response = Response::new(Body::empty());
@@ -272,7 +309,7 @@ mod tests {
         }
         let mut response = Some(response);
         let answer = move |_: Request<()>| std::future::ready(Ok(response.take().unwrap()));
-        let mut service = Counting(Arc::clone(&calls)).layer(tower::util::service_fn(answer));
+        let mut service = counting(&calls).layer(tower::util::service_fn(answer));
         let request = Request::builder().uri(path).body(()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
@@ -301,7 +338,7 @@ mod tests {
     fn a_call_that_nobody_waits_for_is_cancelled() {
         let calls = Arc::new(Calls::new(&[crate::proto::FILE_DESCRIPTOR_SET]));
         let never = |_: Request<()>| std::future::pending::<Result<Response<Body>, Infallible>>();
-        let mut service = Counting(Arc::clone(&calls)).layer(tower::util::service_fn(never));
+        let mut service = counting(&calls).layer(tower::util::service_fn(never));
         drop(service.call(Request::builder().uri(VERIFY).body(()).unwrap()));
         let cancelled = calls.method(VERIFY).codes().find(|(_, count)| *count > 0);
         assert_eq!(cancelled, Some((Code::Cancelled, 1)));

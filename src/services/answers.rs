@@ -60,13 +60,17 @@ impl Answers {
 
     /// Every code with its name, as the protocol has it, and how often it was the answer.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let named = |code: i32| DecisionCode::try_from(code).ok().map(|it| it.as_str_name());
-        (1..).zip(self.counts.iter().skip(1)).filter_map(move |(code, count)| {
-            let name = named(code)?;
-            let name = name.strip_prefix("DECISION_CODE_").unwrap_or(name);
-            Some((name, count.load(Ordering::Relaxed)))
-        })
+        (1..)
+            .zip(self.counts.iter().skip(1))
+            .filter_map(|(code, count)| Some((name(code)?, count.load(Ordering::Relaxed))))
     }
+}
+
+/// A code's name: the protocol's, without what all begin with.
+#[must_use]
+pub fn name(code: i32) -> Option<&'static str> {
+    let name = DecisionCode::try_from(code).ok()?.as_str_name();
+    Some(name.strip_prefix("DECISION_CODE_").unwrap_or(name))
 }
 
 #[cfg(test)]

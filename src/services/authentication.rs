@@ -20,6 +20,7 @@ use super::status;
 use crate::ledger::Ledger;
 use crate::ledger::command::{Caller, Personal};
 use crate::ledger::verify::{Answer, Reach};
+use crate::spans;
 
 /// What keyledger itself is called in a key's service access.
 pub const SERVICE: &str = "keyledger";
@@ -261,8 +262,14 @@ fn values<'a>(
     })
 }
 
-/// The correlation id of a call: the caller's, or a new one.
+/// The correlation id of a call: the caller's, or a new one. The call's span has it too.
 pub fn correlation_id<T>(ledger: &Ledger, request: &Request<T>) -> Result<CorrelationId, Status> {
+    let id = read_correlation_id(ledger, request)?;
+    spans::note_correlation_id(id.as_str());
+    Ok(id)
+}
+
+fn read_correlation_id<T>(ledger: &Ledger, request: &Request<T>) -> Result<CorrelationId, Status> {
     let mut given = values(request.metadata().as_ref(), &X_CORRELATION_ID);
     let Some(first) = given.next().transpose()? else { return Ok(ledger.new_correlation_id()) };
     for other in given {

@@ -24,13 +24,14 @@ pub use batch::{BATCH_ANSWER_BYTES_MAX, BATCH_BYTES_MAX, QUESTIONS_MAX};
 pub use revisions::{REVISION_WAIT_MAX, REVISIONS_MAX};
 pub use stream::{Answers, IDLE_MAX, LOOK_EVERY};
 
-use super::answers::ANSWERS;
+use super::answers::{self, ANSWERS};
 use super::authentication::authenticate_at;
 use super::wire::unary::Framed;
 use super::{Door, status};
 use crate::ledger::verify::Reach;
 use crate::ledger::{Ledger, permissions};
 use crate::proto;
+use crate::spans;
 use question::Wrong;
 
 /// The service.
@@ -83,9 +84,12 @@ impl Verification {
         }
         let correlation_id = question::correlation_id_or_new(ledger, &message.correlation_id)
             .map_err(|wrong| wrong.status(""))?;
+        spans::note_correlation_id(&correlation_id);
         let mut out = Framed::with_room(answer::ROOM_BYTES);
         let asked = self.asked(ledger, asker.reach(), now);
-        decide(asked, message, &correlation_id, out.message()).map_err(|it| it.status(""))?;
+        let code = decide(asked, message, &correlation_id, out.message());
+        let code = code.map_err(|it| it.status(""))?;
+        spans::note_decision(|| answers::name(code.into()));
         Ok(out)
     }
 }

@@ -10,11 +10,11 @@ use tonic::Code;
 
 use crate::support::{Acme, DEADLINE, Home, Launch, POLL, Process, call_raw, refused};
 
-fn launched(launch: Launch) -> Launch {
+pub(crate) fn launched(launch: Launch) -> Launch {
     launch.args(&["--metrics-listen", "127.0.0.1:0"])
 }
 
-fn address(process: &mut Process) -> SocketAddr {
+pub(crate) fn address(process: &mut Process) -> SocketAddr {
     process.wait_for(|line| {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
         let fields = line.get("fields")?;
@@ -35,13 +35,13 @@ fn ask(address: SocketAddr, request: &str) -> (String, String) {
 }
 
 /// Every sample, by its name and labels.
-struct Scrape {
+pub(crate) struct Scrape {
     text: String,
     samples: BTreeMap<String, f64>,
 }
 
 impl Scrape {
-    fn of(address: SocketAddr) -> Self {
+    pub(crate) fn of(address: SocketAddr) -> Self {
         let (head, text) = ask(address, "GET /metrics");
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
@@ -56,7 +56,7 @@ impl Scrape {
     }
 
     #[track_caller]
-    fn value(&self, name: &str) -> f64 {
+    pub(crate) fn value(&self, name: &str) -> f64 {
         let value = self.samples.get(name);
         *value.unwrap_or_else(|| panic!("there is no `{name}` in {}", self.text))
     }

@@ -646,7 +646,7 @@ impl Acme {
 
 /// Bytes as they are, both ways.
 #[derive(Clone, Copy, Default)]
-struct Raw;
+pub(crate) struct Raw;
 
 impl Codec for Raw {
     type Encode = Vec<u8>;
