@@ -8,6 +8,7 @@
 
 mod activity;
 mod client;
+mod completions;
 mod failure;
 mod flags;
 mod key;
@@ -22,7 +23,7 @@ mod view;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use failure::{Failure, Outcome};
 
@@ -50,6 +51,9 @@ enum Verb {
     Activity(Box<activity::Activity>),
     #[command(subcommand)]
     Operator(operator::Operator),
+    Completions(completions::Completions),
+    #[command(name = "man")]
+    Manual(completions::Manual),
 }
 
 /// Runs the command line.
@@ -66,6 +70,8 @@ pub fn main() -> ExitCode {
         Verb::Key(noun) => noun.run(),
         Verb::Activity(verb) => verb.run(),
         Verb::Operator(noun) => noun.run(),
+        Verb::Completions(verb) => verb.run(Cli::command()),
+        Verb::Manual(verb) => verb.run(Cli::command()),
     };
     ended(outcome)
 }

@@ -5,9 +5,13 @@
 pub mod cli;
 pub mod config;
 pub mod ledger;
+pub mod meter;
+pub mod metrics;
 pub mod node;
 pub mod proto;
+pub mod reserve;
 pub mod server;
 pub mod services;
+mod spans;
 pub mod store;
 pub mod vault;

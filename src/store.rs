@@ -10,3 +10,4 @@ pub mod conformance;
 pub mod derived;
 pub mod embedded;
 pub mod memory;
+pub mod stats;

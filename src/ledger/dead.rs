@@ -31,7 +31,12 @@ pub(super) struct DeadKeys {
     store: Option<Arc<dyn SnapshotStore>>,
     pub(super) seal: Arc<Seal>,
     pub(super) fingerprints: ArcSwap<Fingerprints>,
+    /// Keys that were read back for questions, by digest; none for what is no key.
+    recalled: papaya::HashMap<[u64; 2], Option<Arc<DeadKey>>>,
 }
+
+/// Most keys that are kept once they were read back.
+const RECALLED_MAX: usize = 1_024;
 
 /// What a look at the disk is for: a credential that is a dead key's.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +59,12 @@ impl DeadKeys {
         seal: Arc<Seal>,
         fingerprints: Fingerprints,
     ) -> Self {
-        Self { store, seal, fingerprints: ArcSwap::from_pointee(fingerprints) }
+        Self {
+            store,
+            seal,
+            fingerprints: ArcSwap::from_pointee(fingerprints),
+            recalled: papaya::HashMap::new(),
+        }
     }
 
     /// Whether this is the digest of a dead key, as far as memory can tell.
@@ -132,8 +142,28 @@ impl Ledger {
         }))
     }
 
-    /// As [`Ledger::verify`], for a credential whose key was read from the disk.
-    pub fn verify_dead<R>(
+    /// Reads the key of a ticket and keeps it at hand: the same question, asked again, is
+    /// then answered. If it cannot be read, that is logged, and the answer is a ticket again.
+    pub async fn recall(&self, ticket: DeadTicket) {
+        match self.dead_key_of(ticket).await {
+            Ok(found) => {
+                let recalled = self.dead.recalled.pin();
+                if recalled.len() >= RECALLED_MAX {
+                    recalled.clear();
+                }
+                recalled.insert(ticket.digest.head(), found.map(Arc::new));
+            }
+            Err(error) => tracing::error!(%error, "a dead key cannot be read"),
+        }
+    }
+
+    /// A key that was read back; none where none was.
+    pub(super) fn recalled(&self, ticket: &DeadTicket) -> Option<Option<Arc<DeadKey>>> {
+        self.dead.recalled.pin().get(&ticket.digest.head()).cloned()
+    }
+
+    /// Decides about a credential whose key was read from the disk.
+    pub(super) fn verify_dead<R>(
         &self,
         found: Option<&DeadKey>,
         question: &Question<'_>,

@@ -168,6 +168,16 @@ impl Ids {
         InstallationId::from_parts(millis(at), self.draw())
     }
 
+    /// A new trace's: it carries no time, and is not zero.
+    pub fn trace(&self) -> u128 {
+        self.draw().max(1)
+    }
+
+    /// A new span's: as a trace's, and half as long.
+    pub fn span(&self) -> u64 {
+        u64::try_from(self.draw() >> 64).unwrap_or(1).max(1)
+    }
+
     fn draw(&self) -> u128 {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let drawn = blake3::keyed_hash(&self.key, &n.to_le_bytes());

@@ -25,6 +25,7 @@ use super::importing::Importing;
 use super::secret::{Ids, Secret};
 use super::snapshot_store::SnapshotStore;
 use super::snapshots::{Manifest, Rounds, Seal, Snapshots};
+use super::stats::LedgerStats;
 use super::tables::Tables;
 use super::vault::Vault;
 use super::vault::peppers::{PepperId, Peppers};
@@ -195,6 +196,7 @@ impl Ledger {
             importing: Importing::default(),
             dead: DeadKeys::new(snapshots.clone(), seal, fingerprints),
             snapshots: Snapshots::new(snapshots, rounds),
+            stats: LedgerStats::default(),
         });
         ledger.check_pepper()?;
         Ok((ledger, replayed))

@@ -45,7 +45,7 @@ pub enum Answer<'a> {
     /// The ledger cannot know: the organization's history proved corrupt.
     Unavailable(OrganizationId),
     /// It is a key that ended long ago, and what is known of it is on the disk:
-    /// [`Ledger::dead_key_of`] reads it, and [`Ledger::verify_dead`] then answers.
+    /// [`Ledger::recall`] reads it, and the question is then asked again.
     Elsewhere(DeadTicket),
 }
 
@@ -80,13 +80,44 @@ impl Ledger {
         let index = self.tables.index();
         let Some((digest, found)) = self.find(&index, text) else {
             if let Some(ticket) = self.dead_ticket(text) {
-                return with(Answer::Elsewhere(ticket));
+                return match self.recalled(&ticket) {
+                    Some(found) => self.verify_dead(found.as_deref(), question, reach, with),
+                    None => with(Answer::Elsewhere(ticket)),
+                };
             }
             return with(match prefix {
                 None => Answer::Refused(Code::Malformed),
                 Some(prefix) => self.unknown(prefix, reach),
             });
         };
+        self.decide_found(&index, &digest, found, question, reach, with)
+    }
+
+    /// Decides anew about a key that was decided about before, by its digest: nothing of
+    /// the earlier decision counts.
+    pub fn verify_again<R>(
+        &self,
+        digest: &SecretDigest,
+        question: &Question<'_>,
+        reach: Reach,
+        with: impl FnOnce(Answer<'_>) -> R,
+    ) -> R {
+        let index = self.tables.index();
+        match index.key(digest) {
+            Some(found) => self.decide_found(&index, digest, found, question, reach, with),
+            None => with(Answer::Refused(Code::Unknown)),
+        }
+    }
+
+    fn decide_found<R>(
+        &self,
+        index: &IndexView<'_>,
+        digest: &SecretDigest,
+        found: &IndexedKey,
+        question: &Question<'_>,
+        reach: Reach,
+        with: impl FnOnce(Answer<'_>) -> R,
+    ) -> R {
         let published = &found.organization;
         if !reach.includes(published.id) {
             return with(Answer::Refused(Code::Unknown));
@@ -98,7 +129,7 @@ impl Ledger {
             let tables = published.tables();
             // INVARIANT (tables.rs): a row read after the tables is no older than they are,
             // and if it is at most one event newer, that event changed this row alone.
-            let Some(found) = index.latest(&digest) else {
+            let Some(found) = index.latest(digest) else {
                 return with(Answer::Refused(Code::Unknown));
             };
             if found.key.changed_at > Revision::after(tables.revision()) {

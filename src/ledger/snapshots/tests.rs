@@ -193,14 +193,16 @@ impl World {
             client_ip: None,
             now: self.now(),
         };
-        let mut presented = Presented::default();
-        presented.bearer(text);
-        match self.ledger.verify(presented, &question, Reach::Installation, code) {
+        let ask = || {
+            let mut presented = Presented::default();
+            presented.bearer(text);
+            self.ledger.verify(presented, &question, Reach::Installation, code)
+        };
+        match ask() {
             Ok(code) => code,
             Err(ticket) => {
-                let found = self.ledger.dead_key_of(ticket).await.unwrap();
-                let reach = Reach::Installation;
-                self.ledger.verify_dead(found.as_ref(), &question, reach, code).unwrap()
+                self.ledger.recall(ticket).await;
+                ask().unwrap()
             }
         }
     }
