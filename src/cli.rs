@@ -16,6 +16,7 @@ mod operator;
 mod org;
 mod output;
 mod pages;
+mod projections;
 mod secret_text;
 mod serve;
 mod verify;
@@ -51,6 +52,8 @@ enum Verb {
     Activity(Box<activity::Activity>),
     #[command(subcommand)]
     Operator(operator::Operator),
+    #[command(subcommand)]
+    Projections(projections::Projections),
     Completions(completions::Completions),
     #[command(name = "man")]
     Manual(completions::Manual),
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Verb::Key(noun) => noun.run(),
         Verb::Activity(verb) => verb.run(),
         Verb::Operator(noun) => noun.run(),
+        Verb::Projections(noun) => noun.run(),
         Verb::Completions(verb) => verb.run(Cli::command()),
         Verb::Manual(verb) => verb.run(Cli::command()),
     };

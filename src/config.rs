@@ -91,6 +91,10 @@ pub struct Settings {
     #[arg(long, env = "KEYLEDGER_REQUESTS_MAX", value_name = "N")]
     pub requests_max: Option<usize>,
 
+    /// After how many events snapshots are taken; an orderly end takes them too [default: 65536]
+    #[arg(long, env = "KEYLEDGER_SNAPSHOT_EVENTS", value_name = "N")]
+    pub snapshot_events: Option<u64>,
+
     /// Most connections open at once [default: 10000]
     #[arg(long, env = "KEYLEDGER_CONNECTIONS_MAX", value_name = "N")]
     pub connections_max: Option<usize>,
@@ -186,6 +190,7 @@ impl Settings {
             log_format: self.log_format.or(under.log_format),
             request_timeout_ms: self.request_timeout_ms.or(under.request_timeout_ms),
             requests_max: self.requests_max.or(under.requests_max),
+            snapshot_events: self.snapshot_events.or(under.snapshot_events),
             connections_max: self.connections_max.or(under.connections_max),
             trusted_proxies: self.trusted_proxies.or(under.trusted_proxies),
             cors_origins: self.cors_origins.or(under.cors_origins),
@@ -300,8 +305,8 @@ mod tests {
         );
         assert_eq!(same.request_timeout_ms, usual.request_timeout_ms);
         assert_eq!(
-            (same.requests_max, same.connections_max),
-            (usual.requests_max, usual.connections_max)
+            (same.requests_max, same.connections_max, same.snapshot_events),
+            (usual.requests_max, usual.connections_max, usual.snapshot_events)
         );
         assert_eq!(same.trusted_proxies, usual.trusted_proxies);
         assert_eq!(same.cors_origins, usual.cors_origins);

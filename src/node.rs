@@ -9,11 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use projections::api_key;
+use projections::id::OrganizationId;
 use projections::key::KeyState;
+use projections::recorded::Revision;
 use projections::text::KeyPrefix;
 
 use crate::ledger::clock::Clock;
 use crate::ledger::secret::{Ids, NoEntropy, Secret};
+use crate::ledger::snapshot_store::{SnapshotError, SnapshotStore as _};
+use crate::ledger::snapshots::RoundError;
 use crate::ledger::start::{ConfiguredKeys, Parts, Replayed, StartError};
 use crate::ledger::vault::{Vault as _, VaultError};
 use crate::ledger::{Ledger, LedgerError, built_in, mint};
@@ -87,6 +91,15 @@ pub enum NodeError {
     /// There is no installation to work on.
     #[error("`{0}` holds no installation; `keyledger serve` makes one")]
     NoInstallation(PathBuf),
+    /// What is derived cannot be had at all; the log says why.
+    #[error("`projections.db` can be neither used nor made; the log says why")]
+    NoDerived,
+    /// What is derived could not be read or written.
+    #[error("projections.db")]
+    Derived(#[source] SnapshotError),
+    /// Snapshots could not be taken.
+    #[error("take snapshots")]
+    Snapshots(#[source] RoundError),
     /// A thread ended early.
     #[error("a thread of the start ended early")]
     Interrupted,
@@ -139,6 +152,15 @@ impl Opened {
     #[must_use]
     pub fn store_stats(&self) -> Arc<StoreStats> {
         Arc::clone(self.store.stats())
+    }
+
+    /// Throws away what is derived: the next replay is of all history.
+    pub async fn forget_derived(&self) -> Result<(), NodeError> {
+        let Some(derived) = self.derived.clone() else { return Err(NodeError::NoDerived) };
+        tokio::task::spawn_blocking(move || derived.clear())
+            .await
+            .map_err(|_| NodeError::Interrupted)?
+            .map_err(NodeError::Derived)
     }
 
     /// Replays history.
@@ -245,6 +267,42 @@ impl Node {
         let now = self.ledger.clock().now();
         let operator = self.ledger.tables().operator().tables();
         operator.keys_after(None).any(|key| key.state(now) == KeyState::Active)
+    }
+
+    /// Replays all history anew and compares: the organizations whose tables are not, byte
+    /// by byte, those that this node started with, and the revision of each.
+    pub async fn differing(&self) -> Result<Vec<(OrganizationId, Option<Revision>)>, NodeError> {
+        let rebuilt = self.ledger.rebuilt().await?;
+        let tables = self.ledger.tables();
+        let mut differing = Vec::new();
+        for organization in rebuilt.all() {
+            let (id, rebuilt) = (organization.id, organization.tables());
+            let running = tables.organization(id);
+            let same = running.as_ref().is_some_and(|it| {
+                it.tables().to_canonical() == rebuilt.to_canonical()
+                    && it.stopped() == organization.stopped()
+            });
+            let revision = rebuilt.revision();
+            drop(rebuilt);
+            let dead = match running {
+                Some(running) => self.ledger.has_dead_of(&running, &organization).await,
+                None => false,
+            };
+            if !same || !dead {
+                differing.push((id, revision));
+            }
+        }
+        Ok(differing)
+    }
+
+    /// Takes snapshots of all that moved since the last ones.
+    pub async fn take_snapshots(&self) -> Result<(), NodeError> {
+        self.ledger.take_snapshots().await.map(|_| ()).map_err(NodeError::Snapshots)
+    }
+
+    /// Closes the event store and writes nothing more.
+    pub async fn leave(&self) {
+        self.store.close().await;
     }
 
     /// Takes the last snapshots, if they do not take long, and closes the event store: what

@@ -36,7 +36,6 @@ use self::tls::{Tls, TlsError};
 use self::web::WebLayer;
 use crate::config::{Collector, Config};
 use crate::ledger::clock::Clock;
-use crate::ledger::snapshots::SNAPSHOT_EVENTS;
 use crate::metrics::{Metrics, Sources};
 use crate::node::{FirstKey, Node, NodeError, Opened};
 use crate::proto::audit_service_server::AuditServiceServer;
@@ -217,7 +216,7 @@ pub async fn serve(
         tracing::warn!(path = %path.display(), "an operator's key lies beside the data: move it off this machine");
     }
     drop(first_key);
-    let snapshots = tokio::spawn(node.ledger.clone().keep_snapshots(SNAPSHOT_EVENTS));
+    let snapshots = tokio::spawn(node.ledger.clone().keep_snapshots(config.snapshot_events));
     door.open(node.ledger.clone());
     say(&health, ServingStatus::Serving).await;
     announce.ready(&node);

@@ -37,6 +37,8 @@ mod rpc_matrix;
 mod secrets;
 #[path = "it/service.rs"]
 mod service;
+#[path = "it/snapshots.rs"]
+mod snapshots;
 #[path = "it/support.rs"]
 mod support;
 #[path = "it/tls.rs"]

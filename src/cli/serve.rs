@@ -132,6 +132,7 @@ impl Announce for Talk {
         let replayed = node.replayed;
         tracing::info!(
             events = replayed.events,
+            snapshots = replayed.snapshots,
             organizations,
             stopped = replayed.stopped,
             "ready"

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::production::{self, Unsafe};
 use super::{Collector, LogFormat, METRICS_LISTEN_DEFAULT, Network, Origin, Settings};
 use crate::ledger::secret::Secret;
+use crate::ledger::snapshots::SNAPSHOT_EVENTS;
 use crate::ledger::start::{ConfiguredKeys, WeakToken, check_admin_api_token};
 use crate::node::Directories;
 use crate::server::tls;
@@ -36,6 +37,8 @@ pub struct Config {
     pub request_timeout_ms: u64,
     /// Most requests under way at once.
     pub requests_max: usize,
+    /// After how many events snapshots are taken.
+    pub snapshot_events: u64,
     /// Most connections open at once.
     pub connections_max: usize,
     /// Networks of proxies whose `x-forwarded-for` is believed.
@@ -138,6 +141,10 @@ impl Settings {
             return Err(ConfigError::Zero("request_timeout_ms"));
         }
         let requests_max = at_least_one("requests_max", self.requests_max.unwrap_or(4_096))?;
+        let snapshot_events = self.snapshot_events.unwrap_or(SNAPSHOT_EVENTS);
+        if snapshot_events == 0 {
+            return Err(ConfigError::Zero("snapshot_events"));
+        }
         let connections_max =
             at_least_one("connections_max", self.connections_max.unwrap_or(10_000))?;
         let countable = tokio::sync::Semaphore::MAX_PERMITS;
@@ -164,6 +171,7 @@ impl Settings {
             log_format: self.log_format.unwrap_or(log_format),
             request_timeout_ms,
             requests_max,
+            snapshot_events,
             connections_max,
             trusted_proxies: networks(self.trusted_proxies),
             cors_origins: self.cors_origins.unwrap_or_default(),
@@ -258,6 +266,9 @@ mod tests {
         assert!(digest(&"0f".repeat(31)).is_err());
         assert!(digest(&"0g".repeat(32)).is_err());
         assert!(Settings { requests_max: Some(0), ..Settings::default() }.complete(None).is_err());
+        assert!(
+            Settings { snapshot_events: Some(0), ..Settings::default() }.complete(None).is_err()
+        );
         assert!(
             Settings { request_timeout_ms: Some(0), ..Settings::default() }.complete(None).is_err()
         );

@@ -183,6 +183,21 @@ impl Ledger {
         with(Answer::Decided(verification::decide(key, &tables, &operator, question)))
     }
 
+    /// Whether the dead keys of an organization are those that left the tables which
+    /// somebody else came to. What cannot be read is not.
+    pub async fn has_dead_of(&self, organization: &Published, others: &Published) -> bool {
+        let wanted = others.departed_after(None, usize::MAX);
+        let mut kept = Vec::with_capacity(wanted.len());
+        loop {
+            let after = kept.last().map(|key: &Arc<Key>| key.id);
+            match self.dead_keys_after(organization, after, DEAD_KEYS_READ_MAX).await {
+                Ok(more) if more.is_empty() => return kept == wanted,
+                Ok(more) => kept.extend(more),
+                Err(_) => return false,
+            }
+        }
+    }
+
     /// A key of an organization that is not in its tables, because its end was long ago.
     ///
     /// # Errors

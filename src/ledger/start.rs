@@ -202,6 +202,15 @@ impl Ledger {
         Ok((ledger, replayed))
     }
 
+    /// The tables that a replay of all history comes to now, beside the ones that are
+    /// published. Takes as long as a start without snapshots.
+    pub async fn rebuilt(&self) -> Result<Tables, StartError> {
+        let tables = Tables::new();
+        let folded = replay::fold_all(&self.store, HashMap::new(), None).await?;
+        replay::publish(folded, &tables)?;
+        Ok(tables)
+    }
+
     /// Whether the installation is still to be made.
     #[must_use]
     pub fn is_new(&self) -> bool {

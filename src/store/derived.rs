@@ -1,8 +1,8 @@
 //! What is derived, in `projections.db`: one SQLite database beside the truth.
 //!
 //! It holds nothing that history does not say, and can be deleted whenever no process uses
-//! the directory. A file that cannot be opened, is of another form or fails is thrown away
-//! and made anew. A round of writing is one transaction; a crash leaves the rounds before
+//! the directory. A file that is no such database, or of another form, is thrown away and made
+//! anew. A round of writing is one transaction; a crash leaves the rounds before
 //! it. They are not synced as they end: a power cut may take back the last of them, whole.
 
 use std::fs::{self, OpenOptions};
@@ -61,11 +61,13 @@ impl DerivedStore {
     pub fn open(path: &Path) -> Result<Self, SnapshotError> {
         let (writer, reader) = match connect(path) {
             Ok(both) => both,
-            Err(error) => {
-                tracing::warn!(%error, "projections.db cannot be used; it is made anew from history");
+            Err(SnapshotError::Damaged(what)) => {
+                tracing::warn!(what, "projections.db cannot be used; it is made anew from history");
                 remove(path)?;
                 connect(path)?
             }
+            // For want of space, say, nothing is thrown away.
+            Err(error) => return Err(error),
         };
         Ok(Self { path: path.to_owned(), writer: Mutex::new(writer), reader: Mutex::new(reader) })
     }
@@ -129,8 +131,11 @@ fn connect(path: &Path) -> Result<(Connection, Connection), SnapshotError> {
     }
     let reader = open(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     reader.pragma_update(None, "query_only", true)?;
-    // That the tables are there is seen when they are first used.
-    reader.prepare_cached(DEAD_ROW)?;
+    let tables = "SELECT count(*) FROM sqlite_schema
+        WHERE name IN ('manifest', 'snapshots', 'fingerprints', 'dead_keys')";
+    if reader.query_row(tables, [], |row| row.get::<_, i64>(0))? != 4 {
+        return Err(SnapshotError::Damaged("a table is missing".to_owned()));
+    }
     Ok((writer, reader))
 }
 

@@ -25,6 +25,9 @@ fn help_reads_well() {
         "operator status",
         "operator confirm-clock",
         "operator reissue",
+        "projections",
+        "projections verify",
+        "projections rebuild",
         "completions",
         "man",
     ] {

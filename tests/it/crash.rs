@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use keyledger::proto::{self, DecisionCode, KeyState};
 
-use super::support::{Client, Home, Server, StoredEvent, leaf_hash, scoped};
+use super::support::{Client, Home, Launch, Server, StoredEvent, leaf_hash, scoped};
 
 const ROUNDS: u64 = 200;
 /// Rounds on one data directory: more make each start longer, not another.
@@ -209,6 +209,13 @@ async fn nothing_acknowledged_is_lost() {
     assert!(busy > rounds / 3, "most kills came before anything was written");
 }
 
+/// Snapshots are taken all the time, so that kills fall into them.
+const SNAPSHOT_EVENTS: &str = "40";
+
+fn launch(home: &Home) -> Launch {
+    home.launch().env("KEYLEDGER_SNAPSHOT_EVENTS", SNAPSHOT_EVENTS)
+}
+
 /// One data directory, killed again and again.
 struct Life {
     home: Home,
@@ -238,11 +245,11 @@ impl Life {
     async fn round(&mut self, draw: &mut Draw) {
         // Now and then the kill comes while history is replayed.
         while draw.below(8) == 0 {
-            let mut process = self.home.launch().spawn();
+            let mut process = launch(&self.home).spawn();
             std::thread::sleep(draw.up_to(Duration::from_millis(60)));
             process.kill();
         }
-        let server = self.home.start().await;
+        let server = launch(&self.home).start().await;
         let operator = server.client(&self.admin_key);
         let mut fresh = self.record.lock().unwrap().made.split_off(self.checked);
         check_keys(&operator, &self.organizations, &mut fresh).await;
@@ -273,6 +280,11 @@ impl Life {
 
     /// Everything ever acknowledged, once more; and nothing that nobody asked for.
     async fn end(self) -> Record {
+        // The tables that the next start comes to, from what the last kill left of snapshots,
+        // are those that all of history comes to.
+        let verified = super::snapshots::verify_projections(&self.home);
+        assert!(verified["differing"].as_array().unwrap().is_empty(), "{verified}");
+        assert!(verified["snapshots"].as_u64().unwrap() > 0, "{verified}");
         let Self { home, admin_key, organizations, record, .. } = self;
         let server = home.start().await;
         let operator = server.client(&admin_key);
