@@ -2,6 +2,9 @@
 //! same sizes on a server of the same kind: CPU time of the server process, throughput,
 //! and the 99th percentile of latency at half load.
 //!
+//! With `KEYLEDGER_TEST_OTEL_RATIO` set, a collector in this process is told about that part
+//! of the calls.
+//!
 //! Budgets and figures: docs/PERFORMANCE.md.
 
 #![allow(
@@ -27,6 +30,12 @@ use keyledger::proto::key_service_client::KeyServiceClient;
 use keyledger::proto::organization_service_client::OrganizationServiceClient;
 use keyledger::proto::verification_service_client::VerificationServiceClient;
 use keyledger::server::Announce;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use prost::Message;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
@@ -42,6 +51,7 @@ const CALLS_PER_CONNECTION: usize = 16;
 const SERVE_EMPTY: &str = "--serve-empty";
 const SERVE_LEDGER: &str = "--serve-ledger";
 const KEYS: usize = 20_000;
+const OTEL_RATIO: &str = "KEYLEDGER_TEST_OTEL_RATIO";
 
 /// A message of some size and no meaning.
 #[derive(Clone, PartialEq, Message)]
@@ -123,8 +133,36 @@ fn serve_empty(runtime: &tokio::runtime::Runtime, response_bytes: usize) {
     });
 }
 
-fn serve_ledger(runtime: &tokio::runtime::Runtime, directory: &str, listen: &str) {
+/// Takes every span, and does nothing with it.
+struct Collector;
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        _: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+/// Starts a collector, if there is to be one.
+async fn collector() -> Option<String> {
+    std::env::var_os(OTEL_RATIO)?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    let server =
+        tonic::transport::Server::builder().add_service(TraceServiceServer::new(Collector));
+    tokio::spawn(server.serve_with_incoming(incoming));
+    Some(endpoint)
+}
+
+fn serve_ledger(runtime: &tokio::runtime::Runtime, directory: &str, listen: &str, otel: &[String]) {
+    let ratio = std::env::var(OTEL_RATIO).ok();
     let settings = Settings {
+        otel_endpoint: otel.first().map(|endpoint| endpoint.parse().expect("a URL")),
+        otel_sample_ratio: ratio.map(|ratio| ratio.parse().expect("a ratio")),
         data_dir: Some(directory.into()),
         listen: Some(listen.parse().expect("an address")),
         ..Settings::default()
@@ -350,7 +388,7 @@ fn main() {
         return serve_empty(&runtime, rest[0].parse().expect("a size"));
     }
     if let Some(rest) = after(SERVE_LEDGER) {
-        return serve_ledger(&runtime, &rest[0], &rest[1]);
+        return serve_ledger(&runtime, &rest[0], &rest[1], &rest[2..]);
     }
     runtime.block_on(measure());
 }
@@ -361,9 +399,12 @@ async fn measure() {
     let directory = root.path().join("data");
     let port =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port");
-    let mut ledger =
-        Served::start(&[SERVE_LEDGER, directory.to_str().expect("a path"), &port.to_string()]);
-    ledger.address = port.to_string();
+    let listen = port.to_string();
+    let mut arguments = vec![SERVE_LEDGER, directory.to_str().expect("a path"), &listen];
+    let collector = collector().await;
+    arguments.extend(collector.as_deref());
+    let mut ledger = Served::start(&arguments);
+    ledger.address = listen;
     let admin = std::fs::read_to_string(directory.join("admin.key")).expect("the key");
     let admin = admin.trim();
     let requests: std::sync::Arc<[proto::VerifyRequest]> =
