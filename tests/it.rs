@@ -14,10 +14,14 @@
 
 #[path = "it/activity.rs"]
 mod activity;
+#[path = "it/addresses.rs"]
+mod addresses;
 #[path = "it/bad_input.rs"]
 mod bad_input;
 #[path = "it/crash.rs"]
 mod crash;
+#[path = "it/disk_full.rs"]
+mod disk_full;
 #[path = "it/faults.rs"]
 mod faults;
 #[path = "it/metrics.rs"]
@@ -37,6 +41,10 @@ mod service;
 mod support;
 #[path = "it/tls.rs"]
 mod tls;
+#[path = "it/verify_batch.rs"]
+mod verify_batch;
+#[path = "it/verify_stream.rs"]
+mod verify_stream;
 #[path = "it/walk.rs"]
 mod walk;
 #[path = "it/web.rs"]
