@@ -9,6 +9,7 @@ use crate::services::authentication::authenticate_at;
 use crate::services::status;
 use crate::services::wire::unary::Framed;
 use crate::services::wire::writer::nested;
+use crate::spans;
 
 /// Most questions of one batch. `build.rs` holds the wire to it.
 pub const QUESTIONS_MAX: usize = 1_000;
@@ -36,6 +37,7 @@ impl Verification {
         }
         let correlation_id = question::correlation_id_or_new(ledger, &message.correlation_id)
             .map_err(|wrong| wrong.status(""))?;
+        spans::note_correlation_id(&correlation_id);
         if !message.at_least_revision.is_empty() {
             revisions::reach(&self.door, ledger, &asker, &message.at_least_revision, "").await?;
             now = ledger.clock().now();
