@@ -132,6 +132,7 @@ pub async fn serve(
         announce.first_key(key);
     }
     drop(first_key);
+    node.start_recording();
     door.open(node.ledger.clone());
     say(&health, ServingStatus::Serving).await;
     announce.ready(&node);

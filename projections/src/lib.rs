@@ -33,4 +33,5 @@ pub mod sealed;
 pub mod service_account;
 pub mod text;
 pub mod time;
+pub mod usage;
 pub mod verification;

@@ -120,7 +120,7 @@ fn code(ledger: &Ledger, number: u8) -> Result<Code, OrganizationId> {
     let mut presented = Presented::default();
     presented.bearer(&text);
     ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
-        Answer::Decided(decision) => Ok(decision.code),
+        Answer::Decided(decision) | Answer::RateLimited { decision, .. } => Ok(decision.code),
         Answer::Refused(code) => Ok(code),
         Answer::Unavailable(id) => Err(id),
     })
@@ -603,7 +603,7 @@ async fn a_key_known_by_its_sha256_digest_verifies() {
         let mut presented = Presented::default();
         presented.api_key(text);
         ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
-            Answer::Decided(decision) => decision.code,
+            Answer::Decided(decision) | Answer::RateLimited { decision, .. } => decision.code,
             Answer::Refused(code) => code,
             Answer::Unavailable(_) => panic!("stopped"),
         })

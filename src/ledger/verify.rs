@@ -1,7 +1,10 @@
 //! The way of a question to its answer.
 //!
-//! A look-up by digest, the pure decision of [`projections::verification`], and nothing
-//! else: no lock that a writer holds, no allocation where the answer is yes, no I/O.
+//! A look-up by digest, the pure decision of [`projections::verification`], a note of what
+//! came of it, and nothing else: no lock that a writer holds, no allocation where the answer
+//! is yes, no I/O.
+
+use std::time::Duration;
 
 use projections::api_key;
 use projections::digest::SecretDigest;
@@ -13,8 +16,8 @@ use projections::text::KeyPrefix;
 use projections::verification::{self, Code, Decision, Question};
 use sha2::{Digest as _, Sha256};
 
-use super::Ledger;
 use super::tables::{IndexView, IndexedKey};
+use super::{Ledger, denials};
 
 /// Whose credentials the asker may know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +37,64 @@ impl Reach {
     }
 }
 
+/// What a look at a credential is for, and so what is noted of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To know. Nothing is noted.
+    Look,
+    /// Somebody knocks with it. What keeps them out is noted; the rest is once they come in.
+    Knock,
+    /// Somebody calls the ledger with it: a use of the key.
+    Enter,
+    /// Somebody whose call is under way is looked at again.
+    Again,
+    /// Somebody asks about it, with this key: a use of the key that is asked about.
+    Ask(KeyId),
+}
+
+/// Who asks, and what for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking {
+    /// Whose credentials they may know.
+    pub reach: Reach,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+impl From<Reach> for Asking {
+    fn from(reach: Reach) -> Self {
+        Self { reach, purpose: Purpose::Look }
+    }
+}
+
+impl Purpose {
+    /// Whether what is allowed counts as a use.
+    fn uses(self) -> bool {
+        matches!(self, Self::Enter | Self::Ask(_))
+    }
+
+    /// Whether this denial is to be noted now.
+    fn notes(self, code: Code) -> bool {
+        match self {
+            Self::Look => false,
+            Self::Knock => !matches!(code, Code::PermissionDenied | Code::ServiceNotAllowed),
+            Self::Enter | Self::Again | Self::Ask(_) => true,
+        }
+    }
+}
+
 /// The answer to a question.
 pub enum Answer<'a> {
     /// A known credential was decided about.
     Decided(Decision<'a>),
+    /// A known credential was decided about and would be allowed, but has been used as
+    /// often as it may for now. The code of the decision says so.
+    RateLimited {
+        /// The decision.
+        decision: Decision<'a>,
+        /// How long until it may be used again, if it is not used meanwhile.
+        retry_after: Duration,
+    },
     /// No credential that the asker may know was presented; the code says how so.
     Refused(Code),
     /// The ledger cannot know: the organization's history proved corrupt.
@@ -45,20 +102,70 @@ pub enum Answer<'a> {
 }
 
 impl Ledger {
-    /// Decides about what a request presents, and gives the answer to `with`.
+    /// Decides about what a request presents, notes what is to be noted of it, and gives
+    /// the answer to `with`.
     pub fn verify<R>(
         &self,
         presented: Presented<'_>,
         question: &Question<'_>,
-        reach: Reach,
+        asking: impl Into<Asking>,
         with: impl FnOnce(Answer<'_>) -> R,
     ) -> R {
+        let Asking { reach, purpose } = asking.into();
+        let with = |found: Option<&IndexedKey>, answer: Answer<'_>| {
+            with(self.noted(found, answer, question, purpose))
+        };
         match presented.deciding() {
-            Err(code) => with(Answer::Refused(code)),
+            Err(code) => with(None, Answer::Refused(code)),
             // No session is ever issued by this version, so none is known.
-            Ok(Deciding::Session(_)) => with(Answer::Refused(Code::Unknown)),
+            Ok(Deciding::Session(_)) => with(None, Answer::Refused(Code::Unknown)),
             Ok(Deciding::ApiKey(text)) => self.verify_api_key(text, question, reach, with),
         }
+    }
+
+    /// Notes an answer: a use, which may be one too many, or a denial.
+    #[inline]
+    fn noted<'a>(
+        &self,
+        found: Option<&IndexedKey>,
+        answer: Answer<'a>,
+        question: &Question<'_>,
+        purpose: Purpose,
+    ) -> Answer<'a> {
+        let answer = match (answer, found) {
+            (Answer::Decided(decision), Some(found))
+                if decision.code == Code::Allowed && purpose.uses() =>
+            {
+                let limit = decision.key.rate_limit();
+                let (owner, id) = (decision.organization_id, decision.key.id);
+                match limit.map(|limit| self.rate_limits.take(owner, id, limit)) {
+                    Some(Err(retry_after)) => {
+                        let decision = Decision { code: Code::RateLimited, ..decision };
+                        Answer::RateLimited { decision, retry_after }
+                    }
+                    None | Some(Ok(())) => {
+                        if found.uses.count(question.now) {
+                            self.noted.note(decision.key.digest.blake3.head());
+                        }
+                        return Answer::Decided(decision);
+                    }
+                }
+            }
+            (answer, _) => answer,
+        };
+        let (code, known) = match &answer {
+            Answer::Unavailable(_) => return answer,
+            Answer::Refused(code) => (*code, None),
+            Answer::Decided(decision) | Answer::RateLimited { decision, .. } => {
+                (decision.code, Some((decision.organization_id, decision.key.id)))
+            }
+        };
+        if purpose.notes(code)
+            && let Some(code) = denials::code(code)
+        {
+            self.note_denial(known, code, question, purpose);
+        }
+        answer
     }
 
     fn verify_api_key<R>(
@@ -66,32 +173,35 @@ impl Ledger {
         text: &str,
         question: &Question<'_>,
         reach: Reach,
-        with: impl FnOnce(Answer<'_>) -> R,
+        with: impl FnOnce(Option<&IndexedKey>, Answer<'_>) -> R,
     ) -> R {
         let prefix = api_key::prefix_of(text);
         if prefix.is_none() && !self.tables.has_foreign_keys() {
-            return with(Answer::Refused(Code::Malformed));
+            return with(None, Answer::Refused(Code::Malformed));
         }
         let index = self.tables.index();
         let Some((digest, found)) = self.find(&index, text) else {
-            return with(match prefix {
-                None => Answer::Refused(Code::Malformed),
-                Some(prefix) => self.unknown(prefix, reach),
-            });
+            return with(
+                None,
+                match prefix {
+                    None => Answer::Refused(Code::Malformed),
+                    Some(prefix) => self.unknown(prefix, reach),
+                },
+            );
         };
         let published = &found.organization;
         if !reach.includes(published.id) {
-            return with(Answer::Refused(Code::Unknown));
+            return with(None, Answer::Refused(Code::Unknown));
         }
         loop {
             if published.stopped().is_some() {
-                return with(Answer::Unavailable(published.id));
+                return with(None, Answer::Unavailable(published.id));
             }
             let tables = published.tables();
             // INVARIANT (tables.rs): a row read after the tables is no older than they are,
             // and if it is at most one event newer, that event changed this row alone.
             let Some(found) = index.latest(&digest) else {
-                return with(Answer::Refused(Code::Unknown));
+                return with(None, Answer::Refused(Code::Unknown));
             };
             if found.key.changed_at > Revision::after(tables.revision()) {
                 continue;
@@ -103,9 +213,8 @@ impl Ledger {
                 operator = self.tables.operator().tables();
                 &*operator
             };
-            return with(Answer::Decided(verification::decide(
-                &found.key, &tables, operator, question,
-            )));
+            let decision = verification::decide(&found.key, &tables, operator, question);
+            return with(Some(found), Answer::Decided(decision));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use projections::event::DenialCode;
 use projections::id::OrganizationId;
 use projections::permission::Permission;
 use projections::presented::Presented;
@@ -15,7 +16,7 @@ use tonic::{Request, Status};
 use super::status;
 use crate::ledger::Ledger;
 use crate::ledger::command::{Caller, Personal};
-use crate::ledger::verify::{Answer, Reach};
+use crate::ledger::verify::{Answer, Asking, Purpose, Reach};
 
 /// What keyledger itself is called in a key's service access.
 pub const SERVICE: &str = "keyledger";
@@ -47,8 +48,22 @@ impl Authenticated {
         }
     }
 
+    /// Notes that it was denied what it asked for.
+    fn note_denial(&self, ledger: &Ledger, code: DenialCode) {
+        if let Some(key_id) = self.caller.credential() {
+            ledger.note_denied_caller(self.organization_id, key_id, code);
+        }
+    }
+
+    /// How it asks about another's credential.
+    #[must_use]
+    pub fn asking(&self) -> Asking {
+        let purpose = self.caller.credential().map_or(Purpose::Look, Purpose::Ask);
+        Asking { reach: self.reach(), purpose }
+    }
+
     /// The organization that a request is for: the named one, or the caller's own.
-    pub fn target(&self, named: &str) -> Result<OrganizationId, Status> {
+    pub fn target(&self, ledger: &Ledger, named: &str) -> Result<OrganizationId, Status> {
         if named.is_empty() {
             return match self.reach() {
                 Reach::Organization(own) => Ok(own),
@@ -62,6 +77,7 @@ impl Authenticated {
         if id == self.organization_id || self.organization_id.is_operator() {
             Ok(id)
         } else {
+            self.note_denial(ledger, DenialCode::TenantMismatch);
             Err(status::other_organization())
         }
     }
@@ -69,7 +85,7 @@ impl Authenticated {
 
 /// Refuses whoever shows no key that is in force, whatever it may do.
 pub fn in_force(ledger: &Ledger, headers: &HeaderMap) -> Result<(), Status> {
-    look(ledger, headers, Wanted::Texts(&[]), ledger.clock().now()).map(|_| ())
+    look(ledger, headers, Wanted::Texts(&[]), ledger.clock().now(), Purpose::Knock).map(|_| ())
 }
 
 /// Lets in whoever holds the permission in their own organization.
@@ -88,7 +104,27 @@ pub fn authenticate_at<T>(
     permission: Permission<'static>,
     now: Timestamp,
 ) -> Result<Authenticated, Status> {
-    match look(ledger, request.metadata().as_ref(), Wanted::One(permission), now)? {
+    admit(ledger, request, permission, now, Purpose::Enter)
+}
+
+/// As [`authenticate_at`], for a caller who was let in and whose call is under way.
+pub fn authenticate_again<T>(
+    ledger: &Ledger,
+    request: &Request<T>,
+    permission: Permission<'static>,
+    now: Timestamp,
+) -> Result<Authenticated, Status> {
+    admit(ledger, request, permission, now, Purpose::Again)
+}
+
+fn admit<T>(
+    ledger: &Ledger,
+    request: &Request<T>,
+    permission: Permission<'static>,
+    now: Timestamp,
+    purpose: Purpose,
+) -> Result<Authenticated, Status> {
+    match look(ledger, request.metadata().as_ref(), Wanted::One(permission), now, purpose)? {
         (Refusal::None, caller) => Ok(caller),
         (Refusal::Permission, _) => Err(status::permission_denied(permission)),
         (Refusal::Service, _) => Err(status::service_not_allowed()),
@@ -108,6 +144,7 @@ fn look(
     headers: &HeaderMap,
     permissions: Wanted<'_>,
     now: Timestamp,
+    purpose: Purpose,
 ) -> Result<(Refusal, Authenticated), Status> {
     let question = Question {
         tenant: None,
@@ -117,7 +154,9 @@ fn look(
         client_ip: None,
         now,
     };
-    ledger.verify(presented(headers)?, &question, Reach::Installation, |answer| match answer {
+    let asking = Asking { reach: Reach::Installation, purpose };
+    ledger.verify(presented(headers)?, &question, asking, |answer| match answer {
+        Answer::RateLimited { retry_after, .. } => Err(status::rate_limited(retry_after)),
         Answer::Unavailable(_) => Err(status::own_organization_stopped()),
         Answer::Refused(code) => Err(status::unauthenticated(code)),
         Answer::Decided(decision) => {
@@ -155,6 +194,7 @@ pub fn authenticate_operator<T>(
     if authenticated.organization_id.is_operator() {
         Ok(authenticated)
     } else {
+        authenticated.note_denial(ledger, DenialCode::PermissionDenied);
         Err(status::permission_denied(permission))
     }
 }

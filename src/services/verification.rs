@@ -11,9 +11,11 @@ use projections::time::Timestamp;
 use projections::verification::{Code, Decision, Question, Wanted};
 use tonic::{Request, Response, Status};
 
-use super::authentication::{Authenticated, HEADER_VALUES_MAX, authenticate_at};
+use super::authentication::{
+    Authenticated, HEADER_VALUES_MAX, authenticate_again, authenticate_at,
+};
 use super::{Door, read, status, write};
-use crate::ledger::verify::{Answer, Reach};
+use crate::ledger::verify::{Answer, Asking, Reach};
 use crate::ledger::{Ledger, permissions};
 use crate::proto;
 use crate::proto::verification_service_server::VerificationService;
@@ -51,11 +53,11 @@ impl VerificationService for Verification {
             reach_revisions(&self.door, ledger, &asker, wanted).await?;
             now = ledger.clock().now();
             // What was waited for may be the end of the asker's own key.
-            asker = authenticate_at(ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
+            asker = authenticate_again(ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
         }
         let mut message = request.into_inner();
         let correlation_id = correlation_id(ledger, std::mem::take(&mut message.correlation_id))?;
-        answer(ledger, &message, asker.reach(), correlation_id, now).map(Response::new)
+        answer(ledger, &message, asker.asking(), correlation_id, now).map(Response::new)
     }
 }
 
@@ -73,7 +75,7 @@ fn correlation_id(ledger: &Ledger, given: String) -> Result<String, Status> {
 pub(super) fn answer(
     ledger: &Ledger,
     message: &proto::VerifyRequest,
-    reach: Reach,
+    asking: Asking,
     correlation_id: String,
     now: Timestamp,
 ) -> Result<proto::VerifyResponse, Status> {
@@ -86,14 +88,16 @@ pub(super) fn answer(
         client_ip: None,
         now,
     };
-    ledger.verify(presented(message)?, &question, reach, |answer| match answer {
+    ledger.verify(presented(message)?, &question, asking, |answer| match answer {
         Answer::Unavailable(id) => Err(status::stopped(id)),
         Answer::Refused(code) => Ok(proto::VerifyResponse {
             code: wire_code(code).into(),
             correlation_id,
             ..proto::VerifyResponse::default()
         }),
-        Answer::Decided(decision) => Ok(decided(&decision, correlation_id)),
+        Answer::Decided(decision) | Answer::RateLimited { decision, .. } => {
+            Ok(decided(&decision, correlation_id))
+        }
     })
 }
 
