@@ -6,7 +6,9 @@
 //! [`client::Client`] and get a [`client::Session`] from it; what they print goes
 //! through [`output`], by the shapes in [`view`].
 
+mod activity;
 mod client;
+mod completions;
 mod failure;
 mod flags;
 mod key;
@@ -21,7 +23,7 @@ mod view;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use failure::{Failure, Outcome};
 
@@ -46,8 +48,12 @@ enum Verb {
     Org(org::Org),
     #[command(subcommand)]
     Key(key::Key),
+    Activity(Box<activity::Activity>),
     #[command(subcommand)]
     Operator(operator::Operator),
+    Completions(completions::Completions),
+    #[command(name = "man")]
+    Manual(completions::Manual),
 }
 
 /// Runs the command line.
@@ -62,7 +68,10 @@ pub fn main() -> ExitCode {
         Verb::Verify(verb) => verb.run(),
         Verb::Org(noun) => noun.run(),
         Verb::Key(noun) => noun.run(),
+        Verb::Activity(verb) => verb.run(),
         Verb::Operator(noun) => noun.run(),
+        Verb::Completions(verb) => verb.run(Cli::command()),
+        Verb::Manual(verb) => verb.run(Cli::command()),
     };
     ended(outcome)
 }

@@ -7,6 +7,7 @@
 //!
 //! Start at [`Ledger::execute`], then read [`decide`].
 
+pub mod activity;
 pub mod built_in;
 pub mod clock;
 pub mod command;
@@ -22,13 +23,14 @@ pub mod recording;
 pub mod rejection;
 pub mod secret;
 pub mod start;
+pub mod stats;
 pub mod tables;
 pub mod usage;
 pub mod vault;
 pub mod verify;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use projections::corrupt::{CorruptHistory, Fault};
 use projections::digest::LeafHash;
@@ -50,6 +52,7 @@ use importing::{Importing, Reserved};
 use pipeline::{Landing, Pipeline, Ticket};
 use rejection::Rejection;
 use secret::Ids;
+use stats::LedgerStats;
 use tables::{Published, Tables};
 use vault::peppers::Peppers;
 use vault::seal::{SealError, seal};
@@ -139,6 +142,7 @@ pub struct Ledger {
     recorder: tokio::sync::Mutex<usage::recorder::Recorder>,
     denials: denials::Denials,
     rate_limits: rate_limits::RateLimits,
+    stats: LedgerStats,
 }
 
 /// What a command has become, once decided.
@@ -167,6 +171,12 @@ impl Ledger {
     #[must_use]
     pub fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    /// What it counts while it works.
+    #[must_use]
+    pub fn stats(&self) -> &LedgerStats {
+        &self.stats
     }
 
     /// The clock.
@@ -450,6 +460,9 @@ impl Ledger {
     /// may have gone.
     async fn land(self: Arc<Self>, pipeline: Arc<Pipeline>, flight: Flight, ticket: Ticket) {
         let Flight { first, hashes, append, held } = flight;
+        let began = Instant::now();
+        let in_flight = u64::try_from(hashes.len()).unwrap_or_default();
+        self.stats.in_flight.up(in_flight);
         let outcome = match append.await {
             Err(AppendError::Unknown(why)) => {
                 self.settle(&pipeline.published.stream, first, &hashes, why).await
@@ -468,6 +481,8 @@ impl Ledger {
                 pipeline.failed(&ticket, &error);
             }
         }
+        self.stats.in_flight.down(in_flight);
+        self.stats.append_ns.observe_time(began.elapsed());
         if pipeline.claim_recovery() {
             self.catch_up(&pipeline.published).await;
             pipeline.recover();

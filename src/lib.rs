@@ -5,6 +5,8 @@
 pub mod cli;
 pub mod config;
 pub mod ledger;
+pub mod meter;
+pub mod metrics;
 pub mod node;
 pub mod proto;
 pub mod server;

@@ -18,6 +18,7 @@ use crate::ledger::start::{ConfiguredKeys, Parts, Replayed, StartError};
 use crate::ledger::vault::{Vault as _, VaultError};
 use crate::ledger::{Ledger, LedgerError, built_in, mint};
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
+use crate::store::stats::StoreStats;
 use crate::vault::file::{FileVault, OpenVaultError, Start};
 use crate::vault::files::{self, SecretFileError};
 
@@ -120,6 +121,12 @@ impl Opened {
         .map_err(|_| NodeError::Interrupted)?
     }
 
+    /// What the event store counts.
+    #[must_use]
+    pub fn store_stats(&self) -> Arc<StoreStats> {
+        Arc::clone(self.store.stats())
+    }
+
     /// Replays history.
     pub async fn replay(self) -> Result<Node, NodeError> {
         let lookup_key = self.vault.obtain_named_key(LOOKUP_KEY).await?;
@@ -193,6 +200,12 @@ impl Node {
 
     fn admin_key_path(&self) -> PathBuf {
         self.directories.data.join(ADMIN_KEY_FILE)
+    }
+
+    /// The file of the operator's minted key, where it still lies beside the data.
+    #[must_use]
+    pub fn admin_key_beside_data(&self) -> Option<PathBuf> {
+        Some(self.admin_key_path()).filter(|path| path.exists())
     }
 
     /// Replaces the operator's own key: the old file's key is revoked, the new one is in

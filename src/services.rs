@@ -3,7 +3,10 @@
 //! Each method authenticates its caller by [`authentication`], reads its request by
 //! [`read`], and maps errors in [`status`], once. Nothing here decides.
 
+pub mod answers;
+pub mod audit;
 pub mod authentication;
+pub mod client_ip;
 pub mod key;
 pub mod operator;
 pub mod organization;
@@ -18,7 +21,9 @@ pub mod write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use http::Extensions;
 use http::HeaderMap;
+use ipnet::IpNet;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Status;
 
@@ -31,6 +36,7 @@ pub struct Door {
     ledger: Arc<OnceLock<Arc<Ledger>>>,
     inside: Arc<AtomicUsize>,
     requests_max: usize,
+    trusted_proxies: Arc<[IpNet]>,
     waits: Arc<Semaphore>,
 }
 
@@ -59,14 +65,16 @@ impl Drop for Entered<'_> {
 }
 
 impl Door {
-    /// A door that answers UNAVAILABLE until it is opened, and then lets in this many at once.
+    /// A door that answers UNAVAILABLE until it is opened, and then lets in this many at
+    /// once. These proxies' word for where a request comes from is taken.
     #[must_use]
-    pub fn closed(requests_max: usize) -> Self {
+    pub fn closed(requests_max: usize, trusted_proxies: Vec<IpNet>) -> Self {
         let waits = (requests_max / PLACES_PER_WAIT).clamp(1, Semaphore::MAX_PERMITS);
         Self {
             ledger: Arc::default(),
             inside: Arc::default(),
             requests_max,
+            trusted_proxies: trusted_proxies.into(),
             waits: Arc::new(Semaphore::new(waits)),
         }
     }
@@ -87,11 +95,36 @@ impl Door {
         if before < self.requests_max { Ok(entered) } else { Err(status::too_many_requests()) }
     }
 
+    /// How many requests are inside.
+    #[must_use]
+    pub fn inside(&self) -> usize {
+        self.inside.load(Ordering::Relaxed)
+    }
+
+    /// The proxies whose `x-forwarded-for` is believed.
+    #[must_use]
+    pub fn trusted_proxies(&self) -> &[IpNet] {
+        &self.trusted_proxies
+    }
+
     /// Looks at whoever knocks, before a byte of their request is read: a key that is not
     /// in force costs nothing but this look. What the key may do is asked inside.
-    pub fn knock(&self, headers: &HeaderMap) -> Result<(), Status> {
+    ///
+    /// Behind a trusted proxy the client's own address is put among the extensions, for
+    /// [`authentication::origin_ip`].
+    pub fn knock(&self, headers: &HeaderMap, extensions: &mut Extensions) -> Result<(), Status> {
         let ledger = self.ledger.get().ok_or_else(status::starting)?;
-        authentication::in_force(ledger, headers)
+        authentication::in_force(ledger, headers)?;
+        if !self.trusted_proxies.is_empty() {
+            authentication::note_origin(headers, extensions, &self.trusted_proxies)?;
+        }
+        Ok(())
+    }
+
+    /// The ledger, once it has replayed its history.
+    #[must_use]
+    pub fn ledger(&self) -> Option<&Arc<Ledger>> {
+        self.ledger.get()
     }
 
     /// Lets a request that is inside wait for a revision. RESOURCE_EXHAUSTED while as
@@ -107,9 +140,9 @@ mod tests {
 
     #[test]
     fn a_closed_door_lets_nobody_in() {
-        let door = Door::closed(1);
-        let codes =
-            [door.enter().err(), door.knock(&HeaderMap::new()).err()].map(|it| it.unwrap().code());
+        let door = Door::closed(1, Vec::new());
+        let knocked = door.knock(&HeaderMap::new(), &mut Extensions::new());
+        let codes = [door.enter().err(), knocked.err()].map(|it| it.unwrap().code());
         assert_eq!(codes, [tonic::Code::Unavailable; 2]);
     }
 }

@@ -12,6 +12,8 @@
     reason = "a test that cannot go on should stop"
 )]
 
+#[path = "cli/activity.rs"]
+mod activity;
 #[path = "cli/failures.rs"]
 mod failures;
 #[path = "cli/harness.rs"]

@@ -12,17 +12,29 @@
     reason = "a broken assumption should stop the test, wherever it stands"
 )]
 
+#[path = "it/activity.rs"]
+mod activity;
 #[path = "it/bad_input.rs"]
 mod bad_input;
 #[path = "it/crash.rs"]
 mod crash;
 #[path = "it/faults.rs"]
 mod faults;
+#[path = "it/metrics.rs"]
+mod metrics;
+#[path = "it/production.rs"]
+mod production;
 #[path = "it/rpc_matrix.rs"]
 mod rpc_matrix;
 #[path = "it/secrets.rs"]
 mod secrets;
+#[path = "it/service.rs"]
+mod service;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/tls.rs"]
+mod tls;
 #[path = "it/walk.rs"]
 mod walk;
+#[path = "it/web.rs"]
+mod web;

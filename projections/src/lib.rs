@@ -2,15 +2,17 @@
 //!
 //! Every type here is a fact ([`event`], in its [`envelope`]) or a fold of facts
 //! ([`organization`], [`installation`]), or the one question asked of the folds
-//! ([`verification`]). Nothing here can wait, fail for an outside reason, or
-//! notice the time: the same events in the same order give the same tables on
-//! any machine, in any year. That is what lets us rebuild, audit and fuzz them.
+//! ([`verification`]), or what the events say to people ([`activity`]). Nothing here
+//! can wait, fail for an outside reason, or notice the time: the same events in the
+//! same order give the same tables on any machine, in any year. That is what lets us
+//! rebuild, audit and fuzz them.
 //!
 //! Invariant: this crate depends on no runtime, socket, file, clock or entropy
 //! source. `tests/tidy.rs` in the root package pins the dependency list.
 //!
 //! Start at [`event::Event`], then read [`organization`] top to bottom.
 
+pub mod activity;
 pub mod api_key;
 pub mod corrupt;
 pub mod digest;

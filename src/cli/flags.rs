@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::DateTime;
+use chrono::{DateTime, NaiveDate, NaiveTime};
 use projections::text::is_token;
+use projections::time::Timestamp;
 
 use super::failure::Failure;
 use crate::proto;
@@ -64,6 +65,25 @@ pub(super) fn instant(text: &str) -> Result<prost_types::Timestamp, String> {
     Ok(prost_types::Timestamp {
         seconds: at.timestamp(),
         nanos: i32::try_from(nanos).unwrap_or_default(),
+    })
+}
+
+/// An instant in RFC 3339, the beginning of a day (UTC), or so long ago.
+pub(super) fn moment(text: &str, now: Timestamp) -> Result<prost_types::Timestamp, String> {
+    if let Ok(day) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        let seconds = day.and_time(NaiveTime::MIN).and_utc().timestamp();
+        return Ok(prost_types::Timestamp { seconds, nanos: 0 });
+    }
+    if let Ok(ago) = duration(text) {
+        let millis = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+        let at = now.saturating_add_millis(millis.saturating_neg()).as_millis();
+        let nanos = i32::try_from(at.rem_euclid(1_000) * 1_000_000).unwrap_or_default();
+        return Ok(prost_types::Timestamp { seconds: at.div_euclid(1_000), nanos });
+    }
+    instant(text).map_err(|_| {
+        "must be an instant such as `2026-12-31T23:59:59Z`, a day such as `2026-12-31`, or how \
+         long ago, such as `30m`, `2h` or `7d`"
+            .to_owned()
     })
 }
 
@@ -186,6 +206,21 @@ mod tests {
         assert_eq!(seconds("1970-01-01T02:00:00+02:00"), Ok((0, 0)));
         for text in ["1970-01-01", "1970-01-01T00:00:00", "tomorrow", ""] {
             assert!(instant(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_an_instant_a_day_or_so_long_ago() {
+        let now = "2026-11-22T10:00:00.250Z".parse().unwrap();
+        let at = |text| moment(text, now).map(|at| (at.seconds - 1_795_341_600, at.nanos));
+        assert_eq!(at("2026-11-22T10:00:01Z"), Ok((1, 0)));
+        assert_eq!(at("2026-11-22T12:00:00+02:00"), Ok((0, 0)));
+        assert_eq!(at("2026-11-22"), Ok((-36_000, 0)));
+        assert_eq!(at("2h"), Ok((-7_200, 250_000_000)));
+        assert_eq!(at("1h30m"), Ok((-5_400, 250_000_000)));
+        for text in ["", "2026-02-30", "2026-11-22T10:00", "2026", "22.11.2026", "-2h", "0s", "now"]
+        {
+            assert!(moment(text, now).unwrap_err().contains("`2026-12-31`"), "{text}");
         }
     }
 

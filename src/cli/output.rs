@@ -6,7 +6,7 @@
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
-use comfy_table::Table;
+use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -41,6 +41,14 @@ pub(super) fn print_json(message: &impl Serialize) -> Result<(), Failure> {
     json.push(b'\n');
     let text = Zeroizing::new(String::from_utf8_lossy(&json).into_owned());
     if text.chars().any(steers_in_json) { print(&escaped(&text)) } else { print(&text) }
+}
+
+/// Writes one JSON object to stdout, on one line.
+pub(super) fn print_json_line(message: &impl Serialize) -> Result<(), Failure> {
+    let mut line = serde_json::to_string(message)
+        .map_err(|error| Failure::fault("cannot write the answer as JSON").because(error))?;
+    line.push('\n');
+    if line.chars().any(steers_in_json) { print(&escaped(&line)) } else { print(&line) }
 }
 
 /// JSON leaves some characters as they are that a terminal may obey. They can only
@@ -133,6 +141,29 @@ pub(super) fn table<const N: usize>(
     let mut table = Table::new();
     table.set_header(header);
     laid_out(table, rows.into_iter().map(|row| row.map(|cell| safe(&cell))))
+}
+
+/// The same, wrapped to the width of the terminal, if stdout is one.
+pub(super) fn table_within_terminal<const N: usize>(
+    header: [&'static str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.set_header(header);
+    if let Some(columns) = terminal_columns() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns);
+    }
+    laid_out(table, rows.into_iter().map(|row| row.map(|cell| safe(&cell))))
+}
+
+/// The width of the terminal that is stdout; none where it is another thing, or does not say.
+fn terminal_columns() -> Option<u16> {
+    let stdout = std::io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    let columns = rustix::termios::tcgetwinsize(stdout).ok()?.ws_col;
+    (columns > 0).then_some(columns)
 }
 
 fn laid_out<const N: usize>(

@@ -2,6 +2,7 @@
 //! and enums by their short names. As JSON every field is there, always; what is absent
 //! is null.
 
+pub(super) mod activity;
 pub(super) mod common;
 pub(super) mod key;
 pub(super) mod operator;

@@ -13,7 +13,8 @@ use super::command::Rules;
 pub const OPERATOR_ADMIN: RoleId = role(1);
 
 /// The built-in roles: number, name, description, permissions. The eight behind the
-/// operator's are those an organization's wizard offers.
+/// operator's are those an organization's wizard offers; the auditor's reads all that
+/// keyledger itself keeps, and nothing of the tenant's product.
 const ROLES: &[(u8, &str, &str, &[&str])] = &[
     (1, "operator-admin", "Full control over the installation", &["*:*"]),
     (2, "admin", "Full administrative control over the selected services", &["*:*"]),
@@ -38,6 +39,18 @@ const ROLES: &[(u8, &str, &str, &[&str])] = &[
         "insights-analyst",
         "Access traffic analytics, performance metrics, and reporting",
         &["analytics:read", "metrics:read", "reports:read"],
+    ),
+    (
+        10,
+        "auditor",
+        "See all that the ledger keeps, and change nothing",
+        &[
+            "activity:read",
+            "api-keys:read",
+            "service-accounts:read",
+            "organizations:read",
+            "installation:read",
+        ],
     ),
 ];
 
@@ -139,7 +152,7 @@ mod tests {
     #[test]
     fn every_fixed_text_has_its_shape() {
         let rules = rules();
-        assert_eq!(rules.roles.len(), 9);
+        assert_eq!(rules.roles.len(), ROLES.len());
         assert_eq!(rules.plans.len(), 3);
         assert_eq!(rules.roles.first().unwrap().0, OPERATOR_ADMIN);
         assert_eq!(operator_name().as_str(), "operator");
@@ -152,5 +165,17 @@ mod tests {
             assert!(!name.as_str().is_empty());
         }
         assert_eq!(fallback_correlation_id().as_str(), "none");
+    }
+
+    #[test]
+    fn an_auditor_sees_all_that_the_ledger_keeps_and_changes_nothing() {
+        let auditor = ROLES.iter().find(|(_, name, _, _)| *name == "auditor");
+        let mut held: Vec<String> =
+            auditor.unwrap().3.iter().map(|text| (*text).to_owned()).collect();
+        let all = super::super::permissions::ALL.iter().map(ToString::to_string);
+        let mut reads: Vec<String> = all.filter(|text| text.ends_with(":read")).collect();
+        held.sort();
+        reads.sort();
+        assert_eq!(held, reads);
     }
 }

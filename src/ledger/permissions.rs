@@ -32,4 +32,6 @@ permissions! {
     INSTALLATION_READ = "installation":"read",
     /// Change the installation; meaningful only in the operator organization.
     INSTALLATION_WRITE = "installation":"write",
+    /// See what happened, the personal data around it included.
+    ACTIVITY_READ = "activity":"read",
 }

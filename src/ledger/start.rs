@@ -23,6 +23,7 @@ use super::event_store::{EventStore, Positioned, ReadError, ReadItem};
 use super::importing::Importing;
 use super::rejection::Rejection;
 use super::secret::{Ids, Secret};
+use super::stats::LedgerStats;
 use super::tables::Tables;
 use super::vault::Vault;
 use super::vault::peppers::{PepperId, Peppers};
@@ -164,6 +165,7 @@ impl Ledger {
             recorder: tokio::sync::Mutex::new(usage::recorder::Recorder::new(places)),
             denials: denials::Denials::new(),
             rate_limits: rate_limits::RateLimits::new(),
+            stats: LedgerStats::default(),
         });
         ledger.check_pepper()?;
         Ok((ledger, replayed))

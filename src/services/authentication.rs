@@ -1,8 +1,10 @@
 //! Who calls, and whether they may: every method goes through here first.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
+use http::Extensions;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use ipnet::IpNet;
 use projections::event::DenialCode;
 use projections::id::OrganizationId;
 use projections::permission::Permission;
@@ -13,6 +15,7 @@ use projections::verification::{Code, Question, Wanted};
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
 
+use super::client_ip::client_ip;
 use super::status;
 use crate::ledger::Ledger;
 use crate::ledger::command::{Caller, Personal};
@@ -25,6 +28,7 @@ pub const HEADER_VALUES_MAX: usize = 8;
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 static X_ADMIN_API_KEY: HeaderName = HeaderName::from_static("x-admin-api-key");
 static X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Most characters of a user agent that are kept.
 const USER_AGENT_CHARS_MAX: usize = 256;
 
@@ -242,13 +246,47 @@ pub fn correlation_id<T>(ledger: &Ledger, request: &Request<T>) -> Result<Correl
     first.parse().map_err(|error| status::invalid("x-correlation-id", error))
 }
 
+/// The address of a client that a trusted proxy stands before.
+#[derive(Clone, Copy)]
+struct Origin(Option<IpAddr>);
+
+fn peer_ip(extensions: &Extensions) -> Option<IpAddr> {
+    let peer = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr)?;
+    Some(peer.ip().to_canonical())
+}
+
+/// Finds out who a request comes from, and puts it among the request's extensions.
+///
+/// # Errors
+///
+/// A trusted proxy passed on what is no address: nobody can say.
+pub(super) fn note_origin(
+    headers: &HeaderMap,
+    extensions: &mut Extensions,
+    trusted: &[IpNet],
+) -> Result<(), Status> {
+    let lines = headers.get_all(&X_FORWARDED_FOR).iter();
+    // What is no text is no address either.
+    let entries = lines.flat_map(|line| line.to_str().unwrap_or("?").split(','));
+    let client = client_ip(peer_ip(extensions), entries, trusted)
+        .map_err(|error| status::invalid(X_FORWARDED_FOR.as_str(), error))?;
+    extensions.insert(Origin(client));
+    Ok(())
+}
+
+/// The address that a call comes from: the peer's, or the client's behind trusted proxies.
+pub fn origin_ip(extensions: &Extensions) -> Option<IpAddr> {
+    match extensions.get::<Origin>() {
+        Some(Origin(client)) => *client,
+        None => peer_ip(extensions),
+    }
+}
+
 /// Where a call comes from: personal data, for sealing only.
 pub fn origin<T>(request: &Request<T>) -> Personal {
     let mut personal = Personal::default();
-    let peer: Option<SocketAddr> =
-        request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    if let Some(peer) = peer {
-        personal.0.insert(Personal::ORIGIN_IP.to_owned(), peer.ip().to_string());
+    if let Some(address) = origin_ip(request.extensions()) {
+        personal.0.insert(Personal::ORIGIN_IP.to_owned(), address.to_string());
     }
     if let Some(agent) = request.metadata().get("user-agent").and_then(|value| value.to_str().ok())
     {
@@ -256,4 +294,34 @@ pub fn origin<T>(request: &Request<T>) -> Personal {
         personal.0.insert(Personal::USER_AGENT.to_owned(), agent);
     }
     personal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_origin_is_the_peer_or_whom_a_trusted_proxy_names() {
+        let origin = |peer: &str, trusted: &[&str], forwarded: &str| {
+            let mut extensions = Extensions::new();
+            let remote_addr = Some(peer.parse().unwrap());
+            extensions.insert(TcpConnectInfo { local_addr: None, remote_addr });
+            let mut headers = HeaderMap::new();
+            headers.append(&X_FORWARDED_FOR, "8.8.8.8".parse().unwrap());
+            headers.append(&X_FORWARDED_FOR, forwarded.parse().unwrap());
+            let trusted: Vec<IpNet> = trusted.iter().map(|it| it.parse().unwrap()).collect();
+            if !trusted.is_empty() {
+                note_origin(&headers, &mut extensions, &trusted)?;
+            }
+            Ok::<_, Status>(origin_ip(&extensions).map(|it| it.to_string()))
+        };
+        let is = |address: &str| Some(address.to_owned());
+        assert_eq!(origin("[::ffff:192.0.2.1]:7", &[], "x").unwrap(), is("192.0.2.1"));
+        assert_eq!(origin("192.0.2.1:7", &["10.0.0.0/8"], "x").unwrap(), is("192.0.2.1"));
+        let behind = |forwarded| origin("10.0.0.1:7", &["10.0.0.0/8"], forwarded);
+        assert_eq!(behind("198.51.100.1, 10.0.0.2").unwrap(), is("198.51.100.1"));
+        assert_eq!(behind("10.0.0.2").unwrap(), is("8.8.8.8"));
+        assert!(behind("x").is_err());
+        assert!(behind("\u{e9}").is_err(), "no ASCII");
+    }
 }

@@ -11,6 +11,7 @@ use projections::time::Timestamp;
 use projections::verification::{Code, Decision, Question, Wanted};
 use tonic::{Request, Response, Status};
 
+use super::answers::ANSWERS;
 use super::authentication::{
     Authenticated, HEADER_VALUES_MAX, authenticate_again, authenticate_at,
 };
@@ -79,6 +80,7 @@ pub(super) fn answer(
     correlation_id: String,
     now: Timestamp,
 ) -> Result<proto::VerifyResponse, Status> {
+    let asked = ANSWERS.asked();
     let question = Question {
         tenant: read::optional("tenant_id", &message.tenant_id)?,
         permissions: Wanted::new(&message.permissions)
@@ -88,17 +90,23 @@ pub(super) fn answer(
         client_ip: None,
         now,
     };
-    ledger.verify(presented(message)?, &question, asking, |answer| match answer {
+    let answer = ledger.verify(presented(message)?, &question, asking, |answer| match answer {
         Answer::Unavailable(id) => Err(status::stopped(id)),
         Answer::Refused(code) => Ok(proto::VerifyResponse {
             code: wire_code(code).into(),
             correlation_id,
             ..proto::VerifyResponse::default()
         }),
-        Answer::Decided(decision) | Answer::RateLimited { decision, .. } => {
-            Ok(decided(&decision, correlation_id))
-        }
-    })
+        Answer::Decided(decision) => Ok(decided(&decision, correlation_id)),
+        Answer::RateLimited { decision, retry_after } => Ok(proto::VerifyResponse {
+            retry_after: prost_types::Duration::try_from(retry_after).ok(),
+            ..decided(&decision, correlation_id)
+        }),
+    });
+    if let Ok(answer) = &answer {
+        ANSWERS.answered(&asked, answer.code);
+    }
+    answer
 }
 
 fn service(text: &str) -> Result<Option<&str>, Status> {
@@ -160,6 +168,7 @@ fn decided(decision: &Decision<'_>, correlation_id: String) -> proto::VerifyResp
         expires_at: key.expires_at().map(write::timestamp),
         revisions: std::iter::once(own).chain(operator).filter_map(StreamRevision::wire).collect(),
         correlation_id,
+        retry_after: None,
     }
 }
 

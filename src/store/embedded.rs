@@ -40,6 +40,7 @@ use self::directory::Directory;
 use self::reader_pool::ReaderPool;
 use self::writer::Writer;
 use super::catch_up::CatchUp;
+use super::stats::StoreStats;
 use crate::ledger::event_store::{
     AppendError, EventStore, NewEvent, Position, READ_EVENTS_MAX, ReadError, ReadItem, StoreFuture,
     Subscription, check_limits,
@@ -81,11 +82,18 @@ pub struct EmbeddedStore {
     reads: ReaderPool,
     durable: watch::Receiver<()>,
     running: Arc<Running>,
+    stats: Arc<StoreStats>,
     #[cfg(test)]
     commit_fault: CommitFault,
 }
 
 impl EmbeddedStore {
+    /// What it counts while it works.
+    #[must_use]
+    pub fn stats(&self) -> &Arc<StoreStats> {
+        &self.stats
+    }
+
     /// Opens the store, making an empty one where there is none. Blocks.
     ///
     /// The write-ahead log is first synced and moved into the database, so that
@@ -111,6 +119,7 @@ impl EmbeddedStore {
         let appends = Arc::new(AppendQueue::default());
         let checkpoints = Arc::new(Checkpoints::default());
         let commit_fault = CommitFault::default();
+        let stats = Arc::new(StoreStats::default());
         let (durable_sender, durable) = watch::channel(());
         let writer = Writer::new(
             connection,
@@ -118,6 +127,7 @@ impl EmbeddedStore {
             durable_sender,
             Arc::clone(&checkpoints),
             commit_fault.clone(),
+            Arc::clone(&stats),
         )?;
         let checkpoint_connection = writer::connect(&database)?;
         let running = Running {
@@ -142,6 +152,7 @@ impl EmbeddedStore {
             reads,
             durable,
             running: Arc::new(running),
+            stats,
             #[cfg(test)]
             commit_fault,
         })

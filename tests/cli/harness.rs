@@ -105,15 +105,18 @@ pub(crate) fn output(command: &mut Command, stdin: &str) -> Output {
     }
 }
 
-/// Runs a command on a terminal, and gives all that the terminal was shown.
+/// Runs a command on a terminal of 80 columns, and gives all that the terminal was shown.
 pub(crate) fn on_terminal(command: &mut Command) -> String {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::{Winsize, tcsetwinsize};
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let name = ptsname(&master, Vec::new()).unwrap();
     let terminal =
         std::fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&terminal, size).unwrap();
     let mut child = command
         .stdin(Stdio::null())
         .stdout(terminal.try_clone().unwrap())

@@ -157,6 +157,9 @@ impl Tenants {
         refused(write, Code::Unavailable, "its stored history is damaged");
         let request = proto::GetOrganizationRequest { organization_id: acme.id.clone() };
         refused(operator.get_organization(request).await, Code::Unavailable, "is stopped");
+        let request =
+            proto::QueryActivityRequest { organization_id: acme.id.clone(), ..Default::default() };
+        refused(operator.query_activity(request).await, Code::Unavailable, "is stopped");
         let status = operator.get_status(proto::GetStatusRequest {}).await.unwrap();
         assert_eq!(status.stopped.len(), 1, "{status:?}");
         assert_eq!(status.stopped[0].organization_id, acme.id);

@@ -45,7 +45,8 @@ const P: Code = Code::PermissionDenied;
 const Y: Code = Code::Ok;
 
 /// What keyledger itself asks for.
-const PERMISSIONS: [&str; 10] = [
+const PERMISSIONS: [&str; 11] = [
+    "activity:read",
     "credentials:verify",
     "api-keys:read",
     "api-keys:write",
@@ -59,6 +60,16 @@ const PERMISSIONS: [&str; 10] = [
 ];
 
 const ROWS: &[Row] = &[
+    Row {
+        method: "keyledger.v1.AuditService/QueryActivity",
+        permission: "activity:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            proto::QueryActivityRequest { organization_id, ..Default::default() }.encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
     Row {
         method: "keyledger.v1.KeyService/CreateKey",
         permission: "api-keys:write",

@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use keyledger::proto::audit_service_client::AuditServiceClient;
 use keyledger::proto::key_service_client::KeyServiceClient;
 use keyledger::proto::operator_service_client::OperatorServiceClient;
 use keyledger::proto::organization_service_client::OrganizationServiceClient;
@@ -287,7 +288,7 @@ impl Process {
 
     /// Where it listens, by its own words.
     #[track_caller]
-    fn address(&mut self) -> SocketAddr {
+    pub(crate) fn address(&mut self) -> SocketAddr {
         self.wait_for(|line| {
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
             let fields = line.get("fields")?;
@@ -434,6 +435,7 @@ methods! {
     get_organization(OrganizationServiceClient, GetOrganizationRequest) -> GetOrganizationResponse;
     list_organizations(OrganizationServiceClient, ListOrganizationsRequest) -> ListOrganizationsResponse;
     get_status(OperatorServiceClient, GetStatusRequest) -> GetStatusResponse;
+    query_activity(AuditServiceClient, QueryActivityRequest) -> QueryActivityResponse;
     verify(VerificationServiceClient, VerifyRequest) -> VerifyResponse;
 }
 

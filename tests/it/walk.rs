@@ -275,7 +275,7 @@ async fn a_consoles_keys_with_roles_and_services() {
     let two = acme.admin.create_key(two).await.unwrap().secret;
     assert!(acme.operator.ask(&two, &["dns:write", "waf:read"]).await.allowed);
     // A role that is not there, or is the operator's alone.
-    for role in ["rol_0000000000000000000000000A", OPERATOR_ADMIN] {
+    for role in ["rol_0000000000000000000000000Z", OPERATOR_ADMIN] {
         for client in [&acme.admin, &acme.operator] {
             let request = with_roles(&acme.id, "no role", &[role]);
             refused(client.create_key(request).await, Code::InvalidArgument, "not found");

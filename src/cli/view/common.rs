@@ -42,6 +42,11 @@ impl From<proto::Principal> for Principal {
 }
 
 impl Principal {
+    /// What it is: `organization`, `operator`, `ledger`.
+    pub(in crate::cli) fn kind(&self) -> &str {
+        &self.kind
+    }
+
     /// For people.
     pub(in crate::cli) fn to_text(&self) -> String {
         match self.kind.as_str() {

@@ -23,6 +23,7 @@ use super::heads::{HeadError, Heads};
 use super::place::revision;
 use super::schema;
 use crate::ledger::event_store::AppendError;
+use crate::store::stats::StoreStats;
 
 /// How long the writer waits for a lock: a checkpoint's, or another program's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,6 +47,7 @@ pub(super) struct Writer {
     fault: CommitFault,
     fenced: Option<String>,
     gathering: Gathering,
+    stats: Arc<StoreStats>,
 }
 
 /// Who may still join a commit that has begun.
@@ -101,6 +103,7 @@ impl Writer {
         durable: watch::Sender<()>,
         checkpoints: Arc<Checkpoints>,
         fault: CommitFault,
+        stats: Arc<StoreStats>,
     ) -> rusqlite::Result<Self> {
         let last_position = connection.query_row(LAST_POSITION, [], |row| row.get(0))?;
         Ok(Self {
@@ -113,6 +116,7 @@ impl Writer {
             fault,
             fenced: None,
             gathering: Gathering::default(),
+            stats,
         })
     }
 
@@ -176,6 +180,9 @@ impl Writer {
 
     /// Leaves the failed transaction, and fences the store unless nothing can be in doubt.
     fn roll_back(&mut self, error: CommitError) -> CommitError {
+        if matches!(error, CommitError::Full) {
+            self.stats.full.set(1);
+        }
         let rolled_back =
             self.connection.is_autocommit() || self.connection.execute_batch("ROLLBACK").is_ok();
         let what = match error {
@@ -187,6 +194,7 @@ impl Writer {
         };
         tracing::error!(%what, "the event store is fenced: writes are refused until restart");
         self.checkpoints.fence();
+        self.stats.fenced.set(1);
         self.fenced = Some(what.clone());
         CommitError::Fence(what)
     }
@@ -209,10 +217,13 @@ impl Writer {
             }
         }
         self.fault.strike().map_err(|error| CommitError::Fence(error.to_string()))?;
+        let began = Instant::now();
         self.connection.execute_batch("COMMIT")?;
+        self.stats.commit_ns.observe_time(began.elapsed());
         let bytes = batch.iter().map(Request::bytes).sum();
         let events = batch.iter().map(|request| request.events.len()).sum();
         self.checkpoints.committed(events, bytes);
+        self.stats.committed(batch.len(), events);
         Ok(verdicts)
     }
 

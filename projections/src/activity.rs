@@ -1,0 +1,281 @@
+//! The activity log: what each event says, to people and to programs.
+//!
+//! [`Entry::of`] turns an event into one line of the log. Nothing is added to what the
+//! event holds but the names of keys that it names by identifier alone, which the caller
+//! looks up. What is secret, or stands for a secret, never becomes part of an entry.
+//!
+//! To add a type of event: name its action in `actions!` below, and say in `tell` what it
+//! did, on what. The compiler asks for both, and the tests for its line in the docs.
+
+mod filter;
+mod tell;
+
+use std::borrow::Cow;
+use std::fmt;
+
+pub use filter::{ActionPattern, Filter, InvalidAction};
+
+use crate::envelope::Envelope;
+use crate::event::Event;
+use crate::id::{EventId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use crate::principal::Principal;
+use crate::recorded::Revision;
+use crate::text::{CorrelationId, Name, PlanName};
+use crate::time::Timestamp;
+use tell::{Told, tell};
+
+macro_rules! actions {
+    ($($event:ident => $action:literal,)+) => {
+        /// Every type of event and the name of what it records. Names are `<what>.<done>`,
+        /// and stay what they are: people search for them.
+        pub const ACTIONS: &[(&str, &str)] = &[$((stringify!($event), $action)),+];
+
+        /// The name of what an event records, such as `key.created`.
+        #[must_use]
+        pub fn action(event: &Event) -> &'static str {
+            match event { $(Event::$event(_) => $action,)+ }
+        }
+    };
+}
+
+actions! {
+    InstallationCreated => "installation.created",
+    SchemaActivated => "installation.schema_activated",
+    PlanDefined => "plan.defined",
+    BuiltInRoleDefined => "role.defined",
+    OrganizationRegistered => "organization.registered",
+    OrganizationCreated => "organization.created",
+    KeyCreated => "key.created",
+    KeyRevoked => "key.revoked",
+    KeyRelabelled => "key.relabelled",
+    KeyRotated => "key.rotated",
+    KeyRotationEnded => "key.rotation_ended",
+    KeyDisabled => "key.disabled",
+    KeyEnabled => "key.enabled",
+    ServiceAccountCreated => "service_account.created",
+    PolicyUpdated => "policy.updated",
+    PepperRotated => "pepper.rotated",
+    DenialsSummarized => "denials.summarized",
+    UsageRecorded => "usage.recorded",
+}
+
+/// What became of what was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done.
+    Succeeded,
+    /// It was refused.
+    Denied,
+}
+
+/// What was acted on, by its identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetId<'a> {
+    /// The installation itself; written `operator`, as its organization is.
+    Installation,
+    /// A plan, which goes by its name.
+    Plan(&'a PlanName),
+    /// A role.
+    Role(RoleId),
+    /// An organization.
+    Organization(OrganizationId),
+    /// A key.
+    Key(KeyId),
+    /// A service account.
+    ServiceAccount(ServiceAccountId),
+    /// The rules that the organization gives itself; written `policy`.
+    Policy,
+    /// Several credentials, or ones that nobody knows; written `credentials`.
+    Credentials,
+}
+
+impl TargetId<'_> {
+    /// What it is, in one word of lower case.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Installation => "installation",
+            Self::Plan(_) => "plan",
+            Self::Role(_) => "role",
+            Self::Organization(_) => "organization",
+            Self::Key(_) => "key",
+            Self::ServiceAccount(_) => "service_account",
+            Self::Policy => "policy",
+            Self::Credentials => "credentials",
+        }
+    }
+
+    /// The same, at the beginning of a sentence.
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Installation => "The installation",
+            Self::Plan(_) => "Plan",
+            Self::Role(_) => "Role",
+            Self::Organization(_) => "Organization",
+            Self::Key(_) => "Key",
+            Self::ServiceAccount(_) => "Service account",
+            Self::Policy => "The policy",
+            Self::Credentials => "Credentials",
+        }
+    }
+}
+
+impl fmt::Display for TargetId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Installation => OrganizationId::OPERATOR.fmt(f),
+            Self::Plan(name) => name.fmt(f),
+            Self::Role(id) => id.fmt(f),
+            Self::Organization(id) => id.fmt(f),
+            Self::Key(id) => id.fmt(f),
+            Self::ServiceAccount(id) => id.fmt(f),
+            Self::Policy => f.write_str("policy"),
+            Self::Credentials => f.write_str("credentials"),
+        }
+    }
+}
+
+/// What was acted on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// Its identifier.
+    pub id: TargetId<'a>,
+    /// What people call it, where it has a name beside its identifier and the name is known.
+    pub name: Option<Name>,
+}
+
+impl Target<'_> {
+    /// The subject of a sentence.
+    fn subject(&self) -> String {
+        let (noun, id) = (self.id.noun(), self.id);
+        match (&self.name, id) {
+            (_, TargetId::Installation | TargetId::Policy | TargetId::Credentials) => {
+                noun.to_owned()
+            }
+            (Some(name), _) => format!("{noun} {} ({id})", quoted(name.as_str())),
+            (None, _) => format!("{noun} `{id}`"),
+        }
+    }
+}
+
+/// A value of a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// A text.
+    Text(Cow<'a, str>),
+    /// A number.
+    Number(i64),
+    /// A list of texts.
+    Texts(Vec<Cow<'a, str>>),
+    /// An instant.
+    Instant(Timestamp),
+}
+
+/// What a field was, and what it is from here on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldChange<'a> {
+    /// The field, by the name that the event has for it.
+    pub field: Cow<'static, str>,
+    /// What it was; none where it had no value, or the event does not say.
+    pub before: Option<Value<'a>>,
+    /// What it is; none where it has no value any more.
+    pub after: Option<Value<'a>>,
+}
+
+/// One line of the activity log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// The event.
+    pub event_id: EventId,
+    /// Its place in its stream.
+    pub revision: Revision,
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// What it records, by the name in [`ACTIONS`].
+    pub action: &'static str,
+    /// Who acted.
+    pub actor: Principal,
+    /// The key they acted with; none where the ledger acted.
+    pub credential: Option<KeyId>,
+    /// What they acted on.
+    pub target: Target<'a>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why, in one word of lower case; none where no reason was given.
+    pub reason: Option<&'static str>,
+    /// What changed, field by field, as far as the event says.
+    pub changes: Vec<FieldChange<'a>>,
+    /// What ties it to all else that the same cause brought about.
+    pub correlation_id: &'a CorrelationId,
+    /// The event it follows from.
+    pub causation_id: Option<EventId>,
+    /// All of it in one sentence, without a full stop.
+    pub sentence: String,
+}
+
+impl<'a> Entry<'a> {
+    /// The entry of an event; `names` knows the names of the organization's keys.
+    #[must_use]
+    pub fn of(
+        revision: Revision,
+        envelope: &'a Envelope,
+        names: impl Fn(KeyId) -> Option<Name>,
+    ) -> Self {
+        let Told { mut target, deed, outcome, reason, changes } = tell(&envelope.event);
+        if let (TargetId::Key(id), None) = (target.id, &target.name) {
+            target.name = names(id);
+        }
+        let sentence = sentence(&target, &deed, envelope, reason);
+        Self {
+            event_id: envelope.id,
+            revision,
+            at: envelope.at,
+            action: action(&envelope.event),
+            actor: envelope.actor,
+            credential: envelope.credential,
+            target,
+            outcome,
+            reason,
+            changes: changes.0,
+            correlation_id: &envelope.correlation_id,
+            causation_id: envelope.causation_id,
+            sentence,
+        }
+    }
+}
+
+/// Key `ci` (key_…) was revoked by organization `org_…` with key `key_…`: key_compromise
+fn sentence(
+    target: &Target<'_>,
+    deed: &str,
+    envelope: &Envelope,
+    reason: Option<&'static str>,
+) -> String {
+    let mut sentence = format!("{} {deed} by {}", target.subject(), who(envelope.actor));
+    if let Some(key) = envelope.credential {
+        sentence.push_str(&format!(" with key `{key}`"));
+    }
+    if let Some(reason) = reason {
+        sentence.push_str(": ");
+        sentence.push_str(reason);
+    }
+    sentence
+}
+
+fn who(actor: Principal) -> String {
+    match actor {
+        Principal::Organization(id) if id.is_operator() => "the operator".to_owned(),
+        Principal::Organization(id) => format!("organization `{id}`"),
+        Principal::ServiceAccount(id) => format!("service account `{id}`"),
+        Principal::Ledger => "the ledger".to_owned(),
+    }
+}
+
+/// A text that somebody chose, between backticks: one of its own would end it early, and
+/// let a name say the rest of the sentence.
+fn quoted(text: &str) -> String {
+    format!("`{}`", text.replace('`', "'"))
+}
+
+#[cfg(test)]
+mod tests;
