@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use projections::key::KeyState;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::Ledger;
 use super::usage::recorder;
-use projections::key::KeyState;
 
 /// How often idle rate limits are let go of.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -47,7 +48,7 @@ impl Ledger {
                 () = &mut end => true,
                 () = tokio::time::sleep(recorder::EVERY) => false,
             };
-            self.record_uses_now(ended).await;
+            self.record_uses_at(Instant::now(), ended).await;
             if ended {
                 return;
             }
@@ -55,8 +56,8 @@ impl Ledger {
     }
 
     /// Writes the uses that are due; at the end, all.
-    pub(super) async fn record_uses_now(self: &Arc<Self>, end: bool) {
-        self.recorder.lock().await.record(self, end).await;
+    pub(super) async fn record_uses_at(self: &Arc<Self>, now: Instant, end: bool) {
+        self.recorder.lock().await.record(self, now, end).await;
     }
 
     async fn sweep_rate_limits(self: Arc<Self>, end: impl Future<Output = ()>) {

@@ -1,5 +1,7 @@
 //! The pipeline under every fault that a store can have, and the start over what it left.
 
+mod recording;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

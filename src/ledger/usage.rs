@@ -37,18 +37,32 @@ pub struct Uses {
     last_s: AtomicU32,
 }
 
+/// When a key was last used, a moment ago.
+#[derive(Clone, Copy)]
+pub(super) struct Looked {
+    last_s: u32,
+}
+
 /// Set while the recorder knows of a key: it need not be told of it again.
 const WATCHED: u32 = 1;
 const ONE_USE: u32 = 2;
 
 impl Uses {
+    /// What [`Uses::count`] needs to know. Read early, it brings the counts into the cache
+    /// while others are still on their way.
+    #[inline]
+    pub(super) fn look(&self) -> Looked {
+        Looked { last_s: self.last_s.load(Ordering::Relaxed) }
+    }
+
     /// Counts a use. True where the recorder must be told.
     #[inline]
     #[must_use]
-    pub(super) fn count(&self, at: Timestamp) -> bool {
+    pub(super) fn count(&self, looked: Looked, at: Timestamp) -> bool {
         let at_s = seconds(at);
-        if self.last_s.load(Ordering::Relaxed) < at_s {
-            self.last_s.fetch_max(at_s, Ordering::Relaxed);
+        // A plain store: of two in one instant the earlier one may win, by a second at most.
+        if looked.last_s < at_s {
+            self.last_s.store(at_s, Ordering::Relaxed);
         }
         self.counted.fetch_add(ONE_USE, Ordering::Relaxed) & WATCHED == 0
             && self.counted.fetch_or(WATCHED, Ordering::Relaxed) & WATCHED == 0
@@ -111,8 +125,8 @@ fn seconds(at: Timestamp) -> u32 {
 
 /// Keys that the recorder is to look at.
 pub(super) struct Noted {
-    keys: ArrayQueue<Head>,
-    overflowed: AtomicBool,
+    pub(super) keys: ArrayQueue<Head>,
+    pub(super) overflowed: AtomicBool,
 }
 
 impl Noted {
@@ -141,37 +155,37 @@ mod tests {
     fn a_key_is_told_of_once_until_it_is_released() {
         let uses = Uses::default();
         assert_eq!(uses.last(), None);
-        assert!(uses.count(at(1_700_000_000_900)));
-        assert!(!uses.count(at(1_700_000_001_100)));
+        assert!(uses.count(uses.look(), at(1_700_000_000_900)));
+        assert!(!uses.count(uses.look(), at(1_700_000_001_100)));
         // A clock that is set back takes nothing back.
-        assert!(!uses.count(at(1_700_000_000_000)));
+        assert!(!uses.count(uses.look(), at(1_700_000_000_000)));
         assert_eq!(uses.last(), Some(at(1_700_000_001_000)));
         assert!(!uses.release(), "there are uses");
         assert_eq!(uses.take(), 3);
         uses.give_back(3);
-        assert!(!uses.count(at(1_700_000_002_000)), "it is watched");
+        assert!(!uses.count(uses.look(), at(1_700_000_002_000)), "it is watched");
         assert_eq!(uses.take(), 4);
         assert!(uses.release());
-        assert!(uses.count(at(1_700_000_003_000)));
+        assert!(uses.count(uses.look(), at(1_700_000_003_000)));
     }
 
     #[test]
     fn what_was_counted_before_creation_or_after_2106_is_held_inside() {
         let uses = Uses::default();
-        assert!(uses.count(Timestamp::MIN));
+        assert!(uses.count(uses.look(), Timestamp::MIN));
         assert_eq!(uses.last(), None);
-        assert!(!uses.count(Timestamp::MAX));
+        assert!(!uses.count(uses.look(), Timestamp::MAX));
         assert_eq!(uses.last(), None);
     }
 
     #[test]
     fn a_row_that_takes_anothers_place_takes_its_uses() {
         let old = Uses::default();
-        assert!(old.count(at(5_000)));
+        assert!(old.count(old.look(), at(5_000)));
         let carried = old.carried();
         let new = old.carried();
         // Somebody still holds the old row.
-        assert!(!old.count(at(9_000)));
+        assert!(!old.count(old.look(), at(9_000)));
         new.add_since(&old, &carried);
         assert_eq!((new.take(), new.last()), (2, Some(at(9_000))));
     }

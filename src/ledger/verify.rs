@@ -17,6 +17,7 @@ use projections::verification::{self, Code, Decision, Question};
 use sha2::{Digest as _, Sha256};
 
 use super::tables::{IndexView, IndexedKey};
+use super::usage::{Looked, Uses};
 use super::{Ledger, denials};
 
 /// Whose credentials the asker may know.
@@ -101,6 +102,12 @@ pub enum Answer<'a> {
     Unavailable(OrganizationId),
 }
 
+/// How a key that was found is used.
+struct Found<'a> {
+    uses: &'a Uses,
+    looked: Looked,
+}
+
 impl Ledger {
     /// Decides about what a request presents, notes what is to be noted of it, and gives
     /// the answer to `with`.
@@ -112,7 +119,7 @@ impl Ledger {
         with: impl FnOnce(Answer<'_>) -> R,
     ) -> R {
         let Asking { reach, purpose } = asking.into();
-        let with = |found: Option<&IndexedKey>, answer: Answer<'_>| {
+        let with = |found: Option<Found<'_>>, answer: Answer<'_>| {
             with(self.noted(found, answer, question, purpose))
         };
         match presented.deciding() {
@@ -127,7 +134,7 @@ impl Ledger {
     #[inline]
     fn noted<'a>(
         &self,
-        found: Option<&IndexedKey>,
+        found: Option<Found<'_>>,
         answer: Answer<'a>,
         question: &Question<'_>,
         purpose: Purpose,
@@ -144,7 +151,7 @@ impl Ledger {
                         Answer::RateLimited { decision, retry_after }
                     }
                     None | Some(Ok(())) => {
-                        if found.uses.count(question.now) {
+                        if found.uses.count(found.looked, question.now) {
                             self.noted.note(decision.key.digest.blake3.head());
                         }
                         return Answer::Decided(decision);
@@ -173,7 +180,7 @@ impl Ledger {
         text: &str,
         question: &Question<'_>,
         reach: Reach,
-        with: impl FnOnce(Option<&IndexedKey>, Answer<'_>) -> R,
+        with: impl FnOnce(Option<Found<'_>>, Answer<'_>) -> R,
     ) -> R {
         let prefix = api_key::prefix_of(text);
         if prefix.is_none() && !self.tables.has_foreign_keys() {
@@ -213,8 +220,9 @@ impl Ledger {
                 operator = self.tables.operator().tables();
                 &*operator
             };
+            let used = Found { uses: &found.uses, looked: found.uses.look() };
             let decision = verification::decide(&found.key, &tables, operator, question);
-            return with(Some(found), Answer::Decided(decision));
+            return with(Some(used), Answer::Decided(decision));
         }
     }
 

@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use super::{FieldChange, Outcome, Target, TargetId, Value};
 use crate::api_key::Environment;
 use crate::event::{
-    BuiltInRoleDefined, CountedDenial, Denial, DenialCode, DenialsSummarized, Event, InstallationCreated, KeyCreated, KeyUses, KeyLabel, KeyOrigin, KeyRelabelled,
-    KeyRevoked, KeyRotated, KeyRotationEnded, KeyStateBefore, OrganizationCreated,
-    OrganizationRegistered, PepperRotated, PlanDefined, PolicyUpdated, RevocationReason,
-    RoleDefinition, SchemaActivated, ServiceAccountCreated,
+    BuiltInRoleDefined, CountedDenial, Denial, DenialCode, DenialsSummarized, Event,
+    InstallationCreated, KeyCreated, KeyLabel, KeyOrigin, KeyRelabelled, KeyRevoked, KeyRotated,
+    KeyRotationEnded, KeyStateBefore, KeyUses, OrganizationCreated, OrganizationRegistered,
+    PepperRotated, PlanDefined, PolicyUpdated, RevocationReason, RoleDefinition, SchemaActivated,
+    ServiceAccountCreated,
 };
 use crate::id::{KeyId, OrganizationId};
 use crate::network::Networks;
@@ -101,7 +102,8 @@ fn denials_summarized(data: &DenialsSummarized) -> Told<'_> {
     };
     let (total, once) = (data.total(), data.total() == 1);
     let were = if target == TargetId::Credentials { "were" } else { "was" };
-    let deed = if once { format!("{were} denied once") } else { format!("{were} denied {total} times") };
+    let deed =
+        if once { format!("{were} denied once") } else { format!("{were} denied {total} times") };
     let mut told = Told::of(target, None, deed);
     told.outcome = Outcome::Denied;
     told.reason = match denials.as_slice() {

@@ -76,8 +76,12 @@ impl Recorder {
     }
 
     /// Writes what is due; at the end, all.
-    pub(in crate::ledger) async fn record(&mut self, ledger: &Arc<Ledger>, end: bool) {
-        let now = Instant::now();
+    pub(in crate::ledger) async fn record(
+        &mut self,
+        ledger: &Arc<Ledger>,
+        now: Instant,
+        end: bool,
+    ) {
         let mut heads = Vec::new();
         // What cannot be written is put into the queue again, for the next time.
         for _ in 0..ledger.noted.keys.len() {
