@@ -18,12 +18,16 @@ mod activity;
 mod bad_input;
 #[path = "it/crash.rs"]
 mod crash;
+#[path = "it/denials.rs"]
+mod denials;
 #[path = "it/faults.rs"]
 mod faults;
 #[path = "it/metrics.rs"]
 mod metrics;
 #[path = "it/production.rs"]
 mod production;
+#[path = "it/rate_limits.rs"]
+mod rate_limits;
 #[path = "it/rpc_matrix.rs"]
 mod rpc_matrix;
 #[path = "it/secrets.rs"]
@@ -34,6 +38,8 @@ mod service;
 mod support;
 #[path = "it/tls.rs"]
 mod tls;
+#[path = "it/usage.rs"]
+mod usage;
 #[path = "it/walk.rs"]
 mod walk;
 #[path = "it/web.rs"]
