@@ -9,6 +9,7 @@ pub mod meter;
 pub mod metrics;
 pub mod node;
 pub mod proto;
+pub mod reserve;
 pub mod server;
 pub mod services;
 pub mod store;

@@ -111,10 +111,13 @@ impl Opened {
     pub async fn open(directories: Directories) -> Result<Self, NodeError> {
         tokio::task::spawn_blocking(move || {
             // The vault comes first: events are sealed under its keys from the first one on.
+            let options = Options::new(&directories.data);
+            // Nothing is half made where it is known not to fit.
+            EmbeddedStore::check_space(&options)?;
             files::make_directory(&directories.data).map_err(NodeError::AdminKey)?;
             let start = if directories.hold_history() { Start::Later } else { Start::First };
             let (vault, peppers) = FileVault::open(&directories.secrets, start)?;
-            let store = Arc::new(EmbeddedStore::open(&Options::new(&directories.data))?);
+            let store = Arc::new(EmbeddedStore::open(&options)?);
             Ok(Self { store, vault, peppers, directories })
         })
         .await
@@ -216,7 +219,12 @@ impl Node {
         }
         let secret = self.mint_admin_key()?;
         let path = self.admin_key_path();
-        files::replace(&path, secret.expose())?;
+        // A full disk must not keep a key in force: what is set aside is for this file, too.
+        while let Err(error) = files::replace(&path, secret.expose()) {
+            if !error.is_no_space() || !self.store.release_reserve() {
+                return Err(error.into());
+            }
+        }
         self.ledger.reissue_operator_key(&secret).await?;
         Ok(FirstKey { secret, path })
     }

@@ -5,6 +5,7 @@
 
 pub(crate) mod calls;
 mod connections;
+mod direct;
 mod metrics_port;
 pub(crate) mod stats;
 pub mod tls;
@@ -28,6 +29,7 @@ use tower::Service;
 
 use self::calls::{Calls, Counting};
 use self::connections::incoming;
+use self::direct::{Direct, Directed};
 use self::metrics_port::MetricsPort;
 use self::stats::ConnectionStats;
 use self::tls::{Tls, TlsError};
@@ -40,8 +42,9 @@ use crate::proto::audit_service_server::AuditServiceServer;
 use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::operator_service_server::OperatorServiceServer;
 use crate::proto::organization_service_server::OrganizationServiceServer;
-use crate::proto::verification_service_server::VerificationServiceServer;
 use crate::services::Door;
+use crate::services::verification::server::VerificationServer;
+use crate::services::verification::{BATCH_BYTES_MAX, Verification};
 
 /// Most bytes in one request.
 pub const REQUEST_BYTES_MAX: usize = 128 * 1024;
@@ -170,6 +173,7 @@ pub async fn serve(
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .max_concurrent_streams(CONNECTION_REQUESTS_MAX)
         .timeout(Duration::from_millis(config.request_timeout_ms))
+        .layer(Direct(verification(&door)))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, async {
             // A sender that is gone means the same.
@@ -208,6 +212,7 @@ pub async fn serve(
         Some(ended) => ended,
         None => {
             announce.stopping();
+            door.close();
             let _ = shut.send(());
             match tokio::time::timeout(SHUTDOWN_MAX, &mut server).await {
                 Ok(ended) => ended,
@@ -301,23 +306,29 @@ where
     }
 }
 
-/// Every service but health, behind one door.
+/// All services of gRPC: the one that is called most, and the others.
+type Inner = Directed<Guarded<VerificationServer>, Routes>;
+
+/// The service that is called most.
+fn verification(door: &Door) -> Guarded<VerificationServer> {
+    let verification = Verification::new(door.clone());
+    guarded(VerificationServer::new(verification, REQUEST_BYTES_MAX), door)
+}
+
+/// Every other service but health, behind one door.
 fn routes(door: &Door, reflects: bool) -> Result<Routes, ServeError> {
     use crate::services::{
         audit::Audit, key::Keys, operator::Operator, organization::Organizations,
-        verification::Verification,
     };
-    let verification = VerificationServiceServer::new(Verification::new(door.clone()));
     let keys = KeyServiceServer::new(Keys::new(door.clone()));
     let organizations = OrganizationServiceServer::new(Organizations::new(door.clone()));
     let operator = OperatorServiceServer::new(Operator::new(door.clone()));
     let audit = AuditServiceServer::new(Audit::new(door.clone()));
-    let routes =
-        Routes::new(guarded(verification.max_decoding_message_size(REQUEST_BYTES_MAX), door))
-            .add_service(guarded(keys.max_decoding_message_size(REQUEST_BYTES_MAX), door))
-            .add_service(guarded(organizations.max_decoding_message_size(REQUEST_BYTES_MAX), door))
-            .add_service(guarded(operator.max_decoding_message_size(REQUEST_BYTES_MAX), door))
-            .add_service(guarded(audit.max_decoding_message_size(REQUEST_BYTES_MAX), door));
+    // An import is as long as a batch of questions.
+    let routes = Routes::new(guarded(keys.max_decoding_message_size(BATCH_BYTES_MAX), door))
+        .add_service(guarded(organizations.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+        .add_service(guarded(operator.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+        .add_service(guarded(audit.max_decoding_message_size(REQUEST_BYTES_MAX), door));
     if !reflects {
         return Ok(routes.prepare());
     }

@@ -20,6 +20,8 @@ mod bad_input;
 mod crash;
 #[path = "it/denials.rs"]
 mod denials;
+#[path = "it/disk_full.rs"]
+mod disk_full;
 #[path = "it/faults.rs"]
 mod faults;
 #[path = "it/metrics.rs"]
@@ -40,6 +42,10 @@ mod support;
 mod tls;
 #[path = "it/usage.rs"]
 mod usage;
+#[path = "it/verify_batch.rs"]
+mod verify_batch;
+#[path = "it/verify_stream.rs"]
+mod verify_stream;
 #[path = "it/walk.rs"]
 mod walk;
 #[path = "it/web.rs"]

@@ -328,7 +328,7 @@ impl Ledger {
     ) {
         let asked_with = match purpose {
             Purpose::Look => return,
-            Purpose::Knock | Purpose::Enter | Purpose::Again => None,
+            Purpose::Knock | Purpose::Enter | Purpose::Again | Purpose::Message => None,
             Purpose::Ask(key_id) => Some(key_id),
         };
         let denial = Denial {

@@ -49,6 +49,9 @@ pub enum Purpose {
     Enter,
     /// Somebody whose call is under way is looked at again.
     Again,
+    /// Somebody sends another message on a call that stays: a use of the key, but no
+    /// further call, where calls are limited.
+    Message,
     /// Somebody asks about it, with this key: a use of the key that is asked about.
     Ask(KeyId),
 }
@@ -71,7 +74,7 @@ impl From<Reach> for Asking {
 impl Purpose {
     /// Whether what is allowed counts as a use.
     fn uses(self) -> bool {
-        matches!(self, Self::Enter | Self::Ask(_))
+        matches!(self, Self::Enter | Self::Message | Self::Ask(_))
     }
 
     /// Whether this denial is to be noted now.
@@ -79,7 +82,7 @@ impl Purpose {
         match self {
             Self::Look => false,
             Self::Knock => !matches!(code, Code::PermissionDenied | Code::ServiceNotAllowed),
-            Self::Enter | Self::Again | Self::Ask(_) => true,
+            Self::Enter | Self::Again | Self::Message | Self::Ask(_) => true,
         }
     }
 }
@@ -143,7 +146,7 @@ impl Ledger {
             (Answer::Decided(decision), Some(found))
                 if decision.code == Code::Allowed && purpose.uses() =>
             {
-                let limit = decision.key.rate_limit();
+                let limit = decision.key.rate_limit().filter(|_| purpose != Purpose::Message);
                 let (owner, id) = (decision.organization_id, decision.key.id);
                 match limit.map(|limit| self.rate_limits.take(owner, id, limit)) {
                     Some(Err(retry_after)) => {
@@ -196,6 +199,38 @@ impl Ledger {
                 },
             );
         };
+        self.decide_found(&index, &digest, found, question, reach, with)
+    }
+
+    /// Decides anew about a key that was decided about before, by its digest: nothing of
+    /// the earlier decision counts.
+    pub fn verify_again<R>(
+        &self,
+        digest: &SecretDigest,
+        question: &Question<'_>,
+        asking: impl Into<Asking>,
+        with: impl FnOnce(Answer<'_>) -> R,
+    ) -> R {
+        let Asking { reach, purpose } = asking.into();
+        let with = |found: Option<Found<'_>>, answer: Answer<'_>| {
+            with(self.noted(found, answer, question, purpose))
+        };
+        let index = self.tables.index();
+        match index.key(digest) {
+            Some(found) => self.decide_found(&index, digest, found, question, reach, with),
+            None => with(None, Answer::Refused(Code::Unknown)),
+        }
+    }
+
+    fn decide_found<R>(
+        &self,
+        index: &IndexView<'_>,
+        digest: &SecretDigest,
+        found: &IndexedKey,
+        question: &Question<'_>,
+        reach: Reach,
+        with: impl FnOnce(Option<Found<'_>>, Answer<'_>) -> R,
+    ) -> R {
         let published = &found.organization;
         if !reach.includes(published.id) {
             return with(None, Answer::Refused(Code::Unknown));
@@ -207,7 +242,7 @@ impl Ledger {
             let tables = published.tables();
             // INVARIANT (tables.rs): a row read after the tables is no older than they are,
             // and if it is at most one event newer, that event changed this row alone.
-            let Some(found) = index.latest(&digest) else {
+            let Some(found) = index.latest(digest) else {
                 return with(None, Answer::Refused(Code::Unknown));
             };
             if found.key.changed_at > Revision::after(tables.revision()) {

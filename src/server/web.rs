@@ -14,11 +14,11 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use pin_project_lite::pin_project;
 use tonic::body::Body;
-use tonic::service::Routes;
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer, Service};
 use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 
+use super::Inner;
 use crate::config::Origin;
 
 const GRPC: &[u8] = b"application/grpc";
@@ -67,10 +67,10 @@ impl WebLayer {
     }
 }
 
-impl Layer<Routes> for WebLayer {
+impl Layer<Inner> for WebLayer {
     type Service = Web;
 
-    fn layer(&self, grpc: Routes) -> Web {
+    fn layer(&self, grpc: Inner) -> Web {
         let browsers = Browsers { web: GrpcWebLayer::new().layer(grpc.clone()) };
         let browsers = match &self.cors {
             Some(cors) => Other::Cors(Box::new(cors.layer(browsers))),
@@ -83,7 +83,7 @@ impl Layer<Routes> for WebLayer {
 /// Every way of asking. It is cloned for each request.
 #[derive(Clone)]
 pub(super) struct Web {
-    grpc: Routes,
+    grpc: Inner,
     other: Arc<Other>,
 }
 
@@ -99,7 +99,7 @@ type Boxed = Pin<Box<dyn Future<Output = Answer> + Send>>;
 impl Service<Request<Body>> for Web {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = WebFuture<<Routes as Service<Request<Body>>>::Future>;
+    type Future = WebFuture<<Inner as Service<Request<Body>>>::Future>;
 
     fn poll_ready(&mut self, ctx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Service::<Request<Body>>::poll_ready(&mut self.grpc, ctx)
@@ -159,7 +159,7 @@ impl<F: Future<Output = Answer>> Future for WebFuture<F> {
 /// gRPC-Web and plain HTTP.
 #[derive(Clone)]
 struct Browsers {
-    web: GrpcWebService<Routes>,
+    web: GrpcWebService<Inner>,
 }
 
 impl Service<Request<Body>> for Browsers {

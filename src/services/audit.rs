@@ -23,7 +23,7 @@ use projections::time::Timestamp;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::authentication::{Authenticated, authenticate, authenticate_again};
+use super::authentication::{Authenticated, authenticate, authenticate_again, shown};
 use super::key::known;
 use super::{Door, page, read, status, write};
 use crate::ledger::activity::{Direction, Step, Walk};
@@ -66,7 +66,8 @@ impl AuditService for Audit {
             reach(&self.door, ledger, &organization, Revision(revision)).await?;
             // What was waited for may be the end of the reader's own key, or of history.
             let now = ledger.clock().now();
-            reader = authenticate_again(ledger, &request, permissions::ACTIVITY_READ, now)?;
+            let shown = shown(ledger, &request)?;
+            reader = authenticate_again(ledger, &shown, permissions::ACTIVITY_READ, now)?;
             organization = asked(ledger, &reader, &request)?;
         }
         query_activity(ledger, &reader, &organization, request.get_ref()).await.map(Response::new)

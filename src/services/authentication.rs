@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use http::Extensions;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use ipnet::IpNet;
+use projections::digest::SecretDigest;
 use projections::event::DenialCode;
 use projections::id::OrganizationId;
 use projections::permission::Permission;
@@ -87,9 +88,24 @@ impl Authenticated {
     }
 }
 
+/// The key that a caller showed when they knocked, by what stands for its secret, and from
+/// where. It is no authority: the key is looked at anew, by this, wherever authority is
+/// needed.
+#[derive(Clone, Copy)]
+pub struct Shown {
+    digest: SecretDigest,
+    origin: Option<IpAddr>,
+}
+
 /// Refuses whoever shows no key that is in force, whatever it may do.
-pub fn in_force(ledger: &Ledger, headers: &HeaderMap) -> Result<(), Status> {
-    look(ledger, headers, Wanted::Texts(&[]), ledger.clock().now(), Purpose::Knock).map(|_| ())
+pub fn in_force(
+    ledger: &Ledger,
+    headers: &HeaderMap,
+    origin: Option<IpAddr>,
+) -> Result<Shown, Status> {
+    let now = ledger.clock().now();
+    look(ledger, headers, origin, Wanted::Texts(&[]), now, Purpose::Knock)
+        .map(|looked| looked.shown)
 }
 
 /// Lets in whoever holds the permission in their own organization.
@@ -108,30 +124,75 @@ pub fn authenticate_at<T>(
     permission: Permission<'static>,
     now: Timestamp,
 ) -> Result<Authenticated, Status> {
-    admit(ledger, request, permission, now, Purpose::Enter)
+    match request.extensions().get::<Shown>() {
+        Some(shown) => look_again(ledger, shown, permission, now, Purpose::Enter),
+        None => {
+            let origin = origin_ip(request.extensions());
+            let headers = request.metadata().as_ref();
+            look(ledger, headers, origin, Wanted::One(permission), now, Purpose::Enter)?
+                .admitted(permission)
+        }
+    }
 }
 
-/// As [`authenticate_at`], for a caller who was let in and whose call is under way.
-pub fn authenticate_again<T>(
+/// The key that a request shows.
+pub fn shown<T>(ledger: &Ledger, request: &Request<T>) -> Result<Shown, Status> {
+    match request.extensions().get::<Shown>() {
+        Some(shown) => Ok(*shown),
+        None => in_force(ledger, request.metadata().as_ref(), origin_ip(request.extensions())),
+    }
+}
+
+/// Lets whoever was let in with this key go on, if it is still in force and holds the
+/// permission. That is no further use of the key.
+pub fn authenticate_again(
     ledger: &Ledger,
-    request: &Request<T>,
+    shown: &Shown,
     permission: Permission<'static>,
     now: Timestamp,
 ) -> Result<Authenticated, Status> {
-    admit(ledger, request, permission, now, Purpose::Again)
+    look_again(ledger, shown, permission, now, Purpose::Again)
 }
 
-fn admit<T>(
+/// As [`authenticate_again`], for another message on a call that stays: that is a use.
+pub fn authenticate_message(
     ledger: &Ledger,
-    request: &Request<T>,
+    shown: &Shown,
+    permission: Permission<'static>,
+    now: Timestamp,
+) -> Result<Authenticated, Status> {
+    look_again(ledger, shown, permission, now, Purpose::Message)
+}
+
+fn look_again(
+    ledger: &Ledger,
+    shown: &Shown,
     permission: Permission<'static>,
     now: Timestamp,
     purpose: Purpose,
 ) -> Result<Authenticated, Status> {
-    match look(ledger, request.metadata().as_ref(), Wanted::One(permission), now, purpose)? {
-        (Refusal::None, caller) => Ok(caller),
-        (Refusal::Permission, _) => Err(status::permission_denied(permission)),
-        (Refusal::Service, _) => Err(status::service_not_allowed()),
+    let question = callers(Wanted::One(permission), shown.origin, now);
+    ledger
+        .verify_again(&shown.digest, &question, callers_asking(purpose), |answer| {
+            looked(&answer, shown.origin)
+        })?
+        .admitted(permission)
+}
+
+/// A key that is in force.
+struct Looked {
+    shown: Shown,
+    caller: Authenticated,
+    lacks: Refusal,
+}
+
+impl Looked {
+    fn admitted(self, permission: Permission<'static>) -> Result<Authenticated, Status> {
+        match self.lacks {
+            Refusal::None => Ok(self.caller),
+            Refusal::Permission => Err(status::permission_denied(permission)),
+            Refusal::Service => Err(status::service_not_allowed()),
+        }
     }
 }
 
@@ -146,46 +207,61 @@ enum Refusal {
 fn look(
     ledger: &Ledger,
     headers: &HeaderMap,
+    origin: Option<IpAddr>,
     permissions: Wanted<'_>,
     now: Timestamp,
     purpose: Purpose,
-) -> Result<(Refusal, Authenticated), Status> {
-    let question = Question {
+) -> Result<Looked, Status> {
+    let question = callers(permissions, origin, now);
+    ledger.verify(presented(headers)?, &question, callers_asking(purpose), |answer| {
+        looked(&answer, origin)
+    })
+}
+
+fn callers_asking(purpose: Purpose) -> Asking {
+    Asking { reach: Reach::Installation, purpose }
+}
+
+/// What is asked of a caller's own key.
+fn callers(permissions: Wanted<'_>, client_ip: Option<IpAddr>, now: Timestamp) -> Question<'_> {
+    Question {
         tenant: None,
         permissions,
         service: Some(SERVICE),
         environment: None,
-        client_ip: None,
+        client_ip,
         now,
+    }
+}
+
+fn looked(answer: &Answer<'_>, origin: Option<IpAddr>) -> Result<Looked, Status> {
+    let decision = match answer {
+        Answer::Unavailable(_) => return Err(status::own_organization_stopped()),
+        Answer::Refused(code) => return Err(status::unauthenticated(*code)),
+        Answer::RateLimited { retry_after, .. } => return Err(status::rate_limited(*retry_after)),
+        Answer::Decided(decision) => decision,
     };
-    let asking = Asking { reach: Reach::Installation, purpose };
-    ledger.verify(presented(headers)?, &question, asking, |answer| match answer {
-        Answer::RateLimited { retry_after, .. } => Err(status::rate_limited(retry_after)),
-        Answer::Unavailable(_) => Err(status::own_organization_stopped()),
-        Answer::Refused(code) => Err(status::unauthenticated(code)),
-        Answer::Decided(decision) => {
-            let organization_id = decision.organization_id;
-            let owner = decision.key.owner();
-            let caller = Caller::Key { organization_id, key_id: decision.key.id, owner };
-            let caller = Authenticated { organization_id, caller };
-            match decision.code {
-                Code::Allowed => Ok((Refusal::None, caller)),
-                Code::PermissionDenied => Ok((Refusal::Permission, caller)),
-                Code::ServiceNotAllowed => Ok((Refusal::Service, caller)),
-                code @ (Code::NoCredential
-                | Code::Ambiguous
-                | Code::Malformed
-                | Code::Unknown
-                | Code::TenantMismatch
-                | Code::Revoked
-                | Code::Disabled
-                | Code::IpNotAllowed
-                | Code::RateLimited
-                | Code::Expired
-                | Code::WrongEnvironment) => Err(status::unauthenticated(code)),
-            }
-        }
-    })
+    let lacks = match decision.code {
+        Code::Allowed => Refusal::None,
+        Code::PermissionDenied => Refusal::Permission,
+        Code::ServiceNotAllowed => Refusal::Service,
+        code @ (Code::NoCredential
+        | Code::Ambiguous
+        | Code::Malformed
+        | Code::Unknown
+        | Code::TenantMismatch
+        | Code::Revoked
+        | Code::Disabled
+        | Code::Expired
+        | Code::IpNotAllowed
+        | Code::RateLimited
+        | Code::WrongEnvironment) => return Err(status::unauthenticated(code)),
+    };
+    let organization_id = decision.organization_id;
+    let key = decision.key;
+    let caller = Caller::Key { organization_id, key_id: key.id, owner: key.owner() };
+    let shown = Shown { digest: key.digest.blake3, origin };
+    Ok(Looked { shown, caller: Authenticated { organization_id, caller }, lacks })
 }
 
 /// Lets in whoever holds the permission in the operator organization.

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import pathlib
+import queue
 import signal
 import sqlite3
 import subprocess
@@ -263,6 +264,87 @@ def test_a_pipelines_key(protos, server, data):
     assert ask("workflows:read").code == code("DECISION_CODE_REVOKED")
     assert ask("any:thing", credential=administrator.secret).allowed
     again.stop()
+
+
+def test_many_questions_at_once(protos, server, data):
+    """Batches and streams answer as Verify does, in order, and see a revocation at once."""
+    key, verification = protos.key, protos.verification
+    keys = protos.key_grpc.KeyServiceStub(server.channel)
+    verifier = protos.verification_grpc.VerificationServiceStub(server.channel)
+    code = verification.DecisionCode.Value
+    operator = bearer((data / "admin.key").read_text().strip())
+    organizations = protos.organization_grpc.OrganizationServiceStub(server.channel)
+    acme = organizations.CreateOrganization(
+        protos.organization.CreateOrganizationRequest(name="acme", key_prefix="vtx"),
+        metadata=operator,
+    ).organization.id
+
+    def create(name, *scopes):
+        return keys.CreateKey(
+            key.CreateKeyRequest(
+                organization_id=acme,
+                name=name,
+                scopes=protos.common.Scopes(permissions=scopes),
+                environment=protos.common.ENVIRONMENT_LIVE,
+            ),
+            metadata=operator,
+        )
+
+    created = create("ci", "workflows:read")
+    asker = bearer(create("gateway", "credentials:verify").secret)
+
+    def question(permission, credential=created.secret):
+        return verification.VerifyRequest(credential=credential, permissions=[permission])
+
+    questions = [question("workflows:read"), question("a:b"), question("a:b", "garbage")] * 300
+    expected = ["ALLOWED", "PERMISSION_DENIED", "MALFORMED"] * 300
+    expected = [code(f"DECISION_CODE_{name}") for name in expected]
+
+    batch = verifier.VerifyBatch(
+        verification.VerifyBatchRequest(questions=questions, correlation_id="all"), metadata=asker
+    )
+    assert [it.decision.code for it in batch.answers] == expected
+    assert {it.decision.correlation_id for it in batch.answers} == {"all"}
+    said = refused(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        verifier.VerifyBatch,
+        verification.VerifyBatchRequest(questions=[*questions[:17], question("wrong")]),
+        metadata=asker,
+    )
+    assert said.startswith("`questions[17].permissions[0]`: ")
+
+    asked = queue.SimpleQueue()
+    answers = verifier.VerifyStream(iter(asked.get, None), metadata=asker, timeout=DEADLINE_S)
+    for number, it in enumerate(questions):
+        asked.put(verification.VerifyStreamRequest(id=number, question=it))
+    for number in range(len(questions)):
+        answer = next(answers)
+        assert (answer.id, answer.decision.code) == (number, expected[number])
+    # What is wrong in one question is told, and the stream goes on.
+    asked.put(verification.VerifyStreamRequest(id=7, question=question("wrong")))
+    answer = next(answers)
+    assert answer.WhichOneof("answer") == "undecided" and answer.id == 7
+    assert answer.undecided.status == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert answer.undecided.message.startswith("`question.permissions[0]`: ")
+    # A revocation that has returned holds on a stream that was open before.
+    keys.RevokeKey(
+        key.RevokeKeyRequest(organization_id=acme, key_id=created.key.id), metadata=operator
+    )
+    asked.put(verification.VerifyStreamRequest(id=8, question=question("workflows:read")))
+    assert next(answers).decision.code == code("DECISION_CODE_REVOKED")
+    asked.put(None)
+    assert list(answers) == []
+
+    # And the end of the server is one of the stream.
+    answers = verifier.VerifyStream(iter(asked.get, None), metadata=asker, timeout=DEADLINE_S)
+    answers.initial_metadata()
+    server.process.send_signal(signal.SIGTERM)
+    with pytest.raises(grpc.RpcError) as raised:
+        next(answers)
+    assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert "shutting down" in raised.value.details()
+    asked.put(None)
+    assert server.process.wait(DEADLINE_S) == 0
 
 
 def test_what_generic_tools_see(protos, server):

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::{Head, NOTED_MAX};
 use crate::ledger::event_store::{AppendError, NewEvent, READ_EVENTS_MAX};
 use crate::ledger::tables::IndexedKey;
+use crate::ledger::urgency::Urgency;
 use crate::ledger::{Ledger, LedgerError, may_write};
 
 /// How often the recorder looks.
@@ -274,7 +275,8 @@ impl Ledger {
         let event_type = envelope.event.event_type();
         let new = NewEvent { id: envelope.id, event_type, stored: stored.into(), leaf_hash };
         let (stream, expected) = (StreamName::usage(id), head.map(|head| head.revision));
-        let revision = match self.store.append(&stream, expected, vec![new]).await {
+        let append = self.store.append(&stream, expected, vec![new], Urgency::Normal);
+        let revision = match append.await {
             Err(AppendError::Unknown(why)) => {
                 let first = Revision::after(expected);
                 self.settle(&stream, first, &[leaf_hash], why).await.map(|()| first)?
