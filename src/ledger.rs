@@ -12,17 +12,21 @@ pub mod built_in;
 pub mod clock;
 pub mod command;
 pub mod decide;
+pub mod denials;
 pub mod event_store;
 mod importing;
 pub mod mint;
 pub mod permissions;
 mod pipeline;
+pub mod rate_limits;
+pub mod recording;
 pub mod rejection;
 pub mod secret;
 pub mod start;
 pub mod stats;
 pub mod tables;
 pub mod urgency;
+pub mod usage;
 pub mod vault;
 pub mod verify;
 
@@ -34,8 +38,9 @@ use projections::digest::LeafHash;
 use projections::envelope::{Envelope, RequestStamp, Unstorable};
 use projections::event::Event;
 use projections::id::{KeyId, OrganizationId};
+use projections::key::Key;
 use projections::organization::{Change, Organization};
-use projections::recorded::{Recorded, Revision};
+use projections::recorded::{Recorded, Revision, StreamName};
 use projections::sealed::Subject;
 use projections::time::Timestamp;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, oneshot};
@@ -136,6 +141,11 @@ pub struct Ledger {
     /// the key lands once its end is acknowledged.
     abroad: Arc<RwLock<()>>,
     importing: Importing,
+    /// Keys whose use is to be recorded, and what records it.
+    noted: usage::Noted,
+    recorder: tokio::sync::Mutex<usage::recorder::Recorder>,
+    denials: denials::Denials,
+    rate_limits: rate_limits::RateLimits,
     stats: LedgerStats,
 }
 
@@ -197,6 +207,18 @@ impl Ledger {
         &self.peppers
     }
 
+    /// What was denied and is not yet recorded.
+    #[must_use]
+    pub fn denials(&self) -> &denials::Denials {
+        &self.denials
+    }
+
+    /// When a key was last used, as far as this node knows; none for never.
+    #[must_use]
+    pub fn last_used(&self, key: &Key) -> Option<Timestamp> {
+        self.tables.index().key(&key.digest.blake3)?.uses.last()
+    }
+
     /// Carries out a command in an organization.
     ///
     /// `Ok` means that its events are on disk and in the tables that readers see; a
@@ -234,6 +256,12 @@ impl Ledger {
             match landed {
                 Ok(Landing::Durable) => {
                     self.await_abroad(organization_id, order).await;
+                    if let (Err(rejection), Caller::Key { organization_id, key_id, .. }) =
+                        (&answer, order.caller)
+                        && let Some(code) = denials::rejected(rejection)
+                    {
+                        self.note_denied_caller(organization_id, key_id, code);
+                    }
                     return Ok(answer?);
                 }
                 // Decided on events that never came to be, or behind another writer's: the
@@ -475,7 +503,7 @@ impl Ledger {
         self.stats.in_flight.up(in_flight);
         let outcome = match append.await {
             Err(AppendError::Unknown(why)) => {
-                self.settle(&pipeline.published, first, &hashes, why).await
+                self.settle(&pipeline.published.stream, first, &hashes, why).await
             }
             known => known.map(|_| ()),
         };
@@ -502,19 +530,19 @@ impl Ledger {
     /// Finds out whether an append happened whose outcome got lost, by reading back.
     async fn settle(
         &self,
-        published: &Published,
+        stream: &StreamName,
         first: Revision,
         hashes: &[LeafHash],
         why: String,
     ) -> Result<(), AppendError> {
         loop {
-            match self.store.read_stream(&published.stream, first, hashes.len()).await {
+            match self.store.read_stream(stream, first, hashes.len()).await {
                 Ok(found) if found.iter().map(|it| it.leaf_hash).eq(hashes.iter().copied()) => {
                     return Ok(());
                 }
                 Ok(found) if found.is_empty() => return Err(AppendError::Unavailable(why)),
                 Ok(_) => {
-                    let stream = published.stream.clone();
+                    let stream = stream.clone();
                     return Err(AppendError::WrongExpectedRevision { stream, current: None });
                 }
                 Err(ReadError::Corrupt { .. } | ReadError::Lost { .. }) => {
@@ -608,7 +636,9 @@ fn may_write(operator: &Organization, event: &Event) -> Result<(), LedgerError> 
         | Event::KeyEnabled(_)
         | Event::ServiceAccountCreated(_)
         | Event::PolicyUpdated(_)
-        | Event::PepperRotated(_) => false,
+        | Event::PepperRotated(_)
+        | Event::DenialsSummarized(_)
+        | Event::UsageRecorded(_) => false,
     };
     let activated = operator.installation().is_some_and(|it| it.may_write(event_type, schema));
     if begins || activated { Ok(()) } else { Err(LedgerError::NotActivated(event_type)) }

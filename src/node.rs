@@ -5,13 +5,14 @@
 //! the vault and the keys that the log is useless without.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use projections::api_key;
 use projections::key::KeyState;
 use projections::text::KeyPrefix;
 
 use crate::ledger::clock::Clock;
+use crate::ledger::recording::Recording;
 use crate::ledger::secret::{Ids, NoEntropy, Secret};
 use crate::ledger::start::{ConfiguredKeys, Parts, Replayed, StartError};
 use crate::ledger::vault::{Vault as _, VaultError};
@@ -94,6 +95,7 @@ pub struct Node {
     pub replayed: Replayed,
     store: Arc<EmbeddedStore>,
     directories: Directories,
+    recording: Mutex<Option<Recording>>,
 }
 
 /// The event store and the vault of a node, open, before history is replayed.
@@ -140,7 +142,8 @@ impl Opened {
             lookup_key,
         };
         let (ledger, replayed) = Ledger::open(parts).await?;
-        Ok(Node { ledger, replayed, store: self.store, directories: self.directories })
+        let recording = Mutex::default();
+        Ok(Node { ledger, replayed, store: self.store, directories: self.directories, recording })
     }
 }
 
@@ -234,8 +237,19 @@ impl Node {
         operator.keys_after(None).any(|key| key.state(now) == KeyState::Active)
     }
 
-    /// Closes the event store: what was acknowledged is on disk already.
+    /// Records from here on what keys are used for, and what is denied.
+    pub fn start_recording(&self) {
+        let recording = self.ledger.start_recording();
+        *self.recording.lock().unwrap_or_else(PoisonError::into_inner) = Some(recording);
+    }
+
+    /// Records what is left to record, and closes the event store: what was acknowledged is
+    /// on disk already.
     pub async fn close(&self) {
+        let recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(recording) = recording {
+            recording.finish().await;
+        }
         self.store.close().await;
     }
 }

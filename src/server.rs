@@ -216,6 +216,7 @@ pub async fn serve(
         tracing::warn!(path = %path.display(), "an operator's key lies beside the data: move it off this machine");
     }
     drop(first_key);
+    node.start_recording();
     door.open(node.ledger.clone());
     say(&health, ServingStatus::Serving).await;
     announce.ready(&node);

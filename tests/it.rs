@@ -20,6 +20,8 @@ mod addresses;
 mod bad_input;
 #[path = "it/crash.rs"]
 mod crash;
+#[path = "it/denials.rs"]
+mod denials;
 #[path = "it/disk_full.rs"]
 mod disk_full;
 #[path = "it/faults.rs"]
@@ -31,6 +33,8 @@ mod metrics;
 mod otel;
 #[path = "it/production.rs"]
 mod production;
+#[path = "it/rate_limits.rs"]
+mod rate_limits;
 #[path = "it/rpc_matrix.rs"]
 mod rpc_matrix;
 #[path = "it/secrets.rs"]
@@ -41,6 +45,8 @@ mod service;
 mod support;
 #[path = "it/tls.rs"]
 mod tls;
+#[path = "it/usage.rs"]
+mod usage;
 #[path = "it/verify_batch.rs"]
 mod verify_batch;
 #[path = "it/verify_stream.rs"]

@@ -35,4 +35,5 @@ pub mod sealed;
 pub mod service_account;
 pub mod text;
 pub mod time;
+pub mod usage;
 pub mod verification;

@@ -6,8 +6,8 @@ use projections::api_key::Environment;
 use projections::digest::{RequestContent, RequestId, SecretDigest};
 use projections::envelope::RequestStamp;
 use projections::event::{
-    Hint, KeyOrigin, KeyedDigest, PepperRotated, PlanRules, RevocationReason, RoleDefinition,
-    ServiceAccountCreated,
+    DenialsSummarized, Hint, KeyOrigin, KeyedDigest, PepperRotated, PlanRules, RevocationReason,
+    RoleDefinition, ServiceAccountCreated,
 };
 use projections::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
 use projections::network::{Networks, RateLimit};
@@ -62,6 +62,8 @@ pub enum Command {
     RotatePepper(PepperRotated),
     /// Replace the operator's own minted keys by one new one.
     ReissueOperatorKey(Box<CreateKey>),
+    /// Record what was denied.
+    RecordDenials(DenialsSummarized),
 }
 
 impl Command {
@@ -73,6 +75,7 @@ impl Command {
             | Self::ConfigureInstallation(_)
             | Self::ConfigureKeys(_)
             | Self::RotatePepper(_)
+            | Self::RecordDenials(_)
             | Self::ReissueOperatorKey(_) => super::permissions::INSTALLATION_WRITE,
             Self::RegisterOrganization(_) | Self::CreateOrganization(_) => {
                 super::permissions::ORGANIZATIONS_WRITE
@@ -118,7 +121,8 @@ impl Command {
             | Self::EnableKey(_)
             | Self::CreateServiceAccount(_)
             | Self::UpdatePolicy(_)
-            | Self::RotatePepper(_) => false,
+            | Self::RotatePepper(_)
+            | Self::RecordDenials(_) => false,
         }
     }
 
@@ -145,7 +149,8 @@ impl Command {
             | Self::EnableKey(_)
             | Self::CreateServiceAccount(_)
             | Self::UpdatePolicy(_)
-            | Self::RotatePepper(_) => Urgency::Normal,
+            | Self::RotatePepper(_)
+            | Self::RecordDenials(_) => Urgency::Normal,
         }
     }
 }

@@ -27,7 +27,9 @@ use super::stats::LedgerStats;
 use super::tables::Tables;
 use super::vault::Vault;
 use super::vault::peppers::{PepperId, Peppers};
-use super::{COMMANDS_MAX, Executed, Ledger, LedgerError, built_in, mint};
+use super::{
+    COMMANDS_MAX, Executed, Ledger, LedgerError, built_in, denials, mint, rate_limits, usage,
+};
 
 /// Fewest characters in `ADMIN_API_TOKEN`.
 pub const ADMIN_API_TOKEN_CHARS_MIN: usize = 24;
@@ -146,7 +148,7 @@ impl Ledger {
     /// Replays all history and is then ready to answer.
     pub async fn open(parts: Parts) -> Result<(Arc<Self>, Replayed), StartError> {
         let tables = Tables::new();
-        let replayed = replay(&parts.store, &tables).await?;
+        let (replayed, places) = replay(&parts.store, &tables).await?;
         let ledger = Arc::new(Self {
             store: parts.store,
             vault: parts.vault,
@@ -159,6 +161,10 @@ impl Ledger {
             admission: Semaphore::new(COMMANDS_MAX),
             abroad: Arc::default(),
             importing: Importing::default(),
+            noted: usage::Noted::new(),
+            recorder: tokio::sync::Mutex::new(usage::recorder::Recorder::new(places)),
+            denials: denials::Denials::new(),
+            rate_limits: rate_limits::RateLimits::new(),
             stats: LedgerStats::default(),
         });
         ledger.check_pepper()?;
@@ -253,7 +259,7 @@ impl Ledger {
         self.as_ledger(OrganizationId::OPERATOR, command).await
     }
 
-    async fn as_ledger(
+    pub(super) async fn as_ledger(
         self: &Arc<Self>,
         id: OrganizationId,
         command: Command,
@@ -380,9 +386,9 @@ enum Arriving {
 }
 
 /// An event that the store gave whole.
-struct Arrived {
-    leaf_hash: LeafHash,
-    envelope: Result<Envelope, Fault>,
+pub(super) struct Arrived {
+    pub(super) leaf_hash: LeafHash,
+    pub(super) envelope: Result<Envelope, Fault>,
 }
 
 /// How many events are read at once, a batch for each stage and those that wait.
@@ -394,7 +400,10 @@ const BATCHES_WAITING_MAX: usize = 2;
 ///
 /// In three stages side by side: the store reads and checks hashes, a thread decodes,
 /// and this task folds.
-async fn replay(store: &Arc<dyn EventStore>, tables: &Tables) -> Result<Replayed, StartError> {
+async fn replay(
+    store: &Arc<dyn EventStore>,
+    tables: &Tables,
+) -> Result<(Replayed, HashMap<OrganizationId, usage::recorder::Place>), StartError> {
     let (read, mut to_decode) = mpsc::channel(BATCHES_WAITING_MAX);
     let (decoded, mut to_fold) = mpsc::channel(BATCHES_WAITING_MAX);
     let reading = tokio::spawn(read_all(Arc::clone(store), read));
@@ -410,13 +419,17 @@ async fn replay(store: &Arc<dyn EventStore>, tables: &Tables) -> Result<Replayed
         }
     });
     let mut streams = HashMap::new();
+    let mut usage = usage::replay::Replaying::default();
     let mut replayed = Replayed::default();
     let (mut lost, mut lost_what) = (0, String::new());
     while let Some(batch) = to_fold.recv().await {
         for arriving in batch? {
             match arriving {
                 Arriving::In(stream, revision, arrived) => {
-                    fold(&mut streams, stream, revision, arrived)?;
+                    match stream.as_usage() {
+                        Some(id) => usage.fold(id, revision, arrived),
+                        None => fold(&mut streams, stream, revision, arrived)?,
+                    }
                     replayed.events += 1;
                 }
                 Arriving::Lost(events, what) => {
@@ -432,11 +445,12 @@ async fn replay(store: &Arc<dyn EventStore>, tables: &Tables) -> Result<Replayed
     reading.await.map_err(ended)??;
     // A loss is known by the gap it left in its stream, and stops that stream alone. One
     // that left none was somebody's last word, perhaps a revocation: nobody can be believed.
-    if lost > streams.values().map(|it: &Replaying| it.missing).sum() {
+    let missing = streams.values().map(|it: &Replaying| it.missing).sum::<u64>();
+    if lost > missing + usage.missing() {
         return Err(StartError::Lost(lost_what));
     }
     publish(streams, tables, &mut replayed)?;
-    Ok(replayed)
+    Ok((replayed, usage.restore(tables)))
 }
 
 /// Reads the whole store, batch by batch, ahead of whoever takes them.

@@ -23,6 +23,8 @@ use projections::organization::{Change, Organization};
 use projections::recorded::{Revision, StreamName};
 use tokio::sync::Notify;
 
+use super::usage::{Head, Uses};
+
 /// One organization, as readers find it.
 pub struct Published {
     /// The organization.
@@ -58,12 +60,13 @@ impl Published {
 }
 
 /// A key in the index, with the organization it belongs to.
-#[derive(Clone)]
 pub struct IndexedKey {
     /// The row.
     pub key: Arc<Key>,
     /// Its organization.
     pub organization: Arc<Published>,
+    /// How it is used.
+    pub uses: Uses,
 }
 
 /// Digests are uniform already: their bits are taken as they are.
@@ -107,7 +110,12 @@ impl IndexView<'_> {
     /// The latest row of a key that was found by this digest before.
     #[must_use]
     pub fn latest(&self, digest: &SecretDigest) -> Option<&IndexedKey> {
-        self.index.get(&digest.head(), &self.guard)
+        self.at(digest.head())
+    }
+
+    /// The latest row of the key at this place.
+    pub(super) fn at(&self, place: Head) -> Option<&IndexedKey> {
+        self.index.get(&place, &self.guard)
     }
 }
 
@@ -220,6 +228,7 @@ impl Tables {
             | Change::Profile
             | Change::Rule
             | Change::Policy
+            | Change::Evidence
             | Change::ServiceAccount(_) => {}
         }
         organization.tables.store(tables);
@@ -242,14 +251,26 @@ impl Tables {
     }
 
     fn put(&self, organization: &Arc<Published>, key: &Arc<Key>) {
-        let entry = IndexedKey { key: Arc::clone(key), organization: Arc::clone(organization) };
-        if self.index.pin().insert(key.digest.blake3.head(), entry).is_none() {
-            if key.digest.form == DigestForm::Sha256 {
-                self.sha256_keys.fetch_add(1, Ordering::Release);
+        let index = self.index.pin();
+        let place = key.digest.blake3.head();
+        // One writer puts the rows of an organization, one after the other.
+        let carried = index.get(&place).map(|old| old.uses.carried()).unwrap_or_default();
+        let entry = IndexedKey {
+            key: Arc::clone(key),
+            organization: Arc::clone(organization),
+            uses: carried.carried(),
+        };
+        if let Some(old) = index.insert(place, entry) {
+            if let Some(new) = index.get(&place) {
+                new.uses.add_since(&old.uses, &carried);
             }
-            if !key.minted {
-                self.foreign_keys.fetch_add(1, Ordering::Release);
-            }
+            return;
+        }
+        if key.digest.form == DigestForm::Sha256 {
+            self.sha256_keys.fetch_add(1, Ordering::Release);
+        }
+        if !key.minted {
+            self.foreign_keys.fetch_add(1, Ordering::Release);
         }
     }
 

@@ -1,5 +1,7 @@
 //! The pipeline under every fault that a store can have, and the start over what it left.
 
+mod recording;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -129,7 +131,7 @@ fn code(ledger: &Ledger, number: u8) -> Result<Code, OrganizationId> {
     let mut presented = Presented::default();
     presented.bearer(&text);
     ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
-        Answer::Decided(decision) => Ok(decision.code),
+        Answer::Decided(decision) | Answer::RateLimited { decision, .. } => Ok(decision.code),
         Answer::Refused(code) => Ok(code),
         Answer::Unavailable(id) => Err(id),
     })
@@ -666,7 +668,7 @@ async fn a_key_known_by_its_sha256_digest_verifies() {
         let mut presented = Presented::default();
         presented.api_key(text);
         ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
-            Answer::Decided(decision) => decision.code,
+            Answer::Decided(decision) | Answer::RateLimited { decision, .. } => decision.code,
             Answer::Refused(code) => code,
             Answer::Unavailable(_) => panic!("stopped"),
         })

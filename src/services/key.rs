@@ -82,7 +82,7 @@ impl KeyService for Keys {
         let ledger = entered.ledger();
         let caller = authenticate(ledger, &request, API_KEYS_READ)?;
         let message = request.into_inner();
-        let organization = known(ledger, caller.target(&message.organization_id)?)?;
+        let organization = known(ledger, caller.target(ledger, &message.organization_id)?)?;
         let id: KeyId = read::field("key_id", &message.key_id)?;
         let tables = Arc::clone(&organization.tables());
         let row = tables.key(id).ok_or_else(|| status::key_not_found(id))?;
@@ -102,7 +102,7 @@ impl KeyService for Keys {
         let ledger = entered.ledger();
         let caller = authenticate(ledger, &request, API_KEYS_READ)?;
         let message = request.into_inner();
-        let organization = known(ledger, caller.target(&message.organization_id)?)?;
+        let organization = known(ledger, caller.target(ledger, &message.organization_id)?)?;
         list::list_keys(ledger, &organization, &message).map(Response::new)
     }
 
@@ -310,7 +310,7 @@ pub(super) fn begin<T>(
     permission: Permission<'static>,
 ) -> Result<(Arc<Published>, Context), Status> {
     let caller = authenticate(ledger, request, permission)?;
-    let organization = known(ledger, caller.target(organization_id)?)?;
+    let organization = known(ledger, caller.target(ledger, organization_id)?)?;
     Ok((organization, Context::of(ledger, &caller, request)?))
 }
 
@@ -417,7 +417,11 @@ fn outcome(
 }
 
 fn write_key(ledger: &Ledger, row: &Key, tables: &Organization) -> proto::Key {
-    write::key(row, tables, &ledger.tables().operator().tables(), ledger.clock().now())
+    let operator = ledger.tables().operator().tables();
+    proto::Key {
+        last_used_at: ledger.last_used(row).map(write::timestamp),
+        ..write::key(row, tables, &operator, ledger.clock().now())
+    }
 }
 
 /// Adds what the revoker wrote, read from the event itself and opened.

@@ -63,7 +63,8 @@ impl OrganizationService for Organizations {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
         let caller = authenticate(ledger, &request, permissions::ORGANIZATIONS_READ)?;
-        let organization = known(ledger, caller.target(&request.get_ref().organization_id)?)?;
+        let organization =
+            known(ledger, caller.target(ledger, &request.get_ref().organization_id)?)?;
         let tables = organization.tables();
         Ok(Response::new(proto::GetOrganizationResponse {
             organization: tables.profile().map(|profile| {
@@ -159,7 +160,7 @@ impl OrganizationService for Organizations {
         let ledger = entered.ledger();
         let caller = authenticate(ledger, &request, permissions::SERVICE_ACCOUNTS_READ)?;
         let message = request.into_inner();
-        let organization = known(ledger, caller.target(&message.organization_id)?)?;
+        let organization = known(ledger, caller.target(ledger, &message.organization_id)?)?;
         let rows_max = page::size(message.page_size)?;
         let parameters = [organization.stream.as_str()];
         let list = page::List::new(ledger.stamper(), "ListServiceAccounts", &parameters);

@@ -436,6 +436,7 @@ methods! {
     get_key(KeyServiceClient, GetKeyRequest) -> GetKeyResponse;
     list_keys(KeyServiceClient, ListKeysRequest) -> ListKeysResponse;
     revoke_key(KeyServiceClient, RevokeKeyRequest) -> RevokeKeyResponse;
+    rotate_key(KeyServiceClient, RotateKeyRequest) -> RotateKeyResponse;
     create_organization(OrganizationServiceClient, CreateOrganizationRequest) -> CreateOrganizationResponse;
     get_organization(OrganizationServiceClient, GetOrganizationRequest) -> GetOrganizationResponse;
     list_organizations(OrganizationServiceClient, ListOrganizationsRequest) -> ListOrganizationsResponse;

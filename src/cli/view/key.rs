@@ -41,6 +41,7 @@ pub(in crate::cli) struct Key {
     created_by: Option<Principal>,
     created_with: String,
     expires_at: Option<String>,
+    last_used_at: Option<String>,
     state: String,
     revocation: Option<Revocation>,
     metadata: BTreeMap<String, String>,
@@ -74,6 +75,7 @@ impl From<proto::Key> for Key {
             created_by: message.created_by.map(Into::into),
             created_with: message.created_with,
             expires_at: instant(message.expires_at),
+            last_used_at: instant(message.last_used_at),
             state: short(message.state, "KEY_STATE_", proto::KeyState::as_str_name),
             revocation: message.revocation.map(Into::into),
             metadata: message.metadata,
@@ -117,7 +119,8 @@ impl Key {
             .add_all("limits", entries(&self.limits))
             .add_some("created", self.created_at.as_ref())
             .add("created by", &who(self.created_by.as_ref(), &self.created_with))
-            .add("expires", self.expires_at.as_deref().unwrap_or("never"));
+            .add("expires", self.expires_at.as_deref().unwrap_or("never"))
+            .add("last used", self.last_used_at.as_deref().unwrap_or("never"));
         if let Some(revocation) = &self.revocation {
             let comment = if revocation.comment_erased { "(erased)" } else { &revocation.comment };
             fields
@@ -128,7 +131,7 @@ impl Key {
         }
     }
 
-    fn row(&self) -> [String; 7] {
+    fn row(&self) -> [String; 8] {
         let roles: Vec<String> = self.roles.iter().map(RoleReference::to_text).collect();
         [
             self.id.clone(),
@@ -138,6 +141,7 @@ impl Key {
             roles.join(","),
             self.scopes.as_ref().map(|it| abridged(&it.permissions)).unwrap_or_default(),
             self.expires_at.clone().unwrap_or_else(|| "never".to_owned()),
+            self.last_used_at.clone().unwrap_or_else(|| "never".to_owned()),
         ]
     }
 }
@@ -248,7 +252,7 @@ impl Listed {
     /// For people.
     pub(in crate::cli) fn to_text(&self) -> String {
         table(
-            ["ID", "NAME", "STATE", "MASKED", "ROLES", "SCOPES", "EXPIRES"],
+            ["ID", "NAME", "STATE", "MASKED", "ROLES", "SCOPES", "EXPIRES", "LAST USED"],
             self.keys.iter().map(Key::row),
         )
     }

@@ -1161,7 +1161,9 @@ proptest! {
                         }
                         None
                     }
-                    Event::InstallationCreated(_)
+                    Event::DenialsSummarized(_)
+                    | Event::UsageRecorded(_)
+                    | Event::InstallationCreated(_)
                     | Event::SchemaActivated(_)
                     | Event::PlanDefined(_)
                     | Event::BuiltInRoleDefined(_)

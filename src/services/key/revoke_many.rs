@@ -29,7 +29,7 @@ pub(super) async fn revoke_keys(
         None => Err(status::invalid("which", "must be `list` or `service_account_id`")),
         Some(Which::ServiceAccountId(id)) => {
             let owner: ServiceAccountId = read::field("service_account_id", &id)?;
-            let target = caller.target(&message.organization_id)?;
+            let target = caller.target(ledger, &message.organization_id)?;
             let command = RevokeKeys { which: WhichKeys::Of(owner), reason };
             let before = active_keys(ledger, target, owner)?;
             let mut answer = proto::RevokeKeysResponse::default();
@@ -39,7 +39,7 @@ pub(super) async fn revoke_keys(
             Ok(answer)
         }
         Some(Which::List(list)) => {
-            let reach = reach(caller, &message.organization_id)?;
+            let reach = reach(ledger, caller, &message.organization_id)?;
             let found = found(ledger, reach, &list)?;
             let mut by_organization: BTreeMap<OrganizationId, Vec<KeyId>> = BTreeMap::new();
             let mut keys = Vec::with_capacity(found.len());
@@ -66,11 +66,11 @@ pub(super) async fn revoke_keys(
 }
 
 /// Whose keys a list may name: an operator that names no organization reaches all.
-fn reach(caller: &Authenticated, named: &str) -> Result<Reach, Status> {
+fn reach(ledger: &Ledger, caller: &Authenticated, named: &str) -> Result<Reach, Status> {
     if named.is_empty() && caller.reach() == Reach::Installation {
         return Ok(Reach::Installation);
     }
-    caller.target(named).map(Reach::Organization)
+    caller.target(ledger, named).map(Reach::Organization)
 }
 
 async fn revoke(

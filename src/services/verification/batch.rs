@@ -5,7 +5,7 @@ use tonic::{Request, Status};
 use super::{NoDecision, Verification, Wrong, answer, decide, question, revisions};
 use crate::ledger::permissions;
 use crate::proto;
-use crate::services::authentication::authenticate_at;
+use crate::services::authentication::{authenticate_again, authenticate_at, shown};
 use crate::services::status;
 use crate::services::wire::unary::Framed;
 use crate::services::wire::writer::nested;
@@ -42,9 +42,10 @@ impl Verification {
             revisions::reach(&self.door, ledger, &asker, &message.at_least_revision, "").await?;
             now = ledger.clock().now();
             // What was waited for may be the end of the asker's own key.
-            asker = authenticate_at(ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
+            let shown = shown(ledger, &request)?;
+            asker = authenticate_again(ledger, &shown, permissions::CREDENTIALS_VERIFY, now)?;
         }
-        let asked = self.asked(ledger, asker.reach(), now);
+        let asked = self.asked(ledger, asker.asking(), now);
         let mut framed = Framed::with_room(message.questions.len() * answer::ROOM_BYTES);
         let out = framed.message();
         for (place, question) in message.questions.iter().enumerate() {
