@@ -15,6 +15,7 @@ pub mod decide;
 pub mod event_store;
 mod importing;
 pub mod mint;
+pub mod pepper_use;
 pub mod permissions;
 mod pipeline;
 pub mod rejection;
@@ -65,6 +66,8 @@ const READ_AGAIN: Duration = Duration::from_millis(50);
 pub struct Executed {
     /// What it made or changed.
     pub outcome: Change,
+    /// The first of the events that it caused; none where it caused none.
+    pub first: Option<Revision>,
     /// The last event that says so; none where the stream holds nothing.
     pub revision: Option<Revision>,
     /// It was carried out for an earlier request with the same idempotency key.
@@ -324,10 +327,11 @@ impl Ledger {
                 return Ok(Attempt::Submitted { executed, landing });
             }
             Ok(Decided::Done { outcome, revision, repeat }) => {
-                Ok(Executed { outcome, revision: Some(revision), repeat })
+                Ok(Executed { outcome, first: None, revision: Some(revision), repeat })
             }
             Ok(Decided::Nothing) => Ok(Executed {
                 outcome: Change::Redelivered,
+                first: None,
                 revision: state.revision(),
                 repeat: false,
             }),
@@ -376,7 +380,8 @@ impl Ledger {
             steps.push((change, Arc::new(next.clone())));
         }
         let outcome = steps.first().map_or(Change::Redelivered, |(change, _)| *change);
-        let executed = Executed { outcome, revision: next.revision(), repeat: false };
+        let first = Some(Revision::after(state.revision()));
+        let executed = Executed { outcome, first, revision: next.revision(), repeat: false };
         Ok(Draft { executed, steps, new_events })
     }
 
@@ -527,6 +532,26 @@ impl Ledger {
             (envelope.request == Some(request)).then_some((event.key_id, recorded.revision))
         });
         Ok(made.collect())
+    }
+
+    /// The keys that one command revoked, in the order of its events.
+    pub async fn keys_ended(
+        &self,
+        organization: &Published,
+        executed: &Executed,
+    ) -> Result<Vec<KeyId>, ReadError> {
+        let (Some(first), Some(last)) = (executed.first, executed.revision) else {
+            return Ok(Vec::new());
+        };
+        let events = usize::try_from(last.0.saturating_sub(first.0)).unwrap_or_default() + 1;
+        let recorded = self.store.read_stream(&organization.stream, first, events).await?;
+        let ended = recorded.iter().filter_map(|recorded| {
+            match Envelope::decode(&recorded.stored).ok()?.event {
+                Event::KeyRevoked(event) => Some(event.key_id),
+                _ => None,
+            }
+        });
+        Ok(ended.collect())
     }
 
     /// What the vault has for a subject.

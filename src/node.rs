@@ -14,6 +14,7 @@ use projections::text::KeyPrefix;
 use crate::ledger::clock::Clock;
 use crate::ledger::secret::{Ids, NoEntropy, Secret};
 use crate::ledger::start::{ConfiguredKeys, Parts, Replayed, StartError};
+use crate::ledger::vault::peppers::{PepperId, Peppers};
 use crate::ledger::vault::{Vault as _, VaultError};
 use crate::ledger::{Ledger, LedgerError, built_in, mint};
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
@@ -74,12 +75,26 @@ pub enum NodeError {
     /// The operator's key could not be recorded.
     #[error("record the operator's new key")]
     Record(#[from] LedgerError),
+    /// The new pepper could not be recorded.
+    #[error("record the new pepper")]
+    RecordPepper(#[source] LedgerError),
     /// The operating system gives no entropy.
     #[error(transparent)]
     NoEntropy(#[from] NoEntropy),
     /// There is no installation to work on.
     #[error("`{0}` holds no installation; `keyledger serve` makes one")]
     NoInstallation(PathBuf),
+    /// A pepper is not there, and keys need it.
+    #[error("`{path}` is missing; restore it from a backup (keys that need it: {keys})")]
+    MissingPepper {
+        /// The pepper's file.
+        path: PathBuf,
+        /// How many keys need it.
+        keys: u64,
+    },
+    /// A pepper is another one than history tells of.
+    #[error("`{0}` is not the pepper of this installation; restore the right one from a backup")]
+    WrongPepper(PathBuf),
     /// A thread ended early.
     #[error("a thread of the start ended early")]
     Interrupted,
@@ -99,7 +114,7 @@ pub struct Node {
 pub struct Opened {
     store: Arc<EmbeddedStore>,
     vault: FileVault,
-    peppers: crate::ledger::vault::peppers::Peppers,
+    peppers: Peppers,
     directories: Directories,
 }
 
@@ -129,7 +144,14 @@ impl Opened {
             peppers: self.peppers,
             lookup_key,
         };
-        let (ledger, replayed) = Ledger::open(parts).await?;
+        let pepper_path = |id| self.directories.secrets.join(files::pepper_file(id));
+        let (ledger, replayed) = Ledger::open(parts).await.map_err(|error| match error {
+            StartError::MissingPepper { pepper, keys } => {
+                NodeError::MissingPepper { path: pepper_path(pepper), keys }
+            }
+            StartError::WrongPepper(pepper) => NodeError::WrongPepper(pepper_path(pepper)),
+            other => other.into(),
+        })?;
         Ok(Node { ledger, replayed, store: self.store, directories: self.directories })
     }
 }
@@ -203,6 +225,29 @@ impl Node {
         files::replace(&path, secret.expose())?;
         self.ledger.reissue_operator_key(&secret).await?;
         Ok(FirstKey { secret, path })
+    }
+
+    /// Makes another pepper current, from the next start on. Its file is on disk before
+    /// the event that names it; one that an attempt which was cut short left is taken up.
+    /// Gives the pepper and its file.
+    pub async fn rotate_pepper(&self) -> Result<(PepperId, PathBuf), NodeError> {
+        if self.ledger.is_new() {
+            return Err(NodeError::NoInstallation(self.directories.data.clone()));
+        }
+        let pepper = self.ledger.next_pepper();
+        let path = self.pepper_path(pepper);
+        let key = match files::read_key(&path) {
+            Err(SecretFileError::Missing { .. }) => files::make_key(&path)?,
+            outcome => outcome?,
+        };
+        self.ledger.rotate_pepper(pepper, key).await.map_err(NodeError::RecordPepper)?;
+        Ok((pepper, path))
+    }
+
+    /// The file that holds a pepper.
+    #[must_use]
+    pub fn pepper_path(&self, pepper: PepperId) -> PathBuf {
+        self.directories.secrets.join(files::pepper_file(pepper))
     }
 
     /// Whether any key of the operator's organization is in force.
