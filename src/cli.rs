@@ -17,6 +17,7 @@ mod output;
 mod pages;
 mod secret_text;
 mod serve;
+mod service_account;
 mod verify;
 mod view;
 
@@ -47,6 +48,8 @@ enum Verb {
     Org(org::Org),
     #[command(subcommand)]
     Key(key::Key),
+    #[command(subcommand)]
+    ServiceAccount(service_account::ServiceAccount),
     Activity(Box<activity::Activity>),
     #[command(subcommand)]
     Operator(operator::Operator),
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Verb::Verify(verb) => verb.run(),
         Verb::Org(noun) => noun.run(),
         Verb::Key(noun) => noun.run(),
+        Verb::ServiceAccount(noun) => noun.run(),
         Verb::Activity(verb) => verb.run(),
         Verb::Operator(noun) => noun.run(),
     };
