@@ -20,10 +20,22 @@ mod bad_input;
 mod crash;
 #[path = "it/faults.rs"]
 mod faults;
+#[path = "it/imports.rs"]
+mod imports;
+#[path = "it/lifecycle.rs"]
+mod lifecycle;
+#[path = "it/pepper.rs"]
+mod pepper;
+#[path = "it/policy.rs"]
+mod policy;
+#[path = "it/rotation.rs"]
+mod rotation;
 #[path = "it/rpc_matrix.rs"]
 mod rpc_matrix;
 #[path = "it/secrets.rs"]
 mod secrets;
+#[path = "it/service_accounts.rs"]
+mod service_accounts;
 #[path = "it/support.rs"]
 mod support;
 #[path = "it/walk.rs"]
