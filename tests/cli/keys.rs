@@ -17,8 +17,7 @@ fn a_key_is_rotated_without_anything_stopping() {
     let (id, old) = made(&mut scene, &format!("key create --org {org} --name ci --scope a:b"));
     scene.run(&format!("key rotate {id} --org {org} --idempotency-key r"));
     scene.run(&format!("key rotate {id} --org {org} --idempotency-key r"));
-    let lost =
-        scene.run(&format!("key rotate {id} --org {org} --idempotency-key r --secret-only"));
+    let lost = scene.run(&format!("key rotate {id} --org {org} --idempotency-key r --secret-only"));
     assert_eq!(lost.code, 1);
     assert_eq!(scene.run(&format!("key rotate {id} --org {org}")).code, 1);
     scene.run(&format!("key get {id} --org {org}"));
@@ -29,8 +28,8 @@ fn a_key_is_rotated_without_anything_stopping() {
     assert_eq!(scene.run(&format!("key end-rotation {id} --org {org}")).code, 1);
     let key = scene.run(&format!("key list --org {org} --state active --json")).json();
     let key = key["keys"][0]["id"].as_str().unwrap().to_owned();
-    let new = scene
-        .run(&format!("key rotate {key} --org {org} --grace 0 --lifetime 30d --secret-only"));
+    let new =
+        scene.run(&format!("key rotate {key} --org {org} --grace 0 --lifetime 30d --secret-only"));
     assert_eq!(scene.run_with("verify -", &new.stdout, &[]).code, 0);
     let json = scene.run(&format!("key rotate {key} --org {org} --json"));
     assert_eq!((json.code, json.stdout.as_str()), (1, ""));
@@ -78,7 +77,9 @@ fn keys_come_in_by_their_digests_and_go_by_their_texts() {
     let ask = "verify - --permission a:b";
     assert_eq!(scene.run_with(ask, "legacy-key-number-one-0001", &[]).code, 0);
     let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-    let line = |name: &str| format!("{{\"sha256\": \"{digest}\", \"name\": \"{name}\", \"scopes\": [\"a:b\"]}}\n");
+    let line = |name: &str| {
+        format!("{{\"sha256\": \"{digest}\", \"name\": \"{name}\", \"scopes\": [\"a:b\"]}}\n")
+    };
     scene.write("keys.jsonl", &line("three"));
     assert_eq!(scene.run(&format!("key import keys.jsonl --org {org} --json")).code, 0);
     assert_eq!(scene.run_with("verify -", "test", &[]).code, 0);
@@ -91,7 +92,8 @@ fn keys_come_in_by_their_digests_and_go_by_their_texts() {
     }
     assert_eq!(scene.run(&format!("key import missing --org {org}")).code, 2);
     // Leaked.
-    let leaked = "legacy-key-number-one-0001\n\n  legacy-key-number-two-0002\nnever-seen-anywhere\n";
+    let leaked =
+        "legacy-key-number-one-0001\n\n  legacy-key-number-two-0002\nnever-seen-anywhere\n";
     let gone = scene.run_with("key revoke --leaked - --reason key-compromise", leaked, &[]);
     assert_eq!(gone.code, 1, "one of them is not known");
     assert_eq!(scene.run_with("verify -", "legacy-key-number-one-0001", &[]).code, 1);
@@ -122,12 +124,12 @@ fn many_keys_take_several_steps() {
         .map(|n| format!("{{\"key\": \"legacy-{n:05}-abcdefghijkl\", \"name\": \"k{n}\", \"scopes\": [\"a:b\"]}}\n"))
         .collect();
     scene.write("keys.jsonl", &lines);
-    let imported = scene
-        .run(&format!("key import keys.jsonl --hash --org {org} --json --idempotency-key i"));
+    let imported =
+        scene.run(&format!("key import keys.jsonl --hash --org {org} --json --idempotency-key i"));
     assert_eq!(imported.code, 0, "{}", imported.stderr);
     assert_eq!(imported.json()["keys"].as_array().unwrap().len(), 2_300);
-    let again = scene
-        .run(&format!("key import keys.jsonl --hash --org {org} --json --idempotency-key i"));
+    let again =
+        scene.run(&format!("key import keys.jsonl --hash --org {org} --json --idempotency-key i"));
     assert_eq!(again.stdout, imported.stdout);
     let leaked: String = (0..2_300).map(|n| format!("legacy-{n:05}-abcdefghijkl\n")).collect();
     scene.write("leaked", &leaked);
