@@ -17,6 +17,7 @@ use keyledger::ledger::command::{Caller, Command, Order, OrganizationDraft, Pers
 use keyledger::ledger::event_store::{APPEND_EVENTS_MAX, EventStore as _, NewEvent};
 use keyledger::ledger::secret::{Ids, Secret};
 use keyledger::ledger::start::{ConfiguredKeys, Parts};
+use keyledger::ledger::urgency::Urgency;
 use keyledger::ledger::vault::peppers::{PepperId, Peppers};
 use keyledger::ledger::vault::seal::seal;
 use keyledger::ledger::vault::{SubjectKey, Vault as _};
@@ -145,7 +146,7 @@ fn envelope(number: u64, at: Timestamp, subject: &Subject, key: &SubjectKey) -> 
 async fn lengthen(store: &EmbeddedStore, vault: &MemoryVault, began: Timestamp) {
     let stream = StreamName::organization(ACME);
     let subject = Subject::organization_month(ACME, began);
-    let key = vault.obtain_subject_key(&subject).await.expect("a key");
+    let key = vault.obtain_subject_key(&subject, Urgency::Normal).await.expect("a key");
     let mut last = Revision(0);
     for first in (0..EVENTS).step_by(APPEND_EVENTS_MAX) {
         let numbers = first..EVENTS.min(first + APPEND_EVENTS_MAX as u64);
@@ -156,7 +157,10 @@ async fn lengthen(store: &EmbeddedStore, vault: &MemoryVault, began: Timestamp) 
             let event_type = envelope.event.event_type();
             NewEvent { id: envelope.id, event_type, stored: stored.into(), leaf_hash }
         });
-        last = store.append(&stream, Some(last), new.collect()).await.expect("appended");
+        last = store
+            .append(&stream, Some(last), new.collect(), Urgency::Normal)
+            .await
+            .expect("appended");
     }
 }
 
@@ -208,7 +212,7 @@ async fn run(root: &Path) {
     drop(ledger);
     lengthen(&store, &vault, began).await;
     let ledger = open(&store, &vault).await;
-    let door = Door::closed(16);
+    let door = Door::closed(16, Vec::new());
     door.open(ledger);
     let audit = Audit::new(door);
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keyledger::ledger::event_store::{EventStore, NewEvent, READ_EVENTS_MAX};
+use keyledger::ledger::urgency::Urgency;
 use keyledger::store::conformance::event;
 use keyledger::store::embedded::{EmbeddedStore, Options};
 use projections::recorded::{Revision, StreamName};
@@ -111,7 +112,8 @@ impl Port {
                         if began.elapsed() >= SLICE {
                             break;
                         }
-                        let append = store.append(&stream, last, vec![event.clone()]);
+                        let append =
+                            store.append(&stream, last, vec![event.clone()], Urgency::Normal);
                         last = Some(append.await.expect("an append"));
                         count += 1;
                     }
@@ -234,7 +236,7 @@ async fn replay(directory: &Path) -> f64 {
         let mut appends = Vec::new();
         for (stream, last) in lasts.iter().enumerate() {
             let events = (0..10).map(|number| event(written + number, EVENT_BYTES)).collect();
-            appends.push(store.append(&name(stream), *last, events));
+            appends.push(store.append(&name(stream), *last, events, Urgency::Normal));
             written += 10;
         }
         for (append, last) in appends.into_iter().zip(&mut lasts) {

@@ -11,24 +11,19 @@
     reason = "a measurement prints, and stops at the first fault"
 )]
 
+mod support;
+
 use std::convert::Infallible;
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
-use std::process::{Child, Command, Stdio};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use keyledger::config::Settings;
-use keyledger::node::{FirstKey, Node};
 use keyledger::proto;
-use keyledger::proto::key_service_client::KeyServiceClient;
-use keyledger::proto::organization_service_client::OrganizationServiceClient;
 use keyledger::proto::verification_service_client::VerificationServiceClient;
-use keyledger::server::Announce;
 use prost::Message;
-use tonic::transport::{Channel, Endpoint};
+use support::{SERVE_LEDGER, Served, connect, ledger, median, serve_ledger, with_caller};
+use tonic::transport::Channel;
 use tonic_prost::ProstCodec;
 
 /// What the server allocates with.
@@ -40,8 +35,6 @@ const SLICE: Duration = Duration::from_millis(1_200);
 const CONNECTIONS: usize = 4;
 const CALLS_PER_CONNECTION: usize = 16;
 const SERVE_EMPTY: &str = "--serve-empty";
-const SERVE_LEDGER: &str = "--serve-ledger";
-const KEYS: usize = 20_000;
 
 /// A message of some size and no meaning.
 #[derive(Clone, PartialEq, Message)]
@@ -95,24 +88,16 @@ where
     }
 }
 
-/// Prints where the server listens, for the process that started it.
-struct Tell;
-
-impl Announce for Tell {
-    fn listening(&self, _: SocketAddr) {}
-    fn first_key(&self, _: &FirstKey) {}
-    fn ready(&self, _: &Node) {
-        println!("ready");
-    }
-}
-
 fn serve_empty(runtime: &tokio::runtime::Runtime, response_bytes: usize) {
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         println!("{}", listener.local_addr().expect("an address"));
         tonic::transport::Server::builder()
             .tcp_nodelay(true)
-            .max_concurrent_streams(1_024)
+            // As the ledger's own: what these cost is not the verification's.
+            .http2_keepalive_interval(Some(Duration::from_secs(60)))
+            .http2_max_header_list_size(keyledger::server::HEADER_BYTES_MAX)
+            .max_concurrent_streams(keyledger::server::CONNECTION_REQUESTS_MAX)
             .timeout(Duration::from_secs(30))
             .add_service(Empty(filler(response_bytes)))
             .serve_with_incoming(
@@ -121,55 +106,6 @@ fn serve_empty(runtime: &tokio::runtime::Runtime, response_bytes: usize) {
             .await
             .expect("it serves");
     });
-}
-
-fn serve_ledger(runtime: &tokio::runtime::Runtime, directory: &str, listen: &str) {
-    let settings = Settings {
-        data_dir: Some(directory.into()),
-        listen: Some(listen.parse().expect("an address")),
-        ..Settings::default()
-    };
-    let config = settings.complete(None).expect("a configuration");
-    runtime
-        .block_on(keyledger::server::serve(config, &Tell, std::future::pending()))
-        .expect("it serves");
-}
-
-/// A server in a process of its own, killed when dropped.
-struct Served {
-    child: Child,
-    address: String,
-}
-
-impl Served {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("its output");
-        BufReader::new(stdout).read_line(&mut line).expect("a line");
-        Self { child, address: line.trim().to_owned() }
-    }
-
-    /// CPU time used so far.
-    fn cpu(&self) -> Duration {
-        let stat =
-            std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("stat");
-        let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
-        let ticks: u64 =
-            [11, 12].iter().map(|place| fields[*place].parse::<u64>().expect("ticks")).sum();
-        Duration::from_millis(ticks * 10)
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// One kind of call, ready to be made over and over.
@@ -185,12 +121,6 @@ enum Call {
         request: Filler,
         caller: String,
     },
-}
-
-fn with_caller<T>(message: T, caller: &str) -> tonic::Request<T> {
-    let mut request = tonic::Request::new(message);
-    request.metadata_mut().insert("authorization", caller.parse().expect("a header"));
-    request
 }
 
 impl Call {
@@ -262,80 +192,6 @@ async fn load(server: &Served, calls: &[Call], per_second: Option<f64>) -> Slice
     }
 }
 
-async fn connect(address: &str, connections: usize) -> Vec<Channel> {
-    let mut channels = Vec::new();
-    for _ in 0..connections {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .expect("an address")
-            .tcp_nodelay(true);
-        channels.push(endpoint.connect().await.expect("a connection"));
-    }
-    channels
-}
-
-/// Makes an organization with many keys, and the requests that verify them.
-async fn prepare(address: &str, admin: &str) -> Vec<proto::VerifyRequest> {
-    let channel = connect(address, 1).await.remove(0);
-    let caller = format!("Bearer {admin}");
-    let organization = OrganizationServiceClient::new(channel.clone())
-        .create_organization(with_caller(
-            proto::CreateOrganizationRequest {
-                name: "Acme".into(),
-                key_prefix: "vtx".into(),
-                plan: String::new(),
-                idempotency_key: String::new(),
-            },
-            &caller,
-        ))
-        .await
-        .expect("an organization")
-        .into_inner()
-        .organization
-        .expect("an organization");
-    let mut tasks = Vec::new();
-    for worker in 0..64 {
-        let (channel, caller, organization_id) =
-            (channel.clone(), caller.clone(), organization.id.clone());
-        tasks.push(tokio::spawn(async move {
-            let mut requests = Vec::new();
-            for number in 0..KEYS / 64 {
-                let message = proto::CreateKeyRequest {
-                    organization_id: organization_id.clone(),
-                    name: format!("key {worker} {number}"),
-                    scopes: Some(proto::Scopes {
-                        permissions: vec!["workflows:read".into(), "events:write".into()],
-                    }),
-                    environment: proto::Environment::Live.into(),
-                    ..proto::CreateKeyRequest::default()
-                };
-                let made = KeyServiceClient::new(channel.clone())
-                    .create_key(with_caller(message, &caller))
-                    .await
-                    .expect("a key");
-                requests.push(proto::VerifyRequest {
-                    credential: made.into_inner().secret,
-                    permissions: vec!["workflows:read".into()],
-                    environment: proto::Environment::Live.into(),
-                    correlation_id: "cor_01M3250V000000000000000001".into(),
-                    ..proto::VerifyRequest::default()
-                });
-            }
-            requests
-        }));
-    }
-    let mut requests = Vec::new();
-    for task in tasks {
-        requests.extend(task.await.expect("a worker"));
-    }
-    requests
-}
-
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
-
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -358,17 +214,8 @@ fn main() {
 async fn measure() {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let root = tempfile::tempdir_in(target).expect("a directory on the real disk");
-    let directory = root.path().join("data");
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port");
-    let mut ledger =
-        Served::start(&[SERVE_LEDGER, directory.to_str().expect("a path"), &port.to_string()]);
-    ledger.address = port.to_string();
-    let admin = std::fs::read_to_string(directory.join("admin.key")).expect("the key");
-    let admin = admin.trim();
-    let requests: std::sync::Arc<[proto::VerifyRequest]> =
-        prepare(&ledger.address, admin).await.into();
-    let caller = format!("Bearer {admin}");
+    let (ledger, requests, caller) = ledger(root.path()).await;
+    let requests: std::sync::Arc<[proto::VerifyRequest]> = requests.into();
 
     let channels = connect(&ledger.address, CONNECTIONS).await;
     let one = VerificationServiceClient::new(channels[0].clone())

@@ -23,6 +23,7 @@ use keyledger::ledger::event_store::{EventStore, NewEvent};
 use keyledger::ledger::mint;
 use keyledger::ledger::secret::Ids;
 use keyledger::ledger::start::{ConfiguredKeys, Parts};
+use keyledger::ledger::urgency::Urgency;
 use keyledger::ledger::vault::peppers::{PepperId, Peppers};
 use keyledger::ledger::verify::{Answer, Reach};
 use keyledger::store::embedded::{EmbeddedStore, Options};
@@ -139,7 +140,9 @@ async fn write_history(store: &Arc<EmbeddedStore>, ids: &Ids, clock: &Clock) -> 
             plan: "paid".parse().expect("a plan"),
         };
         let event = envelope(ids, clock, registered.clone().into(), id);
-        last = Some(store.append(&operator, last, vec![event]).await.expect("an append"));
+        last = Some(
+            store.append(&operator, last, vec![event], Urgency::Normal).await.expect("an append"),
+        );
         let created = OrganizationCreated {
             organization_id: id,
             name: registered.name,
@@ -148,8 +151,9 @@ async fn write_history(store: &Arc<EmbeddedStore>, ids: &Ids, clock: &Clock) -> 
         };
         let stream = StreamName::organization(id);
         let first = envelope(ids, clock, created.into(), id);
-        let mut end: Option<Revision> =
-            Some(store.append(&stream, None, vec![first]).await.expect("an append"));
+        let mut end: Option<Revision> = Some(
+            store.append(&stream, None, vec![first], Urgency::Normal).await.expect("an append"),
+        );
         let keys: Vec<u64> = (owner..KEYS).step_by(ORGANIZATIONS as usize).collect();
         for batch in keys.chunks(1_000) {
             let events: Vec<_> = batch
@@ -159,7 +163,8 @@ async fn write_history(store: &Arc<EmbeddedStore>, ids: &Ids, clock: &Clock) -> 
                 })
                 .collect();
             bytes += events.iter().map(|event| event.stored.len() as u64).sum::<u64>();
-            end = Some(store.append(&stream, end, events).await.expect("an append"));
+            end =
+                Some(store.append(&stream, end, events, Urgency::Normal).await.expect("an append"));
         }
     }
     bytes / KEYS

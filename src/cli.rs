@@ -8,6 +8,7 @@
 
 mod activity;
 mod client;
+mod completions;
 mod failure;
 mod flags;
 mod key;
@@ -23,7 +24,7 @@ mod view;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use failure::{Failure, Outcome};
 
@@ -53,6 +54,9 @@ enum Verb {
     Activity(Box<activity::Activity>),
     #[command(subcommand)]
     Operator(operator::Operator),
+    Completions(completions::Completions),
+    #[command(name = "man")]
+    Manual(completions::Manual),
 }
 
 /// Runs the command line.
@@ -70,6 +74,8 @@ pub fn main() -> ExitCode {
         Verb::ServiceAccount(noun) => noun.run(),
         Verb::Activity(verb) => verb.run(),
         Verb::Operator(noun) => noun.run(),
+        Verb::Completions(verb) => verb.run(Cli::command()),
+        Verb::Manual(verb) => verb.run(Cli::command()),
     };
     ended(outcome)
 }

@@ -4,21 +4,27 @@
 //! the file follow from that. A name that is unknown, in the file or among the
 //! variables, is an error: a misspelt setting is not a setting.
 
+mod complete;
+pub mod production;
+mod values;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
-use crate::ledger::secret::Secret;
-use crate::ledger::start::{ConfiguredKeys, WeakToken, check_admin_api_token};
 use crate::node::Directories;
+
+pub use complete::{Config, ConfigError};
+pub use values::{Network, Origin};
 
 /// The settings file looked for where none is named.
 pub const FILE: &str = "keyledger.toml";
 /// Where the server listens unless told otherwise.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:50051";
+/// Where metrics are answered in production mode unless told otherwise.
+pub const METRICS_LISTEN_DEFAULT: &str = "127.0.0.1:9464";
 /// Where events are kept unless told otherwise.
 pub const DATA_DIR_DEFAULT: &str = "keyledger-data";
 
@@ -34,7 +40,7 @@ pub enum LogFormat {
 
 /// Settings as one source gives them: each may be missing. The doc comments are the
 /// flags' help.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Where events are kept [default: keyledger-data]
@@ -48,6 +54,18 @@ pub struct Settings {
     /// Where to listen [default: 127.0.0.1:50051]
     #[arg(long, env = "KEYLEDGER_LISTEN", value_name = "ADDRESS:PORT", value_parser = address)]
     pub listen: Option<SocketAddr>,
+
+    /// The server's certificate and those it was signed with, in PEM
+    #[arg(long, env = "KEYLEDGER_TLS_CERTIFICATE", value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// The private key of the certificate, in PEM
+    #[arg(long, env = "KEYLEDGER_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Certificates in PEM, one of which must have signed every client's certificate
+    #[arg(long, env = "KEYLEDGER_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
 
     /// Listen without TLS on an address that other machines can reach
     #[arg(long, env = "KEYLEDGER_ALLOW_PLAINTEXT", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
@@ -72,63 +90,35 @@ pub struct Settings {
     /// Most requests under way at once, over all connections [default: 4096]
     #[arg(long, env = "KEYLEDGER_REQUESTS_MAX", value_name = "N")]
     pub requests_max: Option<usize>,
-}
 
-/// What a server is told, complete.
-pub struct Config {
-    /// Where things are kept.
-    pub directories: Directories,
-    /// Where to listen.
-    pub listen: SocketAddr,
-    /// Keys that the configuration holds.
-    pub configured_keys: ConfiguredKeys,
-    /// What to log.
-    pub log: String,
-    /// How log lines look.
-    pub log_format: LogFormat,
-    /// Longest time for one request, in milliseconds.
-    pub request_timeout_ms: u64,
-    /// Most requests under way at once.
-    pub requests_max: usize,
-}
+    /// Most connections open at once [default: 10000]
+    #[arg(long, env = "KEYLEDGER_CONNECTIONS_MAX", value_name = "N")]
+    pub connections_max: Option<usize>,
 
-/// Why the configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The settings file cannot be read.
-    #[error("read `{path}`")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// The settings file is wrong.
-    #[error("`{path}`: {problem}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// A variable of ours that nobody reads.
-    #[error("environment variable `{0}` is unknown; see `keyledger serve --help`")]
-    UnknownVariable(String),
-    /// A plaintext port that others can reach.
-    #[error(
-        "`listen`: {0} can be reached from other machines, and without TLS credentials would cross the network in clear; \
-         listen on loopback behind a TLS proxy, or accept that with `--allow-plaintext`"
+    /// Networks of proxies whose `x-forwarded-for` is believed [default: none]
+    #[arg(
+        long,
+        env = "KEYLEDGER_TRUSTED_PROXIES",
+        value_name = "NETWORK,…",
+        value_delimiter = ','
     )]
-    Plaintext(SocketAddr),
-    /// The digest is no digest.
-    #[error("`admin_key_sha256`: must be 64 characters of hexadecimal")]
-    AdminKeyDigest,
-    /// A configured secret is too short, or no text for a header.
-    #[error(transparent)]
-    AdminApiToken(#[from] WeakToken),
-    /// A number is out of range.
-    #[error("`{0}`: must be at least 1")]
-    Zero(&'static str),
+    pub trusted_proxies: Option<Vec<Network>>,
+
+    /// Origins of pages that browsers may let call this server, or `*` [default: none]
+    #[arg(long, env = "KEYLEDGER_CORS_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',')]
+    pub cors_origins: Option<Vec<Origin>>,
+
+    /// Where to answer `GET /metrics` for Prometheus [default: nowhere; in production mode 127.0.0.1:9464]
+    #[arg(long, env = "KEYLEDGER_METRICS_LISTEN", value_name = "ADDRESS:PORT", value_parser = address)]
+    pub metrics_listen: Option<SocketAddr>,
+
+    /// Tell clients about the services (gRPC reflection) [default: true; in production mode false]
+    #[arg(long, env = "KEYLEDGER_REFLECTION", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub reflection: Option<bool>,
+
+    /// Be strict about what is convenient but unsafe: docs/OPERATING.md has the list
+    #[arg(long, env = "KEYLEDGER_PRODUCTION", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub production: Option<bool>,
 }
 
 /// Variables that are ours but not a server's setting: the client's, and the tests'.
@@ -137,6 +127,9 @@ const OTHER_VARIABLES: &[&str] = &[
     "KEYLEDGER_API_KEY",
     "KEYLEDGER_API_KEY_FILE",
     "KEYLEDGER_CREDENTIAL",
+    "KEYLEDGER_CA",
+    "KEYLEDGER_CLIENT_CERT",
+    "KEYLEDGER_CLIENT_KEY",
     "KEYLEDGER_CONFIG",
 ];
 const TEST_VARIABLES: &str = "KEYLEDGER_TEST_";
@@ -172,12 +165,21 @@ impl Settings {
             data_dir: self.data_dir.or(under.data_dir),
             secrets_dir: self.secrets_dir.or(under.secrets_dir),
             listen: self.listen.or(under.listen),
+            tls_certificate: self.tls_certificate.or(under.tls_certificate),
+            tls_key: self.tls_key.or(under.tls_key),
+            tls_client_ca: self.tls_client_ca.or(under.tls_client_ca),
             allow_plaintext: self.allow_plaintext.or(under.allow_plaintext),
             admin_key_sha256: self.admin_key_sha256.or(under.admin_key_sha256),
             log: self.log.or(under.log),
             log_format: self.log_format.or(under.log_format),
             request_timeout_ms: self.request_timeout_ms.or(under.request_timeout_ms),
             requests_max: self.requests_max.or(under.requests_max),
+            connections_max: self.connections_max.or(under.connections_max),
+            trusted_proxies: self.trusted_proxies.or(under.trusted_proxies),
+            cors_origins: self.cors_origins.or(under.cors_origins),
+            metrics_listen: self.metrics_listen.or(under.metrics_listen),
+            reflection: self.reflection.or(under.reflection),
+            production: self.production.or(under.production),
         }
     }
 
@@ -191,56 +193,11 @@ impl Settings {
         }
         directories
     }
-
-    /// Checks the settings and fills in what nobody said.
-    pub fn complete(self, admin_api_token: Option<String>) -> Result<Config, ConfigError> {
-        let listen = match self.listen {
-            Some(listen) => listen,
-            None => SocketAddr::from(([127, 0, 0, 1], 50_051)),
-        };
-        if !listen.ip().is_loopback() && self.allow_plaintext != Some(true) {
-            return Err(ConfigError::Plaintext(listen));
-        }
-        let directories = self.directories();
-        let request_timeout_ms = self.request_timeout_ms.unwrap_or(30_000);
-        let requests_max = self.requests_max.unwrap_or(4_096);
-        if request_timeout_ms == 0 {
-            return Err(ConfigError::Zero("request_timeout_ms"));
-        }
-        if requests_max == 0 {
-            return Err(ConfigError::Zero("requests_max"));
-        }
-        let admin_api_token = admin_api_token.map(|token| Secret::new(Zeroizing::new(token)));
-        admin_api_token.as_ref().map(check_admin_api_token).transpose()?;
-        let configured_keys = ConfiguredKeys {
-            admin_api_token,
-            admin_key_sha256: self.admin_key_sha256.as_deref().map(sha256).transpose()?,
-        };
-        Ok(Config {
-            directories,
-            listen,
-            configured_keys,
-            log: self.log.unwrap_or_else(|| "info".to_owned()),
-            log_format: self.log_format.unwrap_or(LogFormat::Text),
-            request_timeout_ms,
-            requests_max,
-        })
-    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "must be an IP address and a port, such as `127.0.0.1:50051`".to_owned())
-}
-
-fn sha256(text: &str) -> Result<[u8; 32], ConfigError> {
-    let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
-    let digits = digits.filter(|digits| digits.len() == 64).ok_or(ConfigError::AdminKeyDigest)?;
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = pair.iter().fold(0, |value, digit| value * 16 + u8::try_from(*digit).unwrap_or(0));
-    }
-    Ok(bytes)
 }
 
 /// Refuses variables that begin with `KEYLEDGER_` and that nobody reads.
@@ -291,38 +248,54 @@ mod tests {
         assert_eq!((both.log.as_deref(), both.requests_max), (Some("debug"), Some(7)));
     }
 
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn flags() -> Vec<String> {
+        use clap::CommandFactory as _;
+        let command = Flags::command();
+        command.get_arguments().filter_map(|it| it.get_long().map(str::to_owned)).collect()
+    }
+
+    /// The example says nothing until a line is taken in, and then what is the default.
     #[test]
-    fn plaintext_stays_on_loopback_unless_accepted() {
-        let at = |listen: &str, allow| Settings {
-            listen: Some(listen.parse().unwrap()),
-            allow_plaintext: allow,
-            ..Settings::default()
+    fn the_example_names_every_setting() {
+        let example = include_str!("../examples/keyledger.toml");
+        assert_eq!(file(example).unwrap(), Settings::default());
+        let setting = |line: &str| {
+            let line = line.strip_prefix('#').filter(|line| !line.starts_with(' '))?;
+            line.split_once(" = ").map(|(name, _)| (name.to_owned(), format!("{line}\n")))
         };
-        assert!(at("127.0.0.1:1", None).complete(None).is_ok());
-        assert!(at("[::1]:1", None).complete(None).is_ok());
-        for open in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
-            assert!(
-                matches!(at(open, None).complete(None), Err(ConfigError::Plaintext(_))),
-                "{open}"
-            );
-            assert!(at(open, Some(false)).complete(None).is_err(), "{open}");
-            assert!(at(open, Some(true)).complete(None).is_ok(), "{open}");
-        }
+        let (names, lines): (Vec<String>, String) = example.lines().filter_map(setting).unzip();
+        let flags: Vec<String> = flags().iter().map(|flag| flag.replace('-', "_")).collect();
+        assert_eq!(names, flags);
+        let usual = Settings::default().complete(None).unwrap();
+        let same = file(&lines).unwrap().complete(None).unwrap();
+        assert_eq!(same.directories.data, usual.directories.data);
+        assert_eq!(
+            (same.listen, same.log, same.log_format),
+            (usual.listen, usual.log, usual.log_format)
+        );
+        assert_eq!(same.request_timeout_ms, usual.request_timeout_ms);
+        assert_eq!(
+            (same.requests_max, same.connections_max),
+            (usual.requests_max, usual.connections_max)
+        );
+        assert_eq!(same.trusted_proxies, usual.trusted_proxies);
+        assert_eq!(same.cors_origins, usual.cors_origins);
+        assert_eq!((same.reflection, same.production), (usual.reflection, usual.production));
     }
 
     #[test]
-    fn numbers_and_digests_have_a_form() {
-        let digest = |text: &str| {
-            Settings { admin_key_sha256: Some(text.into()), ..Settings::default() }
-                .complete(None)
-                .map(|it| it.configured_keys.admin_key_sha256)
-        };
-        assert_eq!(digest(&"0f".repeat(32)).ok(), Some(Some([15; 32])));
-        assert!(digest(&"0f".repeat(31)).is_err());
-        assert!(digest(&"0g".repeat(32)).is_err());
-        assert!(Settings { requests_max: Some(0), ..Settings::default() }.complete(None).is_err());
-        assert!(
-            Settings { request_timeout_ms: Some(0), ..Settings::default() }.complete(None).is_err()
-        );
+    fn the_operators_page_names_every_setting() {
+        let page = include_str!("../docs/OPERATING.md");
+        for flag in flags() {
+            let name = flag.replace('-', "_");
+            let row = format!("| `--{flag}` | `KEYLEDGER_{}` | `{name}` |", name.to_uppercase());
+            assert!(page.contains(&row), "docs/OPERATING.md lacks `{row}`");
+        }
     }
 }

@@ -21,12 +21,14 @@ mod pipeline;
 pub mod rejection;
 pub mod secret;
 pub mod start;
+pub mod stats;
 pub mod tables;
+pub mod urgency;
 pub mod vault;
 pub mod verify;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use projections::corrupt::{CorruptHistory, Fault};
 use projections::digest::LeafHash;
@@ -47,7 +49,9 @@ use importing::{Importing, Reserved};
 use pipeline::{Landing, Pipeline, Ticket};
 use rejection::Rejection;
 use secret::Ids;
+use stats::LedgerStats;
 use tables::{Published, Tables};
+use urgency::Urgency;
 use vault::peppers::Peppers;
 use vault::seal::{SealError, seal};
 use vault::{SubjectKey, SubjectKeyState, Vault, VaultError};
@@ -133,6 +137,7 @@ pub struct Ledger {
     /// the key lands once its end is acknowledged.
     abroad: Arc<RwLock<()>>,
     importing: Importing,
+    stats: LedgerStats,
 }
 
 /// What a command has become, once decided.
@@ -161,6 +166,12 @@ impl Ledger {
     #[must_use]
     pub fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    /// What it counts while it works.
+    #[must_use]
+    pub fn stats(&self) -> &LedgerStats {
+        &self.stats
     }
 
     /// The clock.
@@ -200,6 +211,7 @@ impl Ledger {
         let _place = self.admission.acquire().await.map_err(|_| LedgerError::Closing)?;
         let pipeline = self.pipeline(organization_id).ok_or(Rejection::OrganizationNotFound)?;
         let sealing = self.sealing(organization_id, order).await?;
+        let mut contended = LedgerError::Contended;
         for _ in 0..DECISIONS_MAX {
             let held = Held {
                 abroad: self.go_abroad(organization_id, order).await,
@@ -221,14 +233,16 @@ impl Ledger {
                 }
                 // Decided on events that never came to be, or behind another writer's: the
                 // tables are read again by now.
+                Ok(Landing::Discarded(AppendError::Full)) => contended = AppendError::Full.into(),
                 Ok(
-                    Landing::Discarded | Landing::Failed(AppendError::WrongExpectedRevision { .. }),
+                    Landing::Discarded(_)
+                    | Landing::Failed(AppendError::WrongExpectedRevision { .. }),
                 )
-                | Err(_) => {}
+                | Err(_) => contended = LedgerError::Contended,
                 Ok(Landing::Failed(error)) => return Err(error.into()),
             }
         }
-        Err(LedgerError::Contended)
+        Err(contended)
     }
 
     /// What an operator's key does inside a tenant is decided on the operator's published
@@ -266,21 +280,37 @@ impl Ledger {
     }
 
     /// The key under which the command's personal data is sealed; durable before any
-    /// event names it.
+    /// event names it. An urgent command goes without rather than fail.
     async fn sealing(
         &self,
         organization_id: OrganizationId,
         order: &Order,
-    ) -> Result<Option<Sealing>, VaultError> {
+    ) -> Result<Option<Sealing>, LedgerError> {
         if order.personal.0.is_empty() {
             return Ok(None);
         }
         let subject = Subject::organization_month(organization_id, self.clock.now());
+        let urgency = order.command.urgency();
         let key = match self.vault.cached_subject_key(&subject) {
-            Some(key) => key,
-            None => self.vault.obtain_subject_key(&subject).await?,
+            Some(key) => Ok(key),
+            // The vault may be on the same disk: it must not take for a command that will be
+            // refused what the store gave up for urgent ones.
+            None if self.store.is_full(urgency) => return Err(AppendError::Full.into()),
+            None => self.vault.obtain_subject_key(&subject, urgency).await,
         };
-        Ok(Some((subject, key)))
+        match key {
+            Ok(key) => Ok(Some((subject, key))),
+            // Who acted, on what and why stands in clear: to end access now is worth more
+            // than the address it was asked from, or a comment.
+            Err(error) if urgency == Urgency::Reserved => {
+                tracing::error!(
+                    %error, %organization_id, correlation_id = %order.correlation_id,
+                    "the vault gives no key: an urgent command goes on without its comment and origin"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Decides a command on the tables as they will be, and sends its events off.
@@ -317,9 +347,16 @@ impl Ledger {
         };
         let answer = match decide::decide(&given, &order.command) {
             Ok(Decided::Events(events)) => {
+                // Before it takes a place in the pipeline: what is decided behind an append
+                // that fails must be decided anew, and what ends access would be held up.
+                let urgency = order.command.urgency();
+                if self.store.is_full(urgency) {
+                    return Err(AppendError::Full.into());
+                }
                 let drafted = self.draft(&given, events, order, sealing)?;
                 drop(operator);
-                let flight = self.send(&pipeline.published, state.revision(), &drafted, held);
+                let flight =
+                    self.send(&pipeline.published, state.revision(), &drafted, urgency, held);
                 let executed = drafted.executed;
                 let (ticket, landing) = writer.enter(drafted.steps);
                 drop(writer);
@@ -417,10 +454,12 @@ impl Ledger {
         published: &Published,
         expected: Option<Revision>,
         draft: &Draft,
+        urgency: Urgency,
         held: Held,
     ) -> Flight {
         let hashes = draft.new_events.iter().map(|event| event.leaf_hash).collect();
-        let append = self.store.append(&published.stream, expected, draft.new_events.clone());
+        let events = draft.new_events.clone();
+        let append = self.store.append(&published.stream, expected, events, urgency);
         Flight { first: Revision::after(expected), hashes, append, held }
     }
 
@@ -428,6 +467,9 @@ impl Ledger {
     /// may have gone.
     async fn land(self: Arc<Self>, pipeline: Arc<Pipeline>, flight: Flight, ticket: Ticket) {
         let Flight { first, hashes, append, held } = flight;
+        let began = Instant::now();
+        let in_flight = u64::try_from(hashes.len()).unwrap_or_default();
+        self.stats.in_flight.up(in_flight);
         let outcome = match append.await {
             Err(AppendError::Unknown(why)) => {
                 self.settle(&pipeline.published, first, &hashes, why).await
@@ -446,6 +488,8 @@ impl Ledger {
                 pipeline.failed(&ticket, &error);
             }
         }
+        self.stats.in_flight.down(in_flight);
+        self.stats.append_ns.observe_time(began.elapsed());
         if pipeline.claim_recovery() {
             self.catch_up(&pipeline.published).await;
             pipeline.recover();

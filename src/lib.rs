@@ -5,8 +5,11 @@
 pub mod cli;
 pub mod config;
 pub mod ledger;
+pub mod meter;
+pub mod metrics;
 pub mod node;
 pub mod proto;
+pub mod reserve;
 pub mod server;
 pub mod services;
 pub mod store;

@@ -18,6 +18,7 @@ use crate::ledger::vault::peppers::{PepperId, Peppers};
 use crate::ledger::vault::{Vault as _, VaultError};
 use crate::ledger::{Ledger, LedgerError, built_in, mint};
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
+use crate::store::stats::StoreStats;
 use crate::vault::file::{FileVault, OpenVaultError, Start};
 use crate::vault::files::{self, SecretFileError};
 
@@ -93,7 +94,9 @@ pub enum NodeError {
         keys: u64,
     },
     /// A pepper is another one than history tells of.
-    #[error("`{0}` is not the pepper of this installation; restore the right one from a backup")]
+    #[error(
+        "`{0}`: the pepper is not the one of this installation; put its secrets directory back"
+    )]
     WrongPepper(PathBuf),
     /// A thread ended early.
     #[error("a thread of the start ended early")]
@@ -123,14 +126,23 @@ impl Opened {
     pub async fn open(directories: Directories) -> Result<Self, NodeError> {
         tokio::task::spawn_blocking(move || {
             // The vault comes first: events are sealed under its keys from the first one on.
+            let options = Options::new(&directories.data);
+            // Nothing is half made where it is known not to fit.
+            EmbeddedStore::check_space(&options)?;
             files::make_directory(&directories.data).map_err(NodeError::AdminKey)?;
             let start = if directories.hold_history() { Start::Later } else { Start::First };
             let (vault, peppers) = FileVault::open(&directories.secrets, start)?;
-            let store = Arc::new(EmbeddedStore::open(&Options::new(&directories.data))?);
+            let store = Arc::new(EmbeddedStore::open(&options)?);
             Ok(Self { store, vault, peppers, directories })
         })
         .await
         .map_err(|_| NodeError::Interrupted)?
+    }
+
+    /// What the event store counts.
+    #[must_use]
+    pub fn store_stats(&self) -> Arc<StoreStats> {
+        Arc::clone(self.store.stats())
     }
 
     /// Replays history.
@@ -214,6 +226,12 @@ impl Node {
         self.directories.data.join(ADMIN_KEY_FILE)
     }
 
+    /// The file of the operator's minted key, where it still lies beside the data.
+    #[must_use]
+    pub fn admin_key_beside_data(&self) -> Option<PathBuf> {
+        Some(self.admin_key_path()).filter(|path| path.exists())
+    }
+
     /// Replaces the operator's own key: the old file's key is revoked, the new one is in
     /// force and in the file.
     pub async fn reissue_operator_key(&self) -> Result<FirstKey, NodeError> {
@@ -222,7 +240,12 @@ impl Node {
         }
         let secret = self.mint_admin_key()?;
         let path = self.admin_key_path();
-        files::replace(&path, secret.expose())?;
+        // A full disk must not keep a key in force: what is set aside is for this file, too.
+        while let Err(error) = files::replace(&path, secret.expose()) {
+            if !error.is_no_space() || !self.store.release_reserve() {
+                return Err(error.into());
+            }
+        }
         self.ledger.reissue_operator_key(&secret).await?;
         Ok(FirstKey { secret, path })
     }

@@ -45,6 +45,8 @@ impl fmt::Debug for VerifyRequest {
             environment,
             correlation_id,
             at_least_revision,
+            client_ip,
+            forwarded_for,
         } = self;
         f.debug_struct("VerifyRequest")
             .field("credential", &Redacted(!credential.is_empty()))
@@ -57,6 +59,8 @@ impl fmt::Debug for VerifyRequest {
             .field("environment", environment)
             .field("correlation_id", correlation_id)
             .field("at_least_revision", at_least_revision)
+            .field("client_ip", &Redacted(!client_ip.is_empty()))
+            .field("forwarded_for", &Redacted(!forwarded_for.is_empty()))
             .finish()
     }
 }
@@ -131,12 +135,19 @@ mod tests {
         let rotated = RotateKeyResponse { secret: secret.into(), ..RotateKeyResponse::default() };
         let imported = ImportedKey { sha256: secret.into(), ..ImportedKey::default() };
         let list = KeyList { leaked: vec![secret.into()], ..KeyList::default() };
+        let batch = VerifyBatchRequest {
+            questions: vec![request.clone()],
+            ..VerifyBatchRequest::default()
+        };
+        let message = VerifyStreamRequest { id: 1, question: Some(request.clone()) };
         for text in [
             format!("{request:?} {request:#?}"),
             format!("{response:?} {response:#?}"),
             format!("{rotated:?} {rotated:#?}"),
             format!("{imported:?} {imported:#?}"),
             format!("{list:?} {list:#?}"),
+            format!("{batch:?} {batch:#?}"),
+            format!("{message:?} {message:#?}"),
         ] {
             assert!(!text.contains("hunter2"), "{text}");
             assert!(text.contains("<redacted>"), "{text}");

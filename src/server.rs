@@ -3,14 +3,22 @@
 //! It listens from the first moment, and answers UNAVAILABLE (health: NOT_SERVING)
 //! until history is replayed.
 
+pub(crate) mod calls;
+mod connections;
+mod direct;
+mod metrics_port;
+pub(crate) mod stats;
+pub mod tls;
+mod web;
+
 use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::body::Body;
 use tonic::codegen::BoxFuture;
 use tonic::server::NamedService;
@@ -19,14 +27,24 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::Service;
 
+use self::calls::{Calls, Counting};
+use self::connections::incoming;
+use self::direct::{Direct, Directed};
+use self::metrics_port::MetricsPort;
+use self::stats::ConnectionStats;
+use self::tls::{Tls, TlsError};
+use self::web::WebLayer;
 use crate::config::Config;
+use crate::ledger::clock::Clock;
+use crate::metrics::{Metrics, Sources};
 use crate::node::{FirstKey, Node, NodeError, Opened};
 use crate::proto::audit_service_server::AuditServiceServer;
 use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::operator_service_server::OperatorServiceServer;
 use crate::proto::organization_service_server::OrganizationServiceServer;
-use crate::proto::verification_service_server::VerificationServiceServer;
 use crate::services::Door;
+use crate::services::verification::server::VerificationServer;
+use crate::services::verification::{BATCH_BYTES_MAX, Verification};
 
 /// Most bytes in one request.
 pub const REQUEST_BYTES_MAX: usize = 128 * 1024;
@@ -36,8 +54,6 @@ pub const HEADER_BYTES_MAX: u32 = 16 * 1024;
 pub const CONNECTION_REQUESTS_MAX: u32 = 256;
 /// How long requests under way may take to end after a shutdown began.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
-/// How long to wait before the next connection is accepted where one could not be.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How often an idle connection is asked whether it lives.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -63,6 +79,19 @@ pub enum ServeError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The port for metrics cannot be had.
+    #[error(
+        "cannot answer metrics on {address}; if another program has that port, choose one with `--metrics-listen`"
+    )]
+    ListenForMetrics {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// TLS cannot be had from the configured files.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The node did not start.
     #[error(transparent)]
     Node(#[from] NodeError),
@@ -81,10 +110,16 @@ pub enum ServeError {
 pub trait Announce {
     /// The port is open; history is about to be replayed.
     fn listening(&self, address: SocketAddr);
+    /// Metrics are answered here.
+    fn metrics(&self, address: SocketAddr) {
+        let _ = address;
+    }
     /// This start made the operator's key.
     fn first_key(&self, key: &FirstKey);
     /// The server answers.
     fn ready(&self, node: &Node);
+    /// The server was told to end.
+    fn stopping(&self) {}
 }
 
 /// Serves until `stop` is ready, then lets requests under way end and closes the store.
@@ -93,27 +128,54 @@ pub async fn serve(
     announce: &(dyn Announce + Sync),
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
+    let tls = config.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
     let address = config.listen;
     let listener = TcpListener::bind(address)
         .await
         .map_err(|source| ServeError::Listen { address, source })?;
     let address = listener.local_addr().unwrap_or(address);
+    let metrics_port = match config.metrics_listen {
+        Some(address) => Some(MetricsPort::bind(address).await?),
+        None => None,
+    };
     // Before anything is answered: a directory that another process holds is no start.
     let opened = Opened::open(config.directories.clone()).await?;
 
-    let door = Door::closed(config.requests_max);
+    let _follower = Follower(tokio::spawn(follow(tls.clone())));
+    let connections = Arc::new(ConnectionStats::default());
+    let calls = Arc::new(Calls::new(&[
+        crate::proto::FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+    ]));
+    let door = Door::closed(config.requests_max, config.trusted_proxies);
+    let _metrics = metrics_port.map(|port| {
+        announce.metrics(port.address());
+        let sources = Sources {
+            door: door.clone(),
+            store: opened.store_stats(),
+            calls: Arc::clone(&calls),
+            connections: Arc::clone(&connections),
+            started_ms: Clock::system().now().as_millis(),
+        };
+        Follower(tokio::spawn(port.answer(Metrics::new(sources))))
+    });
     let (health, health_service) = tonic_health::server::health_reporter();
     say(&health, ServingStatus::NotServing).await;
-    let routes = routes(&door)?.add_service(health_service);
+    let routes = routes(&door, config.reflection)?.add_service(health_service);
     let (shut, shutting) = tokio::sync::oneshot::channel::<()>();
+    let incoming = incoming(listener, tls, config.connections_max, Arc::clone(&connections));
     let server = tonic::transport::Server::builder()
+        .layer(Counting(calls))
+        .layer(WebLayer::new(&config.cors_origins))
+        .accept_http1(true)
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .max_concurrent_streams(CONNECTION_REQUESTS_MAX)
         .timeout(Duration::from_millis(config.request_timeout_ms))
+        .layer(Direct(verification(&door)))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming(listener), async {
+        .serve_with_incoming_shutdown(incoming, async {
             // A sender that is gone means the same.
             let _ = shutting.await;
         });
@@ -132,6 +194,8 @@ pub async fn serve(
     };
     if let Some(key) = &first_key {
         announce.first_key(key);
+    } else if let Some(path) = node.admin_key_beside_data().filter(|_| config.production) {
+        tracing::warn!(path = %path.display(), "an operator's key lies beside the data: move it off this machine");
     }
     drop(first_key);
     door.open(node.ledger.clone());
@@ -146,7 +210,8 @@ pub async fn serve(
     let ended = match ended {
         Some(ended) => ended,
         None => {
-            tracing::info!("shutting down");
+            announce.stopping();
+            door.close();
             let _ = shut.send(());
             match tokio::time::timeout(SHUTDOWN_MAX, &mut server).await {
                 Ok(ended) => ended,
@@ -162,24 +227,35 @@ pub async fn serve(
     Ok(ended??)
 }
 
-fn incoming(
-    listener: TcpListener,
-) -> impl tokio_stream::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
-    use tokio_stream::StreamExt as _;
-    TcpListenerStream::new(listener).then(async |accepted| {
-        match &accepted {
-            // Answers are small: waiting to fill a packet only delays them.
-            Ok(stream) => {
-                let _ = stream.set_nodelay(true);
-            }
-            // Out of file descriptors, say: at once it would be the same again.
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
+/// A task that ends with the server.
+struct Follower(tokio::task::JoinHandle<()>);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Has the files of TLS read anew when they change, and when SIGHUP says so.
+async fn follow(tls: Option<Arc<Tls>>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Taken in any case: untaken it would end the process.
+    let hang_up = signal(SignalKind::hangup());
+    let hung_up = async {
+        let Ok(mut hang_up) = hang_up else { return };
+        while hang_up.recv().await.is_some() {
+            match &tls {
+                Some(tls) => tls.look_now(),
+                None => tracing::info!("nothing to read anew: there is no TLS"),
             }
         }
-        accepted
-    })
+    };
+    let looks = async {
+        if let Some(tls) = &tls {
+            Arc::clone(tls).follow().await;
+        }
+    };
+    tokio::join!(hung_up, looks);
 }
 
 async fn say(health: &HealthReporter, status: ServingStatus) {
@@ -221,19 +297,40 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        match self.door.knock(request.headers()) {
-            Ok(()) => self.service.call(request),
+        let (mut parts, body) = request.into_parts();
+        match self.door.knock(&parts.headers, &mut parts.extensions) {
+            Ok(()) => self.service.call(http::Request::from_parts(parts, body)),
             Err(status) => Box::pin(ready(Ok(status.into_http()))),
         }
     }
 }
 
-/// Every service but health, behind one door.
-fn routes(door: &Door) -> Result<Routes, ServeError> {
+/// All services of gRPC: the one that is called most, and the others.
+type Inner = Directed<Guarded<VerificationServer>, Routes>;
+
+/// The service that is called most.
+fn verification(door: &Door) -> Guarded<VerificationServer> {
+    let verification = Verification::new(door.clone());
+    guarded(VerificationServer::new(verification, REQUEST_BYTES_MAX), door)
+}
+
+/// Every other service but health, behind one door.
+fn routes(door: &Door, reflects: bool) -> Result<Routes, ServeError> {
     use crate::services::{
         audit::Audit, key::Keys, operator::Operator, organization::Organizations,
-        verification::Verification,
     };
+    let keys = KeyServiceServer::new(Keys::new(door.clone()));
+    let organizations = OrganizationServiceServer::new(Organizations::new(door.clone()));
+    let operator = OperatorServiceServer::new(Operator::new(door.clone()));
+    let audit = AuditServiceServer::new(Audit::new(door.clone()));
+    // An import is as long as a batch of questions.
+    let routes = Routes::new(guarded(keys.max_decoding_message_size(BATCH_BYTES_MAX), door))
+        .add_service(guarded(organizations.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+        .add_service(guarded(operator.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+        .add_service(guarded(audit.max_decoding_message_size(REQUEST_BYTES_MAX), door));
+    if !reflects {
+        return Ok(routes.prepare());
+    }
     // With the details of errors among them, so that generic clients can show those too.
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -243,18 +340,6 @@ fn routes(door: &Door) -> Result<Routes, ServeError> {
     };
     // Older clients, grpcurl among them, ask for the alpha version.
     let alpha = reflection().build_v1alpha()?;
-    let verification = VerificationServiceServer::new(Verification::new(door.clone()));
-    let keys = KeyServiceServer::new(Keys::new(door.clone()));
-    let organizations = OrganizationServiceServer::new(Organizations::new(door.clone()));
-    let operator = OperatorServiceServer::new(Operator::new(door.clone()));
-    let audit = AuditServiceServer::new(Audit::new(door.clone()));
-    let routes =
-        Routes::new(guarded(verification.max_decoding_message_size(REQUEST_BYTES_MAX), door))
-            .add_service(guarded(keys.max_decoding_message_size(REQUEST_BYTES_MAX), door))
-            .add_service(guarded(organizations.max_decoding_message_size(REQUEST_BYTES_MAX), door))
-            .add_service(guarded(operator.max_decoding_message_size(REQUEST_BYTES_MAX), door))
-            .add_service(guarded(audit.max_decoding_message_size(REQUEST_BYTES_MAX), door))
-            .add_service(reflection().build_v1()?)
-            .add_service(alpha);
+    let routes = routes.add_service(reflection().build_v1()?).add_service(alpha);
     Ok(routes.prepare())
 }

@@ -3,8 +3,10 @@
 //! Each method authenticates its caller by [`authentication`], reads its request by
 //! [`read`], and maps errors in [`status`], once. Nothing here decides.
 
+pub mod answers;
 pub mod audit;
 pub mod authentication;
+pub mod client_ip;
 pub mod key;
 pub mod operator;
 pub mod organization;
@@ -19,8 +21,9 @@ pub mod write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use http::HeaderMap;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use http::{Extensions, HeaderMap};
+use ipnet::IpNet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tonic::Status;
 
 use crate::ledger::Ledger;
@@ -32,12 +35,31 @@ pub struct Door {
     ledger: Arc<OnceLock<Arc<Ledger>>>,
     inside: Arc<AtomicUsize>,
     requests_max: usize,
+    trusted_proxies: Arc<[IpNet]>,
     waits: Arc<Semaphore>,
+    stays: Arc<Semaphore>,
+    closing: Arc<watch::Sender<bool>>,
 }
 
 /// One in how many places may be held by a request that only waits for a revision: such
 /// waits cost their sender nothing, and must not keep out those who have work.
 const PLACES_PER_WAIT: usize = 4;
+
+/// One in how many places may be held by calls that stay: one that only listens must not
+/// keep out those who ask once.
+const PLACES_PER_STAY: usize = 2;
+
+/// A call that was let in and stays until this is dropped.
+pub struct Stay {
+    inside: Arc<AtomicUsize>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.inside.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A request that was let in. It leaves when this is dropped.
 pub struct Entered<'a> {
@@ -60,15 +82,22 @@ impl Drop for Entered<'_> {
 }
 
 impl Door {
-    /// A door that answers UNAVAILABLE until it is opened, and then lets in this many at once.
+    /// A door that answers UNAVAILABLE until it is opened, and then lets in this many at
+    /// once. These proxies' word for where a request comes from is taken.
     #[must_use]
-    pub fn closed(requests_max: usize) -> Self {
-        let waits = (requests_max / PLACES_PER_WAIT).clamp(1, Semaphore::MAX_PERMITS);
+    pub fn closed(requests_max: usize, trusted_proxies: Vec<IpNet>) -> Self {
+        let one_in = |places: usize| {
+            let permits = (requests_max / places).clamp(1, Semaphore::MAX_PERMITS);
+            Arc::new(Semaphore::new(permits))
+        };
         Self {
             ledger: Arc::default(),
             inside: Arc::default(),
             requests_max,
-            waits: Arc::new(Semaphore::new(waits)),
+            trusted_proxies: trusted_proxies.into(),
+            waits: one_in(PLACES_PER_WAIT),
+            stays: one_in(PLACES_PER_STAY),
+            closing: Arc::new(watch::Sender::new(false)),
         }
     }
 
@@ -88,11 +117,59 @@ impl Door {
         if before < self.requests_max { Ok(entered) } else { Err(status::too_many_requests()) }
     }
 
+    /// How many requests are inside.
+    #[must_use]
+    pub fn inside(&self) -> usize {
+        self.inside.load(Ordering::Relaxed)
+    }
+
+    /// The proxies whose `x-forwarded-for` is believed.
+    #[must_use]
+    pub fn trusted_proxies(&self) -> &[IpNet] {
+        &self.trusted_proxies
+    }
+
     /// Looks at whoever knocks, before a byte of their request is read: a key that is not
     /// in force costs nothing but this look. What the key may do is asked inside.
-    pub fn knock(&self, headers: &HeaderMap) -> Result<(), Status> {
+    ///
+    /// Which key it was, and from where, is put among the extensions, for whoever looks
+    /// again. Behind a trusted proxy the client's own address counts.
+    pub fn knock(&self, headers: &HeaderMap, extensions: &mut Extensions) -> Result<(), Status> {
         let ledger = self.ledger.get().ok_or_else(status::starting)?;
-        authentication::in_force(ledger, headers)
+        if !self.trusted_proxies.is_empty() {
+            authentication::note_origin(headers, extensions, &self.trusted_proxies)?;
+        }
+        let origin = authentication::origin_ip(extensions);
+        extensions.insert(authentication::in_force(ledger, headers, origin)?);
+        Ok(())
+    }
+
+    /// The ledger, once it has replayed its history.
+    #[must_use]
+    pub fn ledger(&self) -> Option<&Arc<Ledger>> {
+        self.ledger.get()
+    }
+
+    /// Makes a call that was let in one that stays. RESOURCE_EXHAUSTED while as many stay
+    /// as may.
+    pub fn stay(&self, entered: Entered<'_>) -> Result<Stay, Status> {
+        let permit = Arc::clone(&self.stays).try_acquire_owned();
+        let permit = permit.map_err(|_| status::too_many_requests())?;
+        // Its place passes on: one comes and one leaves.
+        self.inside.fetch_add(1, Ordering::Relaxed);
+        drop(entered);
+        Ok(Stay { inside: Arc::clone(&self.inside), _permit: permit })
+    }
+
+    /// Tells all who stay that it is time to leave.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Waits until it is time to leave.
+    pub async fn closing(&self) {
+        // The sender lives as long as this door.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
     /// Lets a request that is inside wait for a revision. RESOURCE_EXHAUSTED while as
@@ -108,9 +185,9 @@ mod tests {
 
     #[test]
     fn a_closed_door_lets_nobody_in() {
-        let door = Door::closed(1);
-        let codes =
-            [door.enter().err(), door.knock(&HeaderMap::new()).err()].map(|it| it.unwrap().code());
+        let door = Door::closed(1, Vec::new());
+        let knocked = door.knock(&HeaderMap::new(), &mut Extensions::new());
+        let codes = [door.enter().err(), knocked.err()].map(|it| it.unwrap().code());
         assert_eq!(codes, [tonic::Code::Unavailable; 2]);
     }
 }

@@ -9,3 +9,4 @@ mod catch_up;
 pub mod conformance;
 pub mod embedded;
 pub mod memory;
+pub mod stats;

@@ -13,6 +13,11 @@ use keyledger::ledger::start::{ConfiguredKeys, Parts};
 use keyledger::ledger::vault::peppers::{PepperId, Peppers};
 use keyledger::ledger::verify::{Answer, Reach};
 use keyledger::ledger::{Ledger, clock::Clock, mint, secret::Ids};
+use keyledger::proto::{
+    VerifyBatchAnswer, VerifyBatchRequest, VerifyBatchResponse, VerifyRequest, verify_batch_answer,
+};
+use keyledger::services::Door;
+use keyledger::services::verification::Verification;
 use keyledger::store::memory::MemoryStore;
 use keyledger::vault::memory::MemoryVault;
 use projections::event::KeyOrigin;
@@ -20,6 +25,7 @@ use projections::id::OrganizationId;
 use projections::permission::{Permission, Scopes};
 use projections::presented::Presented;
 use projections::verification::{Code, Question, Wanted};
+use prost::Message as _;
 
 fn order(command: Command) -> Order {
     Order {
@@ -65,7 +71,7 @@ async fn ledger() -> (Arc<Ledger>, String) {
         environment: None,
         hint: minted.hint,
         digest: minted.digest.clone(),
-        scopes: Some(Scopes::new(&["dns:read", "dns:write"]).unwrap()),
+        scopes: Some(Scopes::new(&["dns:read", "dns:write", "credentials:verify"]).unwrap()),
         roles: Vec::new(),
         services: None,
         expiry: Expiry::After(3_600_000),
@@ -107,4 +113,46 @@ async fn the_allow_path_allocates_nothing() {
     assert_eq!(allocated.count_total, 0, "{allocated:?}");
     let counted = allocation_counter::measure(|| drop(std::hint::black_box(text.clone())));
     assert_eq!(counted.count_total, 1, "the count counts");
+}
+
+/// A batch makes room for its answers once: a question in it allocates nothing.
+#[test]
+fn a_question_of_a_batch_allocates_nothing() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (ledger, text) = runtime.block_on(ledger());
+    let door = Door::closed(8, Vec::new());
+    door.open(ledger);
+    let verification = Verification::new(door);
+    let ask = |count: usize| {
+        let question = VerifyRequest {
+            credential: text.clone(),
+            permissions: vec!["dns:write".into()],
+            service: "dns".into(),
+            ..VerifyRequest::default()
+        };
+        let questions = vec![question; count];
+        let message = VerifyBatchRequest { questions, ..VerifyBatchRequest::default() };
+        let mut request = tonic::Request::new(message);
+        request.metadata_mut().insert("x-api-key", text.parse().unwrap());
+        let (mut request, mut answer) = (Some(request), None);
+        let allocated = allocation_counter::measure(|| {
+            answer = Some(runtime.block_on(verification.verify_batch(request.take().unwrap())));
+        });
+        let mut answer = answer.unwrap().unwrap();
+        let answers =
+            VerifyBatchResponse::decode(answer.message().get(5..).unwrap()).unwrap().answers;
+        assert_eq!(answers.len(), count);
+        let allowed = |it: VerifyBatchAnswer| match it.answer {
+            Some(verify_batch_answer::Answer::Decision(decision)) => decision.allowed,
+            _ => false,
+        };
+        assert!(answers.into_iter().all(allowed));
+        allocated.count_total
+    };
+    // What a thread sets up once is not the batch's.
+    ask(100);
+    let (few, many) = (ask(100), ask(1_000));
+    assert!(few < 100, "{few}");
+    // Nine more turns for others, at most a few allocations of the runtime each.
+    assert!(many < few + 50, "{few} and {many}");
 }

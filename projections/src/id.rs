@@ -29,6 +29,12 @@ fn text(prefix: &str, value: [u8; 16]) -> String {
     [prefix, Ulid::from_bytes(value).array_to_str(&mut body)].concat()
 }
 
+fn push(prefix: &str, value: [u8; 16], to: &mut Vec<u8>) {
+    let mut body = [0; ulid::ULID_LEN];
+    to.extend_from_slice(prefix.as_bytes());
+    to.extend_from_slice(Ulid::from_bytes(value).array_to_str(&mut body).as_bytes());
+}
+
 fn write(f: &mut fmt::Formatter<'_>, prefix: &str, value: [u8; 16]) -> fmt::Result {
     let mut body = [0; ulid::ULID_LEN];
     f.write_str(prefix)?;
@@ -83,6 +89,11 @@ macro_rules! id {
             #[must_use]
             pub fn text(self) -> String {
                 text($prefix, self.0)
+            }
+
+            /// Appends the text to bytes.
+            pub fn push_to(self, bytes: &mut Vec<u8>) {
+                push($prefix, self.0, bytes);
             }
 
             /// The 16 bytes, most significant first: they sort as the text does.
@@ -168,6 +179,15 @@ impl OrganizationId {
     #[must_use]
     pub fn text(self) -> String {
         if self.is_operator() { "operator".to_owned() } else { text(Self::PREFIX, self.0) }
+    }
+
+    /// Appends the text to bytes.
+    pub fn push_to(self, bytes: &mut Vec<u8>) {
+        if self.is_operator() {
+            bytes.extend_from_slice(b"operator");
+        } else {
+            push(Self::PREFIX, self.0, bytes);
+        }
     }
 
     /// The 16 bytes, most significant first.

@@ -38,7 +38,8 @@ impl fmt::Display for Revision {
 pub struct StreamName(Arc<str>);
 
 impl StreamName {
-    const ORGANIZATION: &'static str = "org-";
+    /// What the name of an organization's stream begins with.
+    pub const ORGANIZATION: &'static str = "org-";
 
     /// The stream that holds all facts of one organization.
     #[must_use]

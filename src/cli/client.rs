@@ -2,6 +2,7 @@
 
 mod api_key;
 mod server;
+mod tls;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -41,6 +42,18 @@ pub(super) struct Client {
     /// ./keyledger-data/admin.key.
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
+
+    /// Certificates in PEM, one of which must have signed the server's [default: the system's]
+    #[arg(long, env = "KEYLEDGER_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// Your own certificate in PEM, for a server that asks for one
+    #[arg(long, env = "KEYLEDGER_CLIENT_CERT", value_name = "FILE")]
+    client_cert: Option<PathBuf>,
+
+    /// The private key of your own certificate, in PEM
+    #[arg(long, env = "KEYLEDGER_CLIENT_KEY", value_name = "FILE")]
+    client_key: Option<PathBuf>,
 
     /// Send credentials without TLS to a server on another machine
     #[arg(
@@ -106,13 +119,19 @@ impl Client {
         let server =
             Server::parse(self.server.as_deref().unwrap_or(&format!("http://{LISTEN_DEFAULT}")))?;
         server.refuse_plaintext_unless(self.allow_plaintext == Some(true))?;
+        let files = tls::Files {
+            ca: self.ca.as_deref(),
+            certificate: self.client_cert.as_deref(),
+            key: self.client_key.as_deref(),
+        };
+        let tls = server.is_tls().then(|| files.read()).transpose()?;
         let api_key = ApiKey::obtain(self.api_key_file.as_deref(), &server)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::fault("cannot start").because(error))?;
         runtime.block_on(async {
-            let channel = server.connect(self.timeout()).await?;
+            let channel = server.connect(tls, self.timeout()).await?;
             verb(&Session { client: self, channel, api_key }).await
         })
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _};
+use sd_notify::NotifyState;
 
 use crate::config::{LogFormat, Settings};
 use crate::ledger::start::WeakToken;
@@ -99,6 +100,10 @@ impl Announce for Talk {
         tracing::info!(%address, "listening; replaying history");
     }
 
+    fn metrics(&self, address: SocketAddr) {
+        tracing::info!(%address, "answering metrics");
+    }
+
     fn first_key(&self, key: &FirstKey) {
         eprintln!();
         eprintln!("  The operator's key is in {} (readable by you alone).", key.path.display());
@@ -110,6 +115,7 @@ impl Announce for Talk {
     }
 
     fn ready(&self, node: &Node) {
+        notify(&[NotifyState::Ready]);
         let operator = node.ledger.tables().operator().tables();
         let organizations = operator.installation().map_or(0, |it| it.organizations.len());
         if !node.has_operator_key() {
@@ -124,5 +130,17 @@ impl Announce for Talk {
             stopped = replayed.stopped,
             "ready"
         );
+    }
+
+    fn stopping(&self) {
+        notify(&[NotifyState::Stopping]);
+        tracing::info!("shutting down");
+    }
+}
+
+/// Tells systemd, where it asked to be told.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd could not be told");
     }
 }

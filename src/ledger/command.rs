@@ -20,6 +20,8 @@ use projections::text::{
 };
 use projections::time::Timestamp;
 
+use super::urgency::Urgency;
+
 /// What a caller wants to be so. Identifiers and digests of secrets come with it, so
 /// that deciding it twice decides the same.
 #[derive(Clone, Debug)]
@@ -117,6 +119,33 @@ impl Command {
             | Self::CreateServiceAccount(_)
             | Self::UpdatePolicy(_)
             | Self::RotatePepper(_) => false,
+        }
+    }
+
+    /// Whether it may use the space that is set aside for a full disk: what ends access,
+    /// what a start records (it must not fail, and says little), and the second half of
+    /// what was begun.
+    #[must_use]
+    pub fn urgency(&self) -> Urgency {
+        match self {
+            Self::RevokeKey(_)
+            | Self::RevokeKeys(_)
+            | Self::DisableKey(_)
+            | Self::EndRotation(_)
+            | Self::ReissueOperatorKey(_)
+            | Self::ConfigureKeys(_)
+            | Self::ConfigureInstallation(_)
+            | Self::CreateOrganization(_) => Urgency::Reserved,
+            Self::CreateInstallation(_)
+            | Self::RegisterOrganization(_)
+            | Self::CreateKey(_)
+            | Self::ImportKeys(_)
+            | Self::UpdateKeyLabel(_)
+            | Self::RotateKey(_)
+            | Self::EnableKey(_)
+            | Self::CreateServiceAccount(_)
+            | Self::UpdatePolicy(_)
+            | Self::RotatePepper(_) => Urgency::Normal,
         }
     }
 }

@@ -12,6 +12,8 @@ use projections::digest::LeafHash;
 use projections::id::EventId;
 use projections::recorded::{Recorded, Revision, StreamName};
 
+use super::urgency::Urgency;
+
 /// What an [`EventStore`] call gives back: it may be awaited, or dropped without
 /// undoing what the call began.
 pub type StoreFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
@@ -62,7 +64,8 @@ pub enum AppendError {
         /// Where it really ends; none if it holds nothing.
         current: Option<Revision>,
     },
-    /// No space is left. Nothing was written; the store stays usable.
+    /// No space is left for appends of this urgency. Nothing was written; the store stays
+    /// usable, and takes appends again once there is space.
     #[error("no space left for events")]
     Full,
     /// The store cannot be asked now. Nothing was written.
@@ -163,12 +166,22 @@ pub trait EventStore: Send + Sync + 'static {
     /// - No event, more than [`APPEND_EVENTS_MAX`], or one longer than [`STORED_BYTES_MAX`]
     ///   must fail with [`AppendError::Limits`]: [`check_limits`].
     /// - A failed append must not fail another stream's append, unless the fault is the store's.
+    /// - Where space runs out, an append must fail with [`AppendError::Full`] and write
+    ///   nothing. Space for [`Urgency::Reserved`] appends must be kept back, and one of
+    ///   [`Urgency::Normal`] must be refused before it takes of that. A full store must
+    ///   stay readable, must open, and must take appends again by itself once there is space.
     fn append(
         &self,
         stream: &StreamName,
         expected: Option<Revision>,
         events: Vec<NewEvent>,
+        urgency: Urgency,
     ) -> StoreFuture<Result<Revision, AppendError>>;
+
+    /// Whether the store knows that an append of this urgency would be
+    /// [`AppendError::Full`] now. Must not block, and must not stay true once there is space,
+    /// whether or not anybody appends. False promises nothing.
+    fn is_full(&self, urgency: Urgency) -> bool;
 
     /// Reads a stream forward from `from`, at most `events_max` events and at most
     /// [`READ_EVENTS_MAX`]. Gives nothing for a place behind the end, or a stream that

@@ -24,8 +24,8 @@ pub(super) enum Landing {
     Durable,
     /// The append itself failed: nothing was written.
     Failed(AppendError),
-    /// An append in front of them failed: decide anew.
-    Discarded,
+    /// An append in front of them failed for this reason: decide anew.
+    Discarded(AppendError),
 }
 
 /// One command's events on their way to the disk.
@@ -126,7 +126,7 @@ impl Pipeline {
             let landing = if entry.ticket == ticket.0 {
                 Landing::Failed(error.clone())
             } else {
-                Landing::Discarded
+                Landing::Discarded(error.clone())
             };
             for waiter in entry.waiters {
                 let _ = waiter.send(landing.clone());

@@ -23,6 +23,7 @@ use super::event_store::{EventStore, Positioned, ReadError, ReadItem};
 use super::importing::Importing;
 use super::rejection::Rejection;
 use super::secret::{Ids, Secret};
+use super::stats::LedgerStats;
 use super::tables::Tables;
 use super::vault::Vault;
 use super::vault::peppers::{PepperId, Peppers};
@@ -163,6 +164,7 @@ impl Ledger {
             admission: Semaphore::new(COMMANDS_MAX),
             abroad: Arc::default(),
             importing: Importing::default(),
+            stats: LedgerStats::default(),
         });
         Ok((ledger, replayed))
     }

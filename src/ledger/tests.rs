@@ -36,9 +36,18 @@ async fn open(
     time: &Arc<ManualTime>,
     pepper: u8,
 ) -> Result<Arc<Ledger>, StartError> {
+    open_with(store, time, pepper, &Arc::default()).await
+}
+
+async fn open_with(
+    store: &MemoryStore,
+    time: &Arc<ManualTime>,
+    pepper: u8,
+    vault: &Arc<MemoryVault>,
+) -> Result<Arc<Ledger>, StartError> {
     let parts = Parts {
         store: Arc::new(store.clone()),
-        vault: Arc::new(MemoryVault::new()),
+        vault: Arc::clone(vault) as _,
         clock: Clock::manual(Arc::clone(time)),
         ids: Ids::from_system().unwrap(),
         peppers: Peppers::new(PepperId::FIRST, [pepper; 32].into()),
@@ -238,6 +247,60 @@ async fn a_failed_append_takes_back_what_was_decided_behind_it() {
         assert_eq!(other.await.unwrap().unwrap().revision, Some(Revision(1)), "{fault:?}");
         assert_eq!((world.code(1), world.code(2)), (Ok(Code::Unknown), Ok(Code::Allowed)));
         world.assert_replays().await;
+    }
+}
+
+#[tokio::test]
+async fn what_ends_access_is_not_held_up_by_what_a_full_store_refuses() {
+    let world = World::new().await;
+    world.start(create(1)).await.await.unwrap().unwrap();
+    world.store.set_full(true);
+    world.store.hold_appends();
+    let mut refused = Vec::new();
+    for number in 2..10 {
+        refused.push(world.start(create(number)).await);
+    }
+    let revoked = world.start(revoke(1)).await;
+    assert_eq!(world.store.held_appends(), 1, "what will be refused took a place in front");
+    world.store.release_appends();
+    revoked.await.unwrap().unwrap();
+    assert_eq!(world.code(1), Ok(Code::Revoked));
+    for refused in refused {
+        let error = refused.await.unwrap().unwrap_err();
+        assert!(matches!(error, LedgerError::Append(AppendError::Full)), "{error:?}");
+    }
+    world.store.set_full(false);
+    world.start(create(2)).await.await.unwrap().unwrap();
+    world.assert_replays().await;
+}
+
+/// The vault, full for these, and for what is less urgent, at the first command of a month.
+async fn vault_is_full(for_whom: Urgency) -> [Result<Executed, LedgerError>; 2] {
+    let World { store, time, ledger } = World::new().await;
+    ledger.execute(ACME, &order(create(1))).await.unwrap();
+    let vault = Arc::new(MemoryVault::new());
+    let ledger = open_with(&store, &time, 1, &vault).await.unwrap();
+    vault.set_full(Some(for_whom));
+    let with_comment = |command| {
+        let personal = [(Personal::COMMENT.to_owned(), "why".to_owned())];
+        Order { personal: Personal(personal.into()), ..order(command) }
+    };
+    let made = ledger.execute(ACME, &with_comment(create(2))).await;
+    let revoked = ledger.execute(ACME, &with_comment(revoke(1))).await;
+    assert_eq!(code(&ledger, 1), Ok(Code::Revoked));
+    let last = store.read_stream(&StreamName::organization(ACME), Revision(2), 1).await.unwrap();
+    let sealed = Envelope::decode(&last[0].stored).unwrap().sealed.len();
+    assert_eq!(sealed, usize::from(for_whom == Urgency::Normal));
+    [made, revoked]
+}
+
+#[tokio::test]
+async fn what_ends_access_does_not_wait_for_the_vault() {
+    for for_whom in [Urgency::Normal, Urgency::Reserved] {
+        let [made, revoked] = vault_is_full(for_whom).await;
+        let error = made.unwrap_err();
+        assert!(matches!(error, LedgerError::Vault(VaultError::Full)), "{error:?}");
+        revoked.unwrap();
     }
 }
 
@@ -491,7 +554,7 @@ async fn a_type_is_written_only_once_the_installation_says_so() {
             let event_type = envelope.event.event_type();
             let event = NewEvent { id: envelope.id, event_type, stored: stored.into(), leaf_hash };
             let expected = u64::checked_sub(place, 1).map(Revision);
-            store.append(&stream, expected, vec![event]).await.unwrap();
+            store.append(&stream, expected, vec![event], Urgency::Normal).await.unwrap();
         }
     }
     let older = open(&store, &world.time, 1).await.unwrap();
@@ -635,7 +698,11 @@ async fn a_stream_that_nobody_admitted_is_stopped() {
     let (stored, leaf_hash) = envelope.encode().unwrap();
     let event_type = envelope.event.event_type();
     let event = NewEvent { id: envelope.id, event_type, stored: stored.into(), leaf_hash };
-    world.store.append(&StreamName::organization(id), None, vec![event]).await.unwrap();
+    world
+        .store
+        .append(&StreamName::organization(id), None, vec![event], Urgency::Normal)
+        .await
+        .unwrap();
     let again = world.reopened().await;
     assert!(again.tables().organization(id).unwrap().stopped().is_some());
     assert!(again.tables().organization(ACME).unwrap().stopped().is_none());

@@ -18,6 +18,8 @@ use projections::sealed::Subject;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use super::urgency::Urgency;
+
 /// What a [`Vault`] call gives back.
 pub type VaultFuture<T> = Pin<Box<dyn Future<Output = Result<T, VaultError>> + Send + 'static>>;
 
@@ -68,6 +70,10 @@ pub enum VaultError {
     /// What the vault keeps for this name is not what was put there.
     #[error("what the vault keeps for `{0}` is damaged; restore the vault from a backup")]
     Damaged(String),
+    /// No space is left for keys of this urgency. Nothing was written; keys that are
+    /// there are still given.
+    #[error("no space left for keys")]
+    Full,
     /// The vault cannot be asked now.
     #[error("the vault is unavailable: {0}")]
     Unavailable(String),
@@ -85,7 +91,10 @@ pub trait Vault: Send + Sync + 'static {
     /// disk: an event may be sealed under it at once. Concurrent callers must get the
     /// same key, and so must all later ones. Fails with [`VaultError::Erased`] for a
     /// subject that was erased.
-    fn obtain_subject_key(&self, subject: &Subject) -> VaultFuture<SubjectKey>;
+    ///
+    /// Where space runs out it must fail with [`VaultError::Full`], keep space back that
+    /// [`Urgency::Reserved`] alone may use, and make keys again by itself once there is space.
+    fn obtain_subject_key(&self, subject: &Subject, urgency: Urgency) -> VaultFuture<SubjectKey>;
 
     /// The subject's key if there is one, and otherwise whether there was one.
     fn existing_subject_key(&self, subject: &Subject) -> VaultFuture<SubjectKeyState>;

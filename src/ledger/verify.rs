@@ -79,6 +79,34 @@ impl Ledger {
                 Some(prefix) => self.unknown(prefix, reach),
             });
         };
+        self.decide_found(&index, &digest, found, question, reach, with)
+    }
+
+    /// Decides anew about a key that was decided about before, by its digest: nothing of
+    /// the earlier decision counts.
+    pub fn verify_again<R>(
+        &self,
+        digest: &SecretDigest,
+        question: &Question<'_>,
+        reach: Reach,
+        with: impl FnOnce(Answer<'_>) -> R,
+    ) -> R {
+        let index = self.tables.index();
+        match index.key(digest) {
+            Some(found) => self.decide_found(&index, digest, found, question, reach, with),
+            None => with(Answer::Refused(Code::Unknown)),
+        }
+    }
+
+    fn decide_found<R>(
+        &self,
+        index: &IndexView<'_>,
+        digest: &SecretDigest,
+        found: &IndexedKey,
+        question: &Question<'_>,
+        reach: Reach,
+        with: impl FnOnce(Answer<'_>) -> R,
+    ) -> R {
         let published = &found.organization;
         if !reach.includes(published.id) {
             return with(Answer::Refused(Code::Unknown));
@@ -90,7 +118,7 @@ impl Ledger {
             let tables = published.tables();
             // INVARIANT (tables.rs): a row read after the tables is no older than they are,
             // and if it is at most one event newer, that event changed this row alone.
-            let Some(found) = index.latest(&digest) else {
+            let Some(found) = index.latest(digest) else {
                 return with(Answer::Refused(Code::Unknown));
             };
             if found.key.changed_at > Revision::after(tables.revision()) {

@@ -1,8 +1,11 @@
 //! Who calls, and whether they may: every method goes through here first.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
+use http::Extensions;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use ipnet::IpNet;
+use projections::digest::SecretDigest;
 use projections::id::OrganizationId;
 use projections::permission::Permission;
 use projections::presented::Presented;
@@ -12,6 +15,7 @@ use projections::verification::{Code, Question, Wanted};
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
 
+use super::client_ip::client_ip;
 use super::status;
 use crate::ledger::Ledger;
 use crate::ledger::command::{Caller, Personal};
@@ -24,6 +28,7 @@ pub const HEADER_VALUES_MAX: usize = 8;
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 static X_ADMIN_API_KEY: HeaderName = HeaderName::from_static("x-admin-api-key");
 static X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Most characters of a user agent that are kept.
 const USER_AGENT_CHARS_MAX: usize = 256;
 
@@ -67,9 +72,23 @@ impl Authenticated {
     }
 }
 
+/// The key that a caller showed when they knocked, by what stands for its secret, and from
+/// where. It is no authority: the key is looked at anew, by this, wherever authority is
+/// needed.
+#[derive(Clone, Copy)]
+pub struct Shown {
+    digest: SecretDigest,
+    origin: Option<IpAddr>,
+}
+
 /// Refuses whoever shows no key that is in force, whatever it may do.
-pub fn in_force(ledger: &Ledger, headers: &HeaderMap) -> Result<(), Status> {
-    look(ledger, headers, Wanted::Texts(&[]), ledger.clock().now()).map(|_| ())
+pub fn in_force(
+    ledger: &Ledger,
+    headers: &HeaderMap,
+    origin: Option<IpAddr>,
+) -> Result<Shown, Status> {
+    let now = ledger.clock().now();
+    look(ledger, headers, origin, Wanted::Texts(&[]), now).map(|looked| looked.shown)
 }
 
 /// Lets in whoever holds the permission in their own organization.
@@ -88,10 +107,53 @@ pub fn authenticate_at<T>(
     permission: Permission<'static>,
     now: Timestamp,
 ) -> Result<Authenticated, Status> {
-    match look(ledger, request.metadata().as_ref(), Wanted::One(permission), now)? {
-        (Refusal::None, caller) => Ok(caller),
-        (Refusal::Permission, _) => Err(status::permission_denied(permission)),
-        (Refusal::Service, _) => Err(status::service_not_allowed()),
+    match request.extensions().get::<Shown>() {
+        Some(shown) => authenticate_again(ledger, shown, permission, now),
+        None => {
+            let origin = origin_ip(request.extensions());
+            let headers = request.metadata().as_ref();
+            look(ledger, headers, origin, Wanted::One(permission), now)?.admitted(permission)
+        }
+    }
+}
+
+/// The key that a request shows.
+pub fn shown<T>(ledger: &Ledger, request: &Request<T>) -> Result<Shown, Status> {
+    match request.extensions().get::<Shown>() {
+        Some(shown) => Ok(*shown),
+        None => in_force(ledger, request.metadata().as_ref(), origin_ip(request.extensions())),
+    }
+}
+
+/// Lets in whoever showed this key before, if it is in force and holds the permission.
+pub fn authenticate_again(
+    ledger: &Ledger,
+    shown: &Shown,
+    permission: Permission<'static>,
+    now: Timestamp,
+) -> Result<Authenticated, Status> {
+    let question = callers(Wanted::One(permission), shown.origin, now);
+    ledger
+        .verify_again(&shown.digest, &question, Reach::Installation, |answer| {
+            looked(&answer, shown.origin)
+        })?
+        .admitted(permission)
+}
+
+/// A key that is in force.
+struct Looked {
+    shown: Shown,
+    caller: Authenticated,
+    lacks: Refusal,
+}
+
+impl Looked {
+    fn admitted(self, permission: Permission<'static>) -> Result<Authenticated, Status> {
+        match self.lacks {
+            Refusal::None => Ok(self.caller),
+            Refusal::Permission => Err(status::permission_denied(permission)),
+            Refusal::Service => Err(status::service_not_allowed()),
+        }
     }
 }
 
@@ -106,43 +168,55 @@ enum Refusal {
 fn look(
     ledger: &Ledger,
     headers: &HeaderMap,
+    origin: Option<IpAddr>,
     permissions: Wanted<'_>,
     now: Timestamp,
-) -> Result<(Refusal, Authenticated), Status> {
-    let question = Question {
+) -> Result<Looked, Status> {
+    let question = callers(permissions, origin, now);
+    ledger.verify(presented(headers)?, &question, Reach::Installation, |answer| {
+        looked(&answer, origin)
+    })
+}
+
+/// What is asked of a caller's own key.
+fn callers(permissions: Wanted<'_>, client_ip: Option<IpAddr>, now: Timestamp) -> Question<'_> {
+    Question {
         tenant: None,
         permissions,
         service: Some(SERVICE),
         environment: None,
-        client_ip: None,
+        client_ip,
         now,
+    }
+}
+
+fn looked(answer: &Answer<'_>, origin: Option<IpAddr>) -> Result<Looked, Status> {
+    let decision = match answer {
+        Answer::Unavailable(_) => return Err(status::own_organization_stopped()),
+        Answer::Refused(code) => return Err(status::unauthenticated(*code)),
+        Answer::Decided(decision) => decision,
     };
-    ledger.verify(presented(headers)?, &question, Reach::Installation, |answer| match answer {
-        Answer::Unavailable(_) => Err(status::own_organization_stopped()),
-        Answer::Refused(code) => Err(status::unauthenticated(code)),
-        Answer::Decided(decision) => {
-            let organization_id = decision.organization_id;
-            let owner = decision.key.owner();
-            let caller = Caller::Key { organization_id, key_id: decision.key.id, owner };
-            let caller = Authenticated { organization_id, caller };
-            match decision.code {
-                Code::Allowed => Ok((Refusal::None, caller)),
-                Code::PermissionDenied => Ok((Refusal::Permission, caller)),
-                Code::ServiceNotAllowed => Ok((Refusal::Service, caller)),
-                code @ (Code::NoCredential
-                | Code::Ambiguous
-                | Code::Malformed
-                | Code::Unknown
-                | Code::TenantMismatch
-                | Code::Revoked
-                | Code::Disabled
-                | Code::IpNotAllowed
-                | Code::RateLimited
-                | Code::Expired
-                | Code::WrongEnvironment) => Err(status::unauthenticated(code)),
-            }
-        }
-    })
+    let lacks = match decision.code {
+        Code::Allowed => Refusal::None,
+        Code::PermissionDenied => Refusal::Permission,
+        Code::ServiceNotAllowed => Refusal::Service,
+        code @ (Code::NoCredential
+        | Code::Ambiguous
+        | Code::Malformed
+        | Code::Unknown
+        | Code::TenantMismatch
+        | Code::Revoked
+        | Code::Disabled
+        | Code::Expired
+        | Code::IpNotAllowed
+        | Code::RateLimited
+        | Code::WrongEnvironment) => return Err(status::unauthenticated(code)),
+    };
+    let organization_id = decision.organization_id;
+    let key = decision.key;
+    let caller = Caller::Key { organization_id, key_id: key.id, owner: key.owner() };
+    let shown = Shown { digest: key.digest.blake3, origin };
+    Ok(Looked { shown, caller: Authenticated { organization_id, caller }, lacks })
 }
 
 /// Lets in whoever holds the permission in the operator organization.
@@ -202,13 +276,47 @@ pub fn correlation_id<T>(ledger: &Ledger, request: &Request<T>) -> Result<Correl
     first.parse().map_err(|error| status::invalid("x-correlation-id", error))
 }
 
+/// The address of a client that a trusted proxy stands before.
+#[derive(Clone, Copy)]
+struct Origin(Option<IpAddr>);
+
+fn peer_ip(extensions: &Extensions) -> Option<IpAddr> {
+    let peer = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr)?;
+    Some(peer.ip().to_canonical())
+}
+
+/// Finds out who a request comes from, and puts it among the request's extensions.
+///
+/// # Errors
+///
+/// A trusted proxy passed on what is no address: nobody can say.
+pub(super) fn note_origin(
+    headers: &HeaderMap,
+    extensions: &mut Extensions,
+    trusted: &[IpNet],
+) -> Result<(), Status> {
+    let lines = headers.get_all(&X_FORWARDED_FOR).iter();
+    // What is no text is no address either.
+    let entries = lines.flat_map(|line| line.to_str().unwrap_or("?").split(','));
+    let client = client_ip(peer_ip(extensions), entries, trusted)
+        .map_err(|error| status::invalid(X_FORWARDED_FOR.as_str(), error))?;
+    extensions.insert(Origin(client));
+    Ok(())
+}
+
+/// The address that a call comes from: the peer's, or the client's behind trusted proxies.
+pub fn origin_ip(extensions: &Extensions) -> Option<IpAddr> {
+    match extensions.get::<Origin>() {
+        Some(Origin(client)) => *client,
+        None => peer_ip(extensions),
+    }
+}
+
 /// Where a call comes from: personal data, for sealing only.
 pub fn origin<T>(request: &Request<T>) -> Personal {
     let mut personal = Personal::default();
-    let peer: Option<SocketAddr> =
-        request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    if let Some(peer) = peer {
-        personal.0.insert(Personal::ORIGIN_IP.to_owned(), peer.ip().to_string());
+    if let Some(address) = origin_ip(request.extensions()) {
+        personal.0.insert(Personal::ORIGIN_IP.to_owned(), address.to_string());
     }
     if let Some(agent) = request.metadata().get("user-agent").and_then(|value| value.to_str().ok())
     {
@@ -216,4 +324,34 @@ pub fn origin<T>(request: &Request<T>) -> Personal {
         personal.0.insert(Personal::USER_AGENT.to_owned(), agent);
     }
     personal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_origin_is_the_peer_or_whom_a_trusted_proxy_names() {
+        let origin = |peer: &str, trusted: &[&str], forwarded: &str| {
+            let mut extensions = Extensions::new();
+            let remote_addr = Some(peer.parse().unwrap());
+            extensions.insert(TcpConnectInfo { local_addr: None, remote_addr });
+            let mut headers = HeaderMap::new();
+            headers.append(&X_FORWARDED_FOR, "8.8.8.8".parse().unwrap());
+            headers.append(&X_FORWARDED_FOR, forwarded.parse().unwrap());
+            let trusted: Vec<IpNet> = trusted.iter().map(|it| it.parse().unwrap()).collect();
+            if !trusted.is_empty() {
+                note_origin(&headers, &mut extensions, &trusted)?;
+            }
+            Ok::<_, Status>(origin_ip(&extensions).map(|it| it.to_string()))
+        };
+        let is = |address: &str| Some(address.to_owned());
+        assert_eq!(origin("[::ffff:192.0.2.1]:7", &[], "x").unwrap(), is("192.0.2.1"));
+        assert_eq!(origin("192.0.2.1:7", &["10.0.0.0/8"], "x").unwrap(), is("192.0.2.1"));
+        let behind = |forwarded| origin("10.0.0.1:7", &["10.0.0.0/8"], forwarded);
+        assert_eq!(behind("198.51.100.1, 10.0.0.2").unwrap(), is("198.51.100.1"));
+        assert_eq!(behind("10.0.0.2").unwrap(), is("8.8.8.8"));
+        assert!(behind("x").is_err());
+        assert!(behind("\u{e9}").is_err(), "no ASCII");
+    }
 }

@@ -91,6 +91,25 @@ pub fn revision_not_reached(stream: &str) -> Status {
     )
 }
 
+/// Nothing was asked on a call that stays.
+pub fn idle() -> Status {
+    refused(GrpcCode::Unavailable, "STREAM_IDLE", "nothing was asked for too long; open another")
+}
+
+/// The server shuts down.
+pub fn closing() -> Status {
+    refused(GrpcCode::Unavailable, "CLOSING", "the ledger is shutting down; try again")
+}
+
+/// The answers to the questions before this one left no room for its own.
+pub fn answer_too_large() -> Status {
+    refused(
+        GrpcCode::ResourceExhausted,
+        "ANSWER_TOO_LARGE",
+        "the answers together are too large; ask this question again, with fewer others",
+    )
+}
+
 /// The caller's own credential does not let it in.
 pub fn unauthenticated(code: Code) -> Status {
     let (reason, message) = match code {
@@ -195,7 +214,7 @@ pub fn from(error: LedgerError) -> Status {
         LedgerError::Append(AppendError::Full) => refused(
             GrpcCode::ResourceExhausted,
             "STORE_FULL",
-            "the ledger's disk is full; nothing was written; verification goes on",
+            "the ledger's disk is full; nothing was written; verification goes on, and what ends access, as long as the reserve lasts; the operator must make space, then writes go on by themselves",
         ),
         LedgerError::Append(AppendError::WrongExpectedRevision { .. }) | LedgerError::Contended => {
             refused(GrpcCode::Aborted, "CONTENDED", "other writers came first; try again")
@@ -218,9 +237,7 @@ pub fn from(error: LedgerError) -> Status {
             unavailable()
         }
         LedgerError::Held => unavailable(),
-        LedgerError::Closing => {
-            refused(GrpcCode::Unavailable, "CLOSING", "the ledger is shutting down; try again")
-        }
+        LedgerError::Closing => closing(),
     }
 }
 
@@ -232,6 +249,13 @@ pub fn from_read(error: &ReadError) -> Status {
 
 /// Maps what the vault says.
 pub fn from_vault(error: &VaultError) -> Status {
+    if *error == VaultError::Full {
+        return refused(
+            GrpcCode::ResourceExhausted,
+            "VAULT_FULL",
+            "the disk of the ledger's secrets is full; nothing was written; verification and revocation go on; the operator must make space, then writes go on by themselves",
+        );
+    }
     tracing::error!(%error, "vault");
     unavailable()
 }

@@ -13,17 +13,25 @@
 
 pub mod scan;
 pub mod table;
+pub mod unary;
+pub mod writer;
 
 use std::marker::PhantomData;
 
 use prost::bytes::Buf as _;
-use tonic::codec::{Codec, DecodeBuf, Decoder};
+use prost::bytes::BufMut as _;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
 use tonic_prost::ProstEncoder;
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use scan::Refusal;
 use table::Message;
+
+/// Answers of a stream are sent once there are so many bytes of them, or no more to come.
+const ANSWERS_PIECE_BYTES: usize = 32 * 1024;
+/// Room for a request that is being read: few are longer.
+const REQUEST_ROOM_BYTES: usize = 1_024;
 
 /// A message that a method takes or gives. Implemented by generated code.
 pub trait WireMessage {
@@ -65,6 +73,64 @@ where
     }
 }
 
+/// A message that is encoded already.
+#[derive(Debug)]
+pub struct Written(pub Vec<u8>);
+
+/// The codec of methods whose answers are encoded where they are made; requests are read
+/// as [`StrictCodec`] reads them.
+#[derive(Clone, Copy, Debug)]
+pub struct WrittenCodec<U> {
+    answers: BufferSettings,
+    message: PhantomData<U>,
+}
+
+impl<U> WrittenCodec<U> {
+    /// A codec with so much room for what is about to be sent. It grows where that is
+    /// too little.
+    #[must_use]
+    pub fn with_room(bytes: usize) -> Self {
+        Self { answers: BufferSettings::new(bytes, ANSWERS_PIECE_BYTES), message: PhantomData }
+    }
+}
+
+impl<U> Codec for WrittenCodec<U>
+where
+    U: prost::Message + WireMessage + Default + Send + 'static,
+{
+    type Encode = Written;
+    type Decode = U;
+    type Encoder = WrittenEncoder;
+    type Decoder = StrictDecoder<U>;
+
+    fn encoder(&mut self) -> WrittenEncoder {
+        WrittenEncoder(self.answers)
+    }
+
+    fn decoder(&mut self) -> StrictDecoder<U> {
+        StrictDecoder { message: PhantomData }
+    }
+}
+
+/// The writing half of [`WrittenCodec`].
+#[derive(Clone, Copy, Debug)]
+pub struct WrittenEncoder(BufferSettings);
+
+impl Encoder for WrittenEncoder {
+    type Item = Written;
+    type Error = Status;
+
+    fn encode(&mut self, item: Written, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.reserve(item.0.len());
+        buffer.put_slice(&item.0);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.0
+    }
+}
+
 /// The reading half of [`StrictCodec`].
 #[derive(Clone, Copy, Debug)]
 pub struct StrictDecoder<U> {
@@ -74,6 +140,10 @@ pub struct StrictDecoder<U> {
 impl<U: prost::Message + WireMessage + Default> Decoder for StrictDecoder<U> {
     type Item = U;
     type Error = Status;
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(REQUEST_ROOM_BYTES, ANSWERS_PIECE_BYTES)
+    }
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // tonic hands over one contiguous piece; should that change, one copy makes it so.

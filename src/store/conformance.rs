@@ -15,9 +15,11 @@ use crate::ledger::event_store::{
     AppendError, EventStore, NewEvent, Position, Positioned, READ_EVENTS_MAX, ReadError, ReadItem,
     Subscription,
 };
+use crate::ledger::urgency::Urgency;
 
 mod appending;
 mod corruption;
+mod filling;
 mod reading;
 mod reopening;
 mod subscribing;
@@ -36,6 +38,10 @@ pub trait Adapter: Send + Sync {
     /// Closes a store and opens it again with all that it held; none if the adapter
     /// keeps nothing.
     fn reopen(&self, store: Self::Store) -> impl Future<Output = Option<Self::Store>> + Send;
+
+    /// Lets space run out, with what is set aside whole, or come back; false if the adapter
+    /// cannot do that.
+    fn set_full(&self, store: &Self::Store, full: bool) -> bool;
 
     /// Damages one stored event behind the store's back and gives the store, opened
     /// again if need be; none if the adapter cannot do that.
@@ -111,6 +117,8 @@ pub async fn run<A: Adapter>(adapter: &A) -> Vec<(&'static str, Violation)> {
         appending::limits_are_kept,
         appending::one_stream_has_one_winner_per_revision,
         appending::many_streams_are_written_at_once,
+        filling::a_full_store_takes_what_is_urgent_alone,
+        filling::appends_are_taken_again_once_there_is_space,
         reading::a_stream_is_read_in_pages,
         reading::nothing_is_behind_the_end,
         reading::no_page_is_longer_than_allowed,
@@ -153,7 +161,8 @@ async fn fill(
 ) -> Verdict {
     let mut last = None;
     for number in numbers {
-        let written = store.append(stream, last, events(number..number + 1)).await?;
+        let written =
+            store.append(stream, last, events(number..number + 1), Urgency::Normal).await?;
         ensure!(written == Revision::after(last), "revision {written} follows {last:?}");
         last = Some(written);
     }

@@ -17,6 +17,7 @@ use crate::ledger::event_store::{
     AppendError, EventStore, NewEvent, Position, Positioned, READ_EVENTS_MAX, ReadError, ReadItem,
     StoreFuture, Subscription, check_limits,
 };
+use crate::ledger::urgency::Urgency;
 
 /// What goes wrong with one append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,7 @@ struct Inner {
     streams: HashMap<StreamName, Vec<usize>>,
     faults: VecDeque<AppendFault>,
     fenced: bool,
+    full: bool,
     /// Appends that wait behind the gate; none while it is open.
     held: Option<VecDeque<Held>>,
     /// None once the store is closed.
@@ -57,6 +59,7 @@ struct Held {
     stream: StreamName,
     expected: Option<Revision>,
     events: Vec<NewEvent>,
+    urgency: Urgency,
     answer: oneshot::Sender<Result<Revision, AppendError>>,
 }
 
@@ -67,6 +70,7 @@ impl Default for Inner {
             streams: HashMap::new(),
             faults: VecDeque::new(),
             fenced: false,
+            full: false,
             held: None,
             durable: Some(watch::Sender::new(())),
         }
@@ -83,6 +87,11 @@ impl MemoryStore {
     /// Gives the next `times` appends this fault, behind those already arranged.
     pub fn inject(&self, fault: AppendFault, times: usize) {
         self.lock().faults.extend(std::iter::repeat_n(fault, times));
+    }
+
+    /// Lets space run out, or come back: what is set aside does not.
+    pub fn set_full(&self, full: bool) {
+        self.lock().full = full;
     }
 
     /// Closes the gate: appends take their place in the order, but none is carried out.
@@ -160,12 +169,16 @@ impl Inner {
         stream: &StreamName,
         expected: Option<Revision>,
         events: Vec<NewEvent>,
+        urgency: Urgency,
     ) -> Result<Revision, AppendError> {
         if self.durable.is_none() {
             return Err(AppendError::Unavailable(CLOSED.to_owned()));
         }
         if self.fenced {
             return Err(AppendError::Fenced("an injected fault".to_owned()));
+        }
+        if self.is_full(urgency) {
+            return Err(AppendError::Full);
         }
         match self.faults.pop_front() {
             None => self.write(stream, expected, events),
@@ -212,9 +225,13 @@ impl Inner {
         Ok(last)
     }
 
+    fn is_full(&self, urgency: Urgency) -> bool {
+        self.full && urgency == Urgency::Normal
+    }
+
     fn release_append(&mut self) -> bool {
         let Some(held) = self.held.as_mut().and_then(VecDeque::pop_front) else { return false };
-        let result = self.append(&held.stream, held.expected, held.events);
+        let result = self.append(&held.stream, held.expected, held.events, held.urgency);
         // Whoever asked may have dropped the future.
         let _ = held.answer.send(result);
         true
@@ -308,19 +325,24 @@ impl EventStore for MemoryStore {
         stream: &StreamName,
         expected: Option<Revision>,
         events: Vec<NewEvent>,
+        urgency: Urgency,
     ) -> StoreFuture<Result<Revision, AppendError>> {
         if let Err(error) = check_limits(&events) {
             return Box::pin(ready(Err(error)));
         }
         let mut inner = self.lock();
         let Some(held) = &mut inner.held else {
-            return Box::pin(ready(inner.append(stream, expected, events)));
+            return Box::pin(ready(inner.append(stream, expected, events, urgency)));
         };
         let (answer, answered) = oneshot::channel();
-        held.push_back(Held { stream: stream.clone(), expected, events, answer });
+        held.push_back(Held { stream: stream.clone(), expected, events, urgency, answer });
         Box::pin(async move {
             answered.await.unwrap_or_else(|_| Err(AppendError::Unknown(CLOSED.to_owned())))
         })
+    }
+
+    fn is_full(&self, urgency: Urgency) -> bool {
+        self.lock().is_full(urgency)
     }
 
     fn read_stream(

@@ -5,6 +5,8 @@
 //!   nothing.
 //! - It is written by one thread (`worker`), many requests to a commit, and answers only
 //!   when the commit is on disk (rollback journal, `synchronous=EXTRA`).
+//! - Some space is set aside (`vault.reserve`) for the keys of urgent commands: a disk that
+//!   is full refuses other keys, and fences nothing.
 //! - Erasing overwrites the row (`secure_delete`). What a file system, a disk or a backup
 //!   keeps of an older state is theirs; it is wrapped all the same.
 //! - It knows its root key and peppers by check values, so that a wrong or a newly made
@@ -25,13 +27,21 @@ use zeroize::Zeroizing;
 
 use super::files::{self, ROOT_KEY_FILE, SecretFileError, pepper_file};
 use super::wrap::RootKey;
+use crate::ledger::urgency::Urgency;
 use crate::ledger::vault::peppers::{PepperId, Peppers};
 use crate::ledger::vault::{SubjectKey, SubjectKeyState, Vault, VaultError, VaultFuture};
+use crate::reserve::Reserve;
 use tables::Tables;
 use worker::{Job, Worker};
 
 /// The vault's file in the data directory.
 pub const VAULT_FILE: &str = "vault.db";
+/// The space set aside for urgent keys, beside it.
+pub const RESERVE_FILE: &str = "vault.reserve";
+/// How much that is: some thousands of keys.
+const RESERVE_BYTES: u64 = 1 << 20;
+/// How much of it is given up, or taken again, at once.
+const RESERVE_STEP_BYTES: u64 = 64 << 10;
 /// Most requests waiting for the vault's thread; further callers wait for a place.
 pub const QUEUE_JOBS_MAX: usize = 1_024;
 /// Most subject keys at hand. Beyond, the vault forgets them all and begins anew.
@@ -92,6 +102,14 @@ pub enum OpenVaultError {
         path: PathBuf,
         /// What it said.
         source: rusqlite::Error,
+    },
+    /// No space can be set aside.
+    #[error("cannot use `{path}`")]
+    Reserve {
+        /// The file that holds it.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
     },
     /// The vault's thread did not start.
     #[error("start the vault's thread")]
@@ -180,7 +198,13 @@ impl FileVault {
 
         let cache = Arc::new(Cache::new());
         let (jobs, waiting) = mpsc::channel(QUEUE_JOBS_MAX);
-        let worker = Worker::new(tables, root, Arc::clone(&cache));
+        let reserve =
+            Reserve::open(&directory.join(RESERVE_FILE), RESERVE_BYTES, RESERVE_STEP_BYTES)
+                .map_err(|source| OpenVaultError::Reserve {
+                    path: directory.join(RESERVE_FILE),
+                    source,
+                })?;
+        let worker = Worker::new(tables, root, Arc::clone(&cache), reserve);
         std::thread::Builder::new()
             .name("vault".to_owned())
             .spawn(move || worker.run(waiting))
@@ -209,11 +233,11 @@ impl Vault for FileVault {
         self.cache.pin().get(subject).cloned()
     }
 
-    fn obtain_subject_key(&self, subject: &Subject) -> VaultFuture<SubjectKey> {
+    fn obtain_subject_key(&self, subject: &Subject, urgency: Urgency) -> VaultFuture<SubjectKey> {
         if let Some(key) = self.cached_subject_key(subject) {
             return Box::pin(std::future::ready(Ok(key)));
         }
-        self.ask(|reply| Job::Obtain(subject.clone(), reply))
+        self.ask(|reply| Job::Obtain(subject.clone(), urgency, reply))
     }
 
     fn existing_subject_key(&self, subject: &Subject) -> VaultFuture<SubjectKeyState> {

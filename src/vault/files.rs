@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::ledger::secret::{NoEntropy, random_key};
 use crate::ledger::vault::peppers::PepperId;
+use crate::reserve;
 
 /// The file that holds the vault's root key.
 pub const ROOT_KEY_FILE: &str = "vault-root.key";
@@ -105,6 +106,22 @@ pub enum SecretFileError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl SecretFileError {
+    /// Whether the file system failed for want of space.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => reserve::is_no_space(source),
+            Self::Missing { .. }
+            | Self::Exists { .. }
+            | Self::Open { .. }
+            | Self::Kind { .. }
+            | Self::Content { .. }
+            | Self::NoEntropy { .. } => false,
+        }
+    }
 }
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SecretFileError {

@@ -7,6 +7,7 @@ use projections::sealed::Subject;
 use zeroize::Zeroizing;
 
 use crate::ledger::secret::random_key;
+use crate::ledger::urgency::Urgency;
 use crate::ledger::vault::{SubjectKey, SubjectKeyState, Vault, VaultError, VaultFuture};
 
 /// Keys in memory.
@@ -20,6 +21,8 @@ struct Kept {
     /// None: erased.
     subjects: HashMap<Subject, Option<SubjectKey>>,
     named: HashMap<&'static str, Zeroizing<[u8; 32]>>,
+    /// For whom there is no space any more, and for whoever is less urgent.
+    full: Option<Urgency>,
 }
 
 impl MemoryVault {
@@ -29,12 +32,21 @@ impl MemoryVault {
         Self::default()
     }
 
+    /// Lets space run out for this urgency and what is less, or come back for all.
+    pub fn set_full(&self, full: Option<Urgency>) {
+        self.kept().full = full;
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn obtain(&self, subject: &Subject) -> Result<SubjectKey, VaultError> {
-        match self.kept().subjects.entry(subject.clone()).or_insert(Some(fresh()?)) {
+    fn obtain(&self, subject: &Subject, urgency: Urgency) -> Result<SubjectKey, VaultError> {
+        let mut kept = self.kept();
+        if kept.full.is_some_and(|full| urgency <= full) && !kept.subjects.contains_key(subject) {
+            return Err(VaultError::Full);
+        }
+        match kept.subjects.entry(subject.clone()).or_insert(Some(fresh()?)) {
             Some(key) => Ok(key.clone()),
             None => Err(VaultError::Erased(subject.clone())),
         }
@@ -59,8 +71,8 @@ impl Vault for MemoryVault {
         self.kept().subjects.get(subject).cloned().flatten()
     }
 
-    fn obtain_subject_key(&self, subject: &Subject) -> VaultFuture<SubjectKey> {
-        ready(self.obtain(subject))
+    fn obtain_subject_key(&self, subject: &Subject, urgency: Urgency) -> VaultFuture<SubjectKey> {
+        ready(self.obtain(subject, urgency))
     }
 
     fn existing_subject_key(&self, subject: &Subject) -> VaultFuture<SubjectKeyState> {

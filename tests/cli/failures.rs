@@ -65,7 +65,7 @@ fn faults_are_two() {
     let variables = [
         ("KEYLEDGER_API_KEY_FILE", "missing.key"),
         ("KEYLEDGER_API_KEY", " "),
-        ("KEYLEDGER_SERVER", "https://127.0.0.1:1"),
+        ("KEYLEDGER_SERVER", "ftp://127.0.0.1:1"),
         ("KEYLEDGER_SERVER", "http://192.0.2.1:50051"),
         ("KEYLEDGER_SERVER", "http://127.0.0.1:1/path"),
         ("KEYLEDGER_SERVER", "not a url"),

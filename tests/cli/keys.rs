@@ -47,6 +47,10 @@ fn a_key_is_disabled_enabled_and_called_otherwise() {
         "key create --org {org} --name ci --scope a:b --allow-ip 192.0.2.0/24 --rate-limit 100/60s"
     );
     let (id, secret) = made(&mut scene, &line);
+    assert_eq!(scene.run_with("verify -", &secret, &[]).code, 1);
+    assert_eq!(scene.run_with("verify - --client-ip 192.0.3.1", &secret, &[]).code, 1);
+    assert_eq!(scene.run_with("verify - --client-ip 192.0.2.1", &secret, &[]).code, 0);
+    assert_eq!(scene.run_with("verify - --client-ip nowhere", &secret, &[]).code, 2);
     scene.run(&format!("key disable {id} --org {org} --comment 'looks strange'"));
     assert_eq!(scene.run_with("verify -", &secret, &[]).code, 1);
     assert_eq!(scene.run(&format!("key disable {id} --org {org}")).code, 1);

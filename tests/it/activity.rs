@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use keyledger::ledger::event_store::{APPEND_EVENTS_MAX, EventStore as _, NewEvent};
+use keyledger::ledger::urgency::Urgency;
 use keyledger::proto::key_service_client::KeyServiceClient;
 use keyledger::proto::{
     ActivityEntry, ActivityOrder, ActivityOutcome, PersonalDataState, PrincipalKind,
@@ -618,7 +619,12 @@ async fn lengthen(home: &Home, organization_id: &str, events: u64) {
         let event_type = envelope.event.event_type();
         new.push(NewEvent { id: envelope.id, event_type, stored: stored.into(), leaf_hash });
         if new.len() == APPEND_EVENTS_MAX || number + 1 == events {
-            let appended = store.append(&stream, Some(Revision(last)), std::mem::take(&mut new));
+            let appended = store.append(
+                &stream,
+                Some(Revision(last)),
+                std::mem::take(&mut new),
+                Urgency::Normal,
+            );
             last = appended.await.unwrap().0;
         }
     }

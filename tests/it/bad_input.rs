@@ -29,6 +29,8 @@ const CREATE_ORGANIZATION: &str = "keyledger.v1.OrganizationService/CreateOrgani
 const GET_ORGANIZATION: &str = "keyledger.v1.OrganizationService/GetOrganization";
 const LIST_ORGANIZATIONS: &str = "keyledger.v1.OrganizationService/ListOrganizations";
 const VERIFY: &str = "keyledger.v1.VerificationService/Verify";
+const VERIFY_BATCH: &str = "keyledger.v1.VerificationService/VerifyBatch";
+const VERIFY_STREAM: &str = "keyledger.v1.VerificationService/VerifyStream";
 const GET_STATUS: &str = "keyledger.v1.OperatorService/GetStatus";
 
 fn number(field: u32, value: u64) -> Vec<u8> {
@@ -70,6 +72,17 @@ impl Bench {
         assert!(status.message().contains(field), "{shown}: {}", status.message());
         assert!(status.message().len() < 1_000, "{shown}");
         assert!(!status.message().contains(char::is_control), "{shown}: {}", status.message());
+    }
+
+    /// Why the one question of a stream is not decided.
+    async fn told_in_stream(&self, bytes: Vec<u8>) -> proto::Undecided {
+        let answer = self.call(VERIFY_STREAM, bytes).await.unwrap();
+        let answer = proto::VerifyStreamResponse::decode(&*answer).unwrap();
+        assert_eq!(answer.id, 9);
+        match answer.answer {
+            Some(proto::verify_stream_response::Answer::Undecided(told)) => told,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// As `refuses`, and the details name the field for machines.
@@ -131,6 +144,32 @@ async fn bytes_that_are_no_request() {
         bench.refuses_field(CREATE_KEY, bytes, &field.to_string()).await;
     }
     bench.refuses_field(GET_STATUS, number(1, 1), "1").await;
+    // And in what is nested: a stream ends with it.
+    for (method, one, question) in
+        [(VERIFY_BATCH, "questions[1]", 1), (VERIFY_STREAM, "question", 2)]
+    {
+        let nested = |bytes: Vec<u8>| {
+            let first = if method == VERIFY_BATCH { text(1, []) } else { number(1, 1) };
+            joined(&[first, text(question, bytes)])
+        };
+        for (bytes, field) in [
+            (text(99, "x"), "99"),
+            (text(6, [0xff]), "permissions[0]"),
+            (number(8, 9), "environment"),
+            (joined(&[text(7, "a"), text(7, "a")]), "service"),
+            (joined(&[text(1, "a"), text(1, "a")]), "credential"),
+            (text(10, number(2, 1).repeat(2)), "at_least_revision[0].revision"),
+            (number(5, 1), "tenant_id"),
+            (vec![9 << 3 | 2, 9], "correlation_id"),
+        ] {
+            bench.refuses_field(method, nested(bytes), &format!("{one}.{field}")).await;
+        }
+        let beside = joined(&[nested(text(1, "k")), text(99, "x")]);
+        bench.refuses_field(method, beside, "99").await;
+    }
+    bench.refuses_field(VERIFY_STREAM, text(2, []).repeat(2), "question").await;
+    bench.refuses_field(VERIFY_STREAM, number(1, 1).repeat(2), "id").await;
+    bench.refuses_field(VERIFY_BATCH, text(3, "c").repeat(2), "correlation_id").await;
     let inside =
         joined(&[text(1, &id), text(2, "n"), text(4, joined(&[text(1, "a:b"), number(2, 1)]))]);
     bench.refuses_field(CREATE_KEY, inside, "scopes.2").await;
@@ -193,8 +232,9 @@ async fn requests_that_change_keys() {
     let bench = Bench::new().await;
     let before = bench.revisions().await;
     let id = bench.0.id.clone();
-    let key = "key_00000000000000000000000009";
-    let target = joined(&[text(1, &id), text(2, key)]);
+    let key = bench.0.key("there", &["a:b"]).await.0;
+    let before = (before.0 + 1, before.1);
+    let target = joined(&[text(1, &id), text(2, &key)]);
     let negative = |field: u32| text(field, number(1, i64::from(-1).cast_unsigned()));
     // The last field of each is its idempotency key, the one before the expected revision.
     for (method, idempotency_key) in [
@@ -211,10 +251,10 @@ async fn requests_that_change_keys() {
         let twice = joined(&[number(expected, 1), number(expected, 1)]);
         bench.refuses_field(method, with(twice), "expected_revision").await;
         bench.refuses_field(method, with(text(expected, "x")), "expected_revision").await;
-        bench.refuses_field(method, with(text(2, key)), "key_id").await;
+        bench.refuses_field(method, with(text(2, &key)), "key_id").await;
         bench.refuses_field(method, joined(&[text(1, &id), text(2, "key_")]), "key_id").await;
         bench
-            .refuses_field(method, joined(&[text(1, "org_"), text(2, key)]), "organization_id")
+            .refuses_field(method, joined(&[text(1, "org_"), text(2, &key)]), "organization_id")
             .await;
         bench.refuses_field(method, with(text(idempotency_key, [0xff])), "idempotency_key").await;
     }
@@ -607,7 +647,7 @@ async fn texts_and_lists_past_their_limits() {
     }
     // Questions.
     let stream = |stream: &str| text(10, text(1, stream));
-    for (bytes, field) in [
+    let wrongs = [
         (text(6, "a"), "permissions[0]"),
         (joined(&[text(6, "a:b"), text(6, "a:*")]), "permissions[1]"),
         ((0..101).flat_map(|_| text(6, "a:b")).collect(), "permissions[100]"),
@@ -618,9 +658,34 @@ async fn texts_and_lists_past_their_limits() {
         (stream("operator"), "at_least_revision[0].stream"),
         ((0..9).flat_map(|_| stream("org-operator")).collect(), "at_least_revision"),
         (text(4, "k").repeat(9), "admin_api_key"),
-    ] {
-        bench.refuses_field(VERIFY, bytes, field).await;
+        (text(5, "org_"), "tenant_id"),
+        (text(2, "k").repeat(9), "authorization"),
+        (text(3, "k").repeat(9), "api_key"),
+    ];
+    for (bytes, field) in wrongs {
+        bench.refuses_field(VERIFY, bytes.clone(), field).await;
+        let told = bench.told_in_stream(joined(&[number(1, 9), text(2, &bytes)])).await;
+        assert_eq!((told.status, told.reason.as_str()), (3, "INVALID_ARGUMENT"), "{told:?}");
+        assert!(told.message.contains(&format!("`question.{field}`")), "{}", told.message);
+        let batch = joined(&[text(1, []), text(1, []), text(1, bytes)]);
+        let field = field.split("[0].stream").next().unwrap();
+        bench.refuses_field(VERIFY_BATCH, batch, &format!("questions[2].{field}")).await;
     }
+    // In a batch, revisions stand beside the questions.
+    let beside =
+        |stream: &str, count: usize| joined(&[text(1, []), text(2, text(1, stream)).repeat(count)]);
+    bench.refuses_field(VERIFY_BATCH, beside("org-operator", 9), "at_least_revision").await;
+    bench.refuses_field(VERIFY_BATCH, beside("x", 1), "at_least_revision[0].stream").await;
+    bench.refuses_field(VERIFY_BATCH, Vec::new(), "questions").await;
+    bench
+        .refuses_field(VERIFY_BATCH, joined(&[text(1, []), text(3, "a b")]), "correlation_id")
+        .await;
+    for count in [1_001, 100_000] {
+        bench.refuses_field(VERIFY_BATCH, text(1, []).repeat(count), "questions").await;
+    }
+    assert!(bench.call(VERIFY_BATCH, text(1, []).repeat(1_000)).await.is_ok());
+    let told = bench.told_in_stream(number(1, 9)).await;
+    assert!(told.message.starts_with("`question`: is missing"), "{told:?}");
     let comment = |comment: &str| {
         joined(&[text(1, &id), text(2, "key_00000000000000000000000009"), text(4, comment)])
     };
@@ -656,11 +721,17 @@ async fn messages_and_headers_past_their_limits() {
     // OUT_OF_RANGE and tells the limit.
     let fits = joined(&[text(1, &bench.0.id), text(2, "n".repeat(131_000))]);
     bench.refuses_field(CREATE_KEY, fits, "name").await;
-    for method in [CREATE_KEY, VERIFY, GET_STATUS, LIST_ORGANIZATIONS] {
+    for method in [CREATE_KEY, VERIFY, VERIFY_STREAM, GET_STATUS, LIST_ORGANIZATIONS] {
         let status = bench.call(method, text(1, vec![b'x'; 128 * 1024])).await.unwrap_err();
         assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
         assert!(status.message().contains("the limit is: 131072 bytes"), "{status:?}");
     }
+    // A batch may have 1 MiB.
+    let batch = |bytes: usize| text(1, text(7, "n".repeat(bytes)));
+    bench.refuses_field(VERIFY_BATCH, batch(1_048_000), "questions[0].service").await;
+    let status = bench.call(VERIFY_BATCH, batch(1024 * 1024)).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    assert!(status.message().contains("the limit is: 1048576 bytes"), "{status:?}");
     // Headers.
     let ascii = |bytes: &[u8]| MetadataValue::<Ascii>::try_from(bytes).unwrap();
     let admin = format!("Bearer {}", bench.0.admin_secret);
@@ -741,7 +812,9 @@ async fn who_shows_no_key_in_force_is_answered_before_the_request_is_read() {
     bench.0.operator.revoke(&bench.0.id, &id).await.unwrap();
     let channel = bench.0.server.channel();
     for credential in [None, Some("garbage".to_owned()), Some(format!("Bearer {secret}"))] {
-        for method in [CREATE_KEY, VERIFY, GET_STATUS, LIST_ORGANIZATIONS] {
+        for method in
+            [CREATE_KEY, VERIFY, VERIFY_BATCH, VERIFY_STREAM, GET_STATUS, LIST_ORGANIZATIONS]
+        {
             let mut request = Request::new(());
             if let Some(credential) = &credential {
                 request.metadata_mut().append("authorization", credential.parse().unwrap());

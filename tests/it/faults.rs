@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::support::{Acme, Home, Server, crc32, leaf_hash, reason, refused, scoped};
+use super::support::{Acme, Home, Server, about, crc32, leaf_hash, reason, refused, scoped};
 
 /// Two organizations with keys and a revocation each, at rest.
 struct Tenants {
@@ -153,6 +153,7 @@ impl Tenants {
             refused(operator.get_key(request).await, Code::Unavailable, &acme.id);
             refused(operator.revoke(&acme.id, key_id).await, Code::Unavailable, "is stopped");
         }
+        self.only_acmes_questions_are_undecided(&operator).await;
         let write = operator.create_key(scoped(&acme.id, "new", &["a:b"])).await;
         refused(write, Code::Unavailable, "its stored history is damaged");
         let request = proto::GetOrganizationRequest { organization_id: acme.id.clone() };
@@ -164,6 +165,39 @@ impl Tenants {
         assert_eq!(status.stopped.len(), 1, "{status:?}");
         assert_eq!(status.stopped[0].organization_id, acme.id);
         assert!(status.stopped[0].fault.contains(fault), "{fault}: {status:?}");
+    }
+
+    /// Many questions asked together: those about others get their answers.
+    async fn only_acmes_questions_are_undecided(&self, operator: &super::support::Client) {
+        use proto::verify_batch_answer::Answer as InBatch;
+        use proto::verify_stream_response::Answer as InStream;
+        let credentials = [&self.globex.keys[0].1, &self.acme.keys[0].1, "garbage"];
+        let questions: Vec<_> = credentials.iter().map(|it| about(it, &["a:b"])).collect();
+        let request =
+            proto::VerifyBatchRequest { questions: questions.clone(), ..Default::default() };
+        let in_batch = operator.verify_batch(request).await.unwrap().answers;
+        let mut stream = operator.verify_stream().await.unwrap();
+        let mut undecided = Vec::new();
+        for (place, question) in questions.into_iter().enumerate() {
+            stream.send(place as u64, question).await;
+            let answer = stream.answer().await.unwrap();
+            assert_eq!(answer.id, place as u64);
+            match (answer.answer.unwrap(), in_batch[place].answer.clone().unwrap()) {
+                (InStream::Decision(one), InBatch::Decision(other)) => {
+                    assert_eq!(one.code, other.code);
+                    assert_eq!(one.allowed, place == 0);
+                }
+                (InStream::Undecided(one), InBatch::Undecided(other)) => {
+                    assert_eq!(one, other);
+                    undecided.push((place, one));
+                }
+                (one, other) => panic!("{one:?} and {other:?}"),
+            }
+        }
+        let [(1, said)] = undecided.as_slice() else { panic!("{undecided:?}") };
+        assert_eq!(said.status, Code::Unavailable as i32);
+        assert_eq!(said.reason, "ORGANIZATION_STOPPED");
+        assert!(said.message.contains(&self.acme.id), "{}", said.message);
     }
 
     async fn globex_goes_on(&self, server: &Server) {

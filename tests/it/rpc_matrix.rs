@@ -7,7 +7,7 @@ use keyledger::proto;
 use prost::Message as _;
 use tonic::{Code, Request, Status};
 
-use super::support::{Acme, Client, call_raw, scoped, with_roles};
+use super::support::{Acme, Client, about, call_raw, scoped, with_roles};
 
 /// Whose permission counts.
 #[derive(Clone, Copy, PartialEq)]
@@ -304,6 +304,27 @@ const ROWS: &[Row] = &[
         },
         expected: [N, N, N, N, Y, P, Y, Y],
     },
+    Row {
+        method: "keyledger.v1.VerificationService/VerifyBatch",
+        permission: "credentials:verify",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let questions = vec![about(&world.acme.admin_secret, &[])];
+            proto::VerifyBatchRequest { questions, ..Default::default() }.encode_to_vec()
+        },
+        expected: [N, N, N, N, Y, P, Y, Y],
+    },
+    Row {
+        // One question on a stream that ends then.
+        method: "keyledger.v1.VerificationService/VerifyStream",
+        permission: "credentials:verify",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let question = Some(about(&world.acme.admin_secret, &[]));
+            proto::VerifyStreamRequest { id: 7, question }.encode_to_vec()
+        },
+        expected: [N, N, N, N, Y, P, Y, Y],
+    },
 ];
 
 /// An installation with a caller of each kind.
@@ -435,14 +456,24 @@ async fn the_verifier_of_another_organization_learns_nothing() {
     let world = World::new().await;
     let role = with_roles(&world.acme.id, "by role", &[super::support::ADMIN]);
     let role = world.acme.operator.create_key(role).await.unwrap().secret;
+    let mut stream = world.stranger.verify_stream().await.unwrap();
     for credential in [&world.acme.admin_secret, &role, &world.unknown, &world.revoked] {
-        let answer = world.stranger.ask(credential, &[]).await;
-        assert_eq!(answer.code(), proto::DecisionCode::Unknown);
-        let shown = proto::VerifyResponse {
-            code: answer.code,
-            correlation_id: answer.correlation_id.clone(),
-            ..Default::default()
+        let question = about(credential, &[]);
+        let request =
+            proto::VerifyBatchRequest { questions: vec![question.clone()], ..Default::default() };
+        let in_batch = world.stranger.verify_batch(request).await.unwrap().answers.remove(0);
+        let Some(proto::verify_batch_answer::Answer::Decision(in_batch)) = in_batch.answer else {
+            panic!("{in_batch:?}")
         };
-        assert_eq!(answer, shown);
+        let in_stream = stream.decide(1, question.clone()).await.unwrap();
+        for answer in [world.stranger.verify(question).await.unwrap(), in_batch, in_stream] {
+            assert_eq!(answer.code(), proto::DecisionCode::Unknown);
+            let shown = proto::VerifyResponse {
+                code: answer.code,
+                correlation_id: answer.correlation_id.clone(),
+                ..Default::default()
+            };
+            assert_eq!(answer, shown);
+        }
     }
 }

@@ -47,6 +47,11 @@ impl Home {
         Self(TempDir::new().unwrap())
     }
 
+    /// One on a file system of the test's own.
+    pub(crate) fn inside(directory: &Path) -> Self {
+        Self(TempDir::new_in(directory).unwrap())
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
@@ -288,7 +293,7 @@ impl Process {
 
     /// Where it listens, by its own words.
     #[track_caller]
-    fn address(&mut self) -> SocketAddr {
+    pub(crate) fn address(&mut self) -> SocketAddr {
         self.wait_for(|line| {
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
             let fields = line.get("fields")?;
@@ -447,6 +452,7 @@ methods! {
     get_status(OperatorServiceClient, GetStatusRequest) -> GetStatusResponse;
     query_activity(AuditServiceClient, QueryActivityRequest) -> QueryActivityResponse;
     verify(VerificationServiceClient, VerifyRequest) -> VerifyResponse;
+    verify_batch(VerificationServiceClient, VerifyBatchRequest) -> VerifyBatchResponse;
 }
 
 impl Client {
@@ -481,12 +487,16 @@ impl Client {
         credential: &str,
         permissions: &[&str],
     ) -> proto::VerifyResponse {
-        let request = proto::VerifyRequest {
-            credential: credential.into(),
-            permissions: texts(permissions),
-            ..Default::default()
-        };
-        self.verify(request).await.unwrap()
+        self.verify(about(credential, permissions)).await.unwrap()
+    }
+
+    /// Opens a stream of questions.
+    pub(crate) async fn verify_stream(&self) -> Result<VerifyStream, Status> {
+        let (ask, questions) = tokio::sync::mpsc::channel(64);
+        let questions = tokio_stream::wrappers::ReceiverStream::new(questions);
+        let mut client = VerificationServiceClient::new(self.channel.clone());
+        let answers = client.verify_stream(self.request(questions)).await?.into_inner();
+        Ok(VerifyStream { ask, answers })
     }
 
     /// The answer in one word.
@@ -509,6 +519,51 @@ impl Client {
     pub(crate) async fn revision(&self, organization_id: &str) -> u64 {
         let request = proto::GetOrganizationRequest { organization_id: organization_id.into() };
         self.get_organization(request).await.unwrap().revision.unwrap().revision
+    }
+}
+
+/// A stream of questions, and its answers.
+pub(crate) struct VerifyStream {
+    pub(crate) ask: tokio::sync::mpsc::Sender<proto::VerifyStreamRequest>,
+    pub(crate) answers: tonic::Streaming<proto::VerifyStreamResponse>,
+}
+
+impl VerifyStream {
+    /// Sends a question, and does not wait.
+    pub(crate) async fn send(&self, id: u64, question: proto::VerifyRequest) {
+        let message = proto::VerifyStreamRequest { id, question: Some(question) };
+        // A stream that has ended says so in its answers.
+        let _ = self.ask.send(message).await;
+    }
+
+    /// The next answer. A stream that ends well is a failure here.
+    pub(crate) async fn answer(&mut self) -> Result<proto::VerifyStreamResponse, Status> {
+        let answer = tokio::time::timeout(DEADLINE, self.answers.message());
+        Ok(answer.await.expect("an answer in time")?.expect("an answer, not the end"))
+    }
+
+    /// The decision about a question.
+    pub(crate) async fn decide(
+        &mut self,
+        id: u64,
+        question: proto::VerifyRequest,
+    ) -> Result<proto::VerifyResponse, Status> {
+        self.send(id, question).await;
+        let answer = self.answer().await?;
+        assert_eq!(answer.id, id);
+        match answer.answer {
+            Some(proto::verify_stream_response::Answer::Decision(decision)) => Ok(decision),
+            other => panic!("no decision: {other:?}"),
+        }
+    }
+}
+
+/// A question about a credential.
+pub(crate) fn about(credential: &str, permissions: &[&str]) -> proto::VerifyRequest {
+    proto::VerifyRequest {
+        credential: credential.into(),
+        permissions: texts(permissions),
+        ..Default::default()
     }
 }
 

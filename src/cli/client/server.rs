@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use http::Uri;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use super::super::failure::Failure;
 
@@ -21,16 +21,12 @@ impl Server {
     pub(super) fn parse(text: &str) -> Result<Self, Failure> {
         let wrong = || {
             Failure::fault(format!("`--server`: `{text}` is not the URL of a server"))
-                .hint("it looks like `http://127.0.0.1:50051`")
+                .hint("it looks like `https://keyledger.example.com:50051`")
         };
         let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let uri: Uri = whole.parse().map_err(|_| wrong())?;
         match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(Failure::fault("`--server`: this release does not speak TLS")
-                    .hint("put a TLS proxy on this machine, and name its `http://` address"));
-            }
+            Some("http" | "https") => {}
             _ => return Err(wrong()),
         }
         let authority = uri.authority().ok_or_else(wrong)?;
@@ -39,6 +35,11 @@ impl Server {
             return Err(wrong());
         }
         Ok(Self { text: whole, uri })
+    }
+
+    /// Whether TLS is spoken to it.
+    pub(super) fn is_tls(&self) -> bool {
+        self.uri.scheme_str() == Some("https")
     }
 
     /// Whether it is on this machine.
@@ -50,32 +51,46 @@ impl Server {
 
     /// Credentials cross no network in clear, unless somebody accepts that.
     pub(super) fn refuse_plaintext_unless(&self, accepted: bool) -> Result<(), Failure> {
-        if accepted || self.is_local() {
+        if accepted || self.is_tls() || self.is_local() {
             return Ok(());
         }
         Err(Failure::fault(format!(
             "`{}` is another machine, and without TLS credentials would cross the network in clear",
             self.text
         ))
-        .hint(
-            "use a TLS proxy or a tunnel on this machine, or accept that with `--allow-plaintext`",
-        ))
+        .hint("name an `https://` address, or accept that with `--allow-plaintext`"))
     }
 
     /// Connects.
-    pub(super) async fn connect(&self, timeout: Duration) -> Result<Channel, Failure> {
+    pub(super) async fn connect(
+        &self,
+        tls: Option<ClientTlsConfig>,
+        timeout: Duration,
+    ) -> Result<Channel, Failure> {
         let unreachable = || Failure::fault(format!("cannot reach a server at `{}`", self.text));
-        let endpoint = Endpoint::from(self.uri.clone())
+        let mut endpoint = Endpoint::from(self.uri.clone())
             .user_agent(concat!("keyledger/", env!("CARGO_PKG_VERSION")))
             .map_err(|error| unreachable().because(error))?
             .connect_timeout(timeout)
             .tcp_nodelay(true);
+        if let Some(tls) = tls {
+            endpoint = endpoint.tls_config(tls).map_err(|error| {
+                let failure = Failure::fault("cannot set up TLS").because(innermost(&error));
+                failure.hint("`--ca`, `--client-cert` and `--client-key` name files in PEM")
+            })?;
+        }
         let connected = tokio::time::timeout(timeout, endpoint.connect()).await;
         connected
             .map_err(|_| unreachable().because(format!("no connection within {timeout:?}")))?
             .map_err(|error| {
-                unreachable()
-                    .because(innermost(&error))
+                let failure = unreachable().because(innermost(&error));
+                if self.is_tls() {
+                    return failure.hint(
+                        "`--ca` names the certificate of the authority that signed the server's; \
+                         `--client-cert` and `--client-key` are for a server that asks for yours",
+                    );
+                }
+                failure
                     .hint("`keyledger serve` starts a server here; `--server` names one elsewhere")
             })
     }
@@ -114,10 +129,11 @@ mod tests {
             assert_eq!(server.refuse_plaintext_unless(false).is_ok(), local, "{text}");
             assert!(server.refuse_plaintext_unless(true).is_ok(), "{text}");
         }
+        let tls = Server::parse("https://keyledger.example.com").unwrap();
+        assert!(tls.is_tls() && !tls.is_local() && tls.refuse_plaintext_unless(false).is_ok());
         for text in [
             "",
             "http://",
-            "https://localhost:1",
             "ftp://localhost:1",
             "http://localhost:1/path",
             "http://localhost:1/?q",

@@ -15,8 +15,8 @@ use super::service;
 use crate::ledger::command::KEYS_AT_ONCE_MAX;
 use crate::proto;
 
-/// Most bytes of the keys of one request; a server takes 128 KiB.
-pub(super) const REQUEST_BYTES_MAX: usize = 100 * 1024;
+/// Most bytes of the keys of one request; a server takes 1 MiB.
+pub(super) const REQUEST_BYTES_MAX: usize = 1_000 * 1_000;
 
 /// Bring keys into force that were made elsewhere, by the SHA-256 digests of their texts.
 ///

@@ -18,6 +18,7 @@ use crate::ledger::event_store::{
 };
 use crate::ledger::secret::Ids;
 use crate::ledger::start::Parts;
+use crate::ledger::urgency::Urgency;
 use crate::ledger::vault::peppers::{PepperId, Peppers};
 use crate::store::memory::MemoryStore;
 use crate::vault::memory::MemoryVault;
@@ -36,8 +37,13 @@ impl EventStore for Counting {
         stream: &StreamName,
         expected: Option<Revision>,
         events: Vec<NewEvent>,
+        urgency: Urgency,
     ) -> StoreFuture<Result<Revision, AppendError>> {
-        self.store.append(stream, expected, events)
+        self.store.append(stream, expected, events, urgency)
+    }
+
+    fn is_full(&self, urgency: Urgency) -> bool {
+        self.store.is_full(urgency)
     }
 
     fn read_stream(
@@ -121,7 +127,8 @@ impl World {
         };
         for some in ats.chunks(APPEND_EVENTS_MAX) {
             let events = some.iter().map(|at| new_event(*at)).collect();
-            let appended = store.append(&organization.stream, expected, events).await;
+            let appended =
+                store.append(&organization.stream, expected, events, Urgency::Normal).await;
             expected = Some(appended.unwrap());
         }
         store.read.store(0, Ordering::Relaxed);
@@ -250,8 +257,11 @@ async fn a_walk_over_large_events_ends_by_their_bytes() {
     let mut expected = Revision(0);
     for _ in 0..2 {
         let events = vec![new.clone(); 700];
-        expected =
-            world.store.append(&world.organization.stream, Some(expected), events).await.unwrap();
+        expected = world
+            .store
+            .append(&world.organization.stream, Some(expected), events, Urgency::Normal)
+            .await
+            .unwrap();
     }
     let head = Head { revision: expected, ..world.head() };
     let mut walk = Walk::new(&world.ledger, &world.organization, head, Direction::NewestFirst, 100);

@@ -13,6 +13,7 @@ use crate::ledger::clock::{Clock, ManualTime};
 use crate::ledger::command::Caller;
 use crate::ledger::secret::Ids;
 use crate::ledger::start::Parts;
+use crate::ledger::urgency::Urgency;
 use crate::ledger::vault::peppers::{PepperId, Peppers};
 use crate::ledger::vault::seal::seal;
 use crate::ledger::vault::{SubjectKey, Vault, VaultFuture};
@@ -33,8 +34,8 @@ impl Vault for Counting {
     fn cached_subject_key(&self, subject: &Subject) -> Option<SubjectKey> {
         self.vault.cached_subject_key(subject)
     }
-    fn obtain_subject_key(&self, subject: &Subject) -> VaultFuture<SubjectKey> {
-        self.vault.obtain_subject_key(subject)
+    fn obtain_subject_key(&self, subject: &Subject, urgency: Urgency) -> VaultFuture<SubjectKey> {
+        self.vault.obtain_subject_key(subject, urgency)
     }
     fn existing_subject_key(&self, subject: &Subject) -> VaultFuture<SubjectKeyState> {
         self.asked.fetch_add(1, Ordering::Relaxed);
@@ -73,7 +74,7 @@ impl World {
         let id = EventId::from_parts(1_790_000_000_000, number);
         let data = [("comment", "gone"), ("origin_ip", "192.0.2.1"), ("user_agent", "curl")];
         let data = data.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
-        let key = self.vault.obtain_subject_key(&subject).await.unwrap();
+        let key = self.vault.obtain_subject_key(&subject, Urgency::Normal).await.unwrap();
         let (reason, before) = (RevocationReason::Unspecified, KeyStateBefore::Active);
         Envelope {
             id,

@@ -101,6 +101,8 @@ enum Fault {
     OneOf(&'static [&'static str]),
     #[error("key `{}` sent twice; send each key once", Shown(.0))]
     MapKeyTwice(Vec<u8>),
+    #[error("sent more than {0} times; send fewer")]
+    TooMany(usize),
     #[error("lies more than {DEPTH_MAX} messages deep; send a flatter message")]
     TooDeep,
 }
@@ -168,7 +170,7 @@ fn scan_field(
     sent: &mut u64,
     depth: usize,
 ) -> Scanned<()> {
-    if field.label != Label::Repeated {
+    if field.label != Label::Repeated || field.at_most > 0 {
         let bit = 1_u64 << (field.slot & 63);
         let again = *sent & bit != 0;
         *sent |= bit;
@@ -176,6 +178,7 @@ fn scan_field(
             Label::Map if !again => map_keys_differ(field.number, bytes)?,
             Label::Singular if again && field.oneof.is_empty() => return Err(Fault::Twice.into()),
             Label::Singular if again => return Err(Fault::OneOf(field.oneof).into()),
+            Label::Repeated if !again => no_more_than(field, bytes)?,
             Label::Map | Label::Singular | Label::Repeated => {}
         }
     }
@@ -369,13 +372,23 @@ fn many_map_keys_differ(mut keys: Vec<&[u8]>) -> Scanned<()> {
     }
 }
 
+/// Checks that a repeated field is not sent more often than it may be.
+fn no_more_than(field: &Field, bytes: &[u8]) -> Scanned<()> {
+    let mut sent = fields(bytes).filter(|(number, _)| *number == field.number);
+    match sent.nth(field.at_most) {
+        Some(_) => Err(Fault::TooMany(field.at_most).into()),
+        None => Ok(()),
+    }
+}
+
 impl Located {
     /// The same, seen from the message that holds `field`, which begins `behind` bytes into it.
     #[cold]
     fn inside(mut self: Box<Self>, field: &Field, bytes: &[u8], behind: usize) -> Box<Self> {
-        let whole_map = matches!(self.fault, Fault::MapKeyTwice(_)) && self.path.is_empty();
+        let whole = matches!(self.fault, Fault::MapKeyTwice(_) | Fault::TooMany(_));
+        let whole = whole && self.path.is_empty();
         let mut path = field.name.to_owned();
-        if field.label != Label::Singular && !whole_map {
+        if field.label != Label::Singular && !whole {
             let before = bytes.get(..behind).unwrap_or_default();
             let index = fields(before).filter(|(number, _)| *number == field.number).count();
             path.push_str(&format!("[{index}]"));

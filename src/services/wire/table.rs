@@ -21,10 +21,13 @@ pub struct Field {
     /// How often it may be sent.
     pub label: Label,
     /// The bit that says it was sent, below 64. Members of one oneof share it; unused
-    /// for repeated fields.
+    /// for repeated fields that are not counted.
     pub slot: u8,
     /// All members of the oneof it is in; empty if it is in none.
     pub oneof: &'static [&'static str],
+    /// Most values of a repeated field, where so many could not even be decoded without
+    /// harm; 0 for any number. Its slot says that they were counted.
+    pub at_most: usize,
 }
 
 /// How often a field may be sent.

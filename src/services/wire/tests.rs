@@ -10,7 +10,8 @@ use super::table::{Field, Kind, Label};
 use super::*;
 use crate::proto::verification_service_server::{VerificationService, VerificationServiceServer};
 use crate::proto::{
-    CreateKeyRequest, ListKeysRequest, Scopes, StreamRevision, VerifyRequest, VerifyResponse,
+    CreateKeyRequest, ListKeysRequest, Scopes, StreamRevision, VerifyBatchRequest,
+    VerifyBatchResponse, VerifyRequest, VerifyResponse, VerifyStreamRequest, VerifyStreamResponse,
     create_key_request,
 };
 
@@ -154,6 +155,21 @@ fn text_must_be_utf_8() {
     );
 }
 
+/// What would be large once it is decoded is counted before; the count is of that field
+/// alone.
+#[test]
+fn more_than_may_be_sent_is_refused() {
+    let questions = |count: usize| text(1, text(7, "a")).repeat(count);
+    check::<VerifyBatchRequest>(&questions(1_000), None);
+    let revisions = text(2, []).repeat(1_001);
+    check::<VerifyBatchRequest>(&[questions(1_000), revisions].concat(), None);
+    let said = "`questions`: sent more than 1000 times; send fewer";
+    check::<VerifyBatchRequest>(&questions(1_001), Some(("questions", said)));
+    let nested = [text(1, []), text(1, text(6, [0xff]))].concat();
+    let said = "`questions[1].permissions[0]`: is not UTF-8; send text in UTF-8";
+    check::<VerifyBatchRequest>(&nested, Some(("questions[1].permissions[0]", said)));
+}
+
 #[test]
 fn malformed_bytes_are_refused() {
     let wire_type = "is encoded as another type than declared; use this server's .proto files";
@@ -199,6 +215,7 @@ static NEST: Message = Message {
             label: Label::Singular,
             slot: 0,
             oneof: &[],
+            at_most: 0,
         },
         Field {
             number: 700,
@@ -207,6 +224,7 @@ static NEST: Message = Message {
             label: Label::Repeated,
             slot: 0,
             oneof: &[],
+            at_most: 0,
         },
     ],
 };
@@ -392,6 +410,22 @@ impl VerificationService for Allows {
     async fn verify(&self, _: Request<VerifyRequest>) -> Result<Response<VerifyResponse>, Status> {
         Ok(Response::new(VerifyResponse { allowed: true, ..VerifyResponse::default() }))
     }
+
+    async fn verify_batch(
+        &self,
+        _: Request<VerifyBatchRequest>,
+    ) -> Result<Response<VerifyBatchResponse>, Status> {
+        Err(Status::unimplemented("one method is enough"))
+    }
+
+    type VerifyStreamStream = tokio_stream::Pending<Result<VerifyStreamResponse, Status>>;
+
+    async fn verify_stream(
+        &self,
+        _: Request<tonic::Streaming<VerifyStreamRequest>>,
+    ) -> Result<Response<Self::VerifyStreamStream>, Status> {
+        Err(Status::unimplemented("one method is enough"))
+    }
 }
 
 /// A client that sends bytes as they are and reads answers as we do.
@@ -449,4 +483,103 @@ fn answers_are_read_leniently() {
     let newer = [varint(1, 1), varint(2, 9_999), varint(15, 1)].concat();
     assert!(read::<VerifyResponse>(&newer[..]).unwrap().allowed);
     assert_eq!(read::<VerifyResponse>(&[0xff][..]).unwrap_err().code(), Code::Internal);
+}
+
+/// A body that comes in these pieces.
+struct Pieces(std::collections::VecDeque<Vec<u8>>);
+
+impl http_body::Body for Pieces {
+    type Data = prost::bytes::Bytes;
+    type Error = Status;
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Status>>> {
+        let piece = self.0.pop_front();
+        std::task::Poll::Ready(piece.map(|piece| Ok(http_body::Frame::data(piece.into()))))
+    }
+}
+
+/// Calls a method that answers with the service it was asked about. Gives the status, as
+/// headers or trailers say it, and the bytes of the answer.
+async fn unary(
+    headers: &[(&'static str, &'static str)],
+    pieces: Vec<Vec<u8>>,
+) -> (Code, String, Vec<u8>) {
+    use http_body::Body as _;
+    let mut request = http::Request::new(Pieces(pieces.into()));
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    let response = super::unary::call(request, 1_000, async |request: Request<VerifyRequest>| {
+        let mut framed = super::unary::Framed::with_room(1);
+        framed.message().extend_from_slice(request.into_inner().service.as_bytes());
+        Ok(framed)
+    });
+    let (parts, body) = response.await.into_parts();
+    assert_eq!(parts.headers["content-type"], "application/grpc");
+    let (mut headers, mut answer) = (parts.headers, Vec::new());
+    let mut body = std::pin::pin!(body);
+    while let Some(frame) = std::future::poll_fn(|it| body.as_mut().poll_frame(it)).await {
+        match frame.unwrap().into_data() {
+            Ok(data) => answer.extend_from_slice(&data),
+            Err(trailers) => headers.extend(trailers.into_trailers().unwrap()),
+        }
+    }
+    assert!(body.is_end_stream());
+    let status = Status::from_header_map(&headers).unwrap();
+    (status.code(), status.message().to_owned(), answer)
+}
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[0][..], &length, message].concat()
+}
+
+#[tokio::test]
+async fn a_unary_call_is_read_in_whatever_pieces_it_comes() {
+    let request = framed(&text(7, "billing"));
+    let answer = (Code::Ok, String::new(), framed(b"billing"));
+    for size in 1..=request.len() {
+        let pieces = request.chunks(size).map(<[u8]>::to_vec).collect();
+        assert_eq!(unary(&[], pieces).await, answer);
+    }
+    let empty = vec![Vec::new(), request.clone(), Vec::new()];
+    assert_eq!(unary(&[("grpc-encoding", "identity")], empty).await, answer);
+    // At the limit, and one past it: as soon as it is announced.
+    let large = |bytes: usize| {
+        let value = "x".repeat(bytes - 3);
+        let length = u8::try_from(value.len() >> 7).unwrap();
+        [&[7 << 3 | 2, value.len() as u8 & 0x7f | 0x80, length], value.as_bytes()].concat()
+    };
+    assert_eq!(unary(&[], vec![framed(&large(1_000))]).await.0, Code::Ok);
+    let (code, said, _) = unary(&[], vec![framed(&large(1_001))[..5].to_vec()]).await;
+    assert_eq!(code, Code::OutOfRange);
+    assert!(said.contains("it has 1001 bytes, the limit is: 1000 bytes"), "{said}");
+}
+
+#[tokio::test]
+async fn a_unary_call_that_is_not_one_message_is_refused() {
+    let request = framed(&text(7, "billing"));
+    for cut in 0..request.len() {
+        let (code, said, answer) = unary(&[], vec![request[..cut].to_vec()]).await;
+        assert_eq!((code, answer.len()), (Code::InvalidArgument, 0), "{said}");
+        assert!(said.contains("ends before its message"), "{said}");
+    }
+    for more in [&request[..], &[0]] {
+        for pieces in [vec![[&request, more].concat()], vec![request.clone(), more.to_vec()]] {
+            let (code, said, _) = unary(&[], pieces).await;
+            assert_eq!(code, Code::InvalidArgument);
+            assert!(said.contains("more than one message"), "{said}");
+        }
+    }
+    // Compression is not offered; who uses it all the same is told by the protocol's rules.
+    let (code, said, _) = unary(&[("grpc-encoding", "gzip")], vec![request.clone()]).await;
+    assert_eq!(code, Code::Unimplemented, "{said}");
+    let compressed = [&[1], &request[1..]].concat();
+    assert_eq!(unary(&[], vec![compressed]).await.0, Code::Internal);
+    // And what is read is read strictly.
+    let twice = framed(&text(7, "a").repeat(2));
+    let said = "`service`: sent twice; send it once".to_owned();
+    assert_eq!(unary(&[], vec![twice]).await, (Code::InvalidArgument, said, Vec::new()));
 }

@@ -7,7 +7,7 @@ pub(super) async fn revisions_are_dense(adapter: &impl Adapter) -> Verdict {
     let store = adapter.fresh().await;
     let a = stream("a");
     fill(&store, &a, 0..3).await?;
-    let last = store.append(&a, Some(Revision(2)), events(3..8)).await?;
+    let last = store.append(&a, Some(Revision(2)), events(3..8), Urgency::Normal).await?;
     ensure!(last == Revision(7), "five events behind revision 2 end at {last}");
     let recorded = store.read_stream(&a, Revision::FIRST, 100).await?;
     same(&recorded, &a, Revision::FIRST, &events(0..8))
@@ -19,7 +19,8 @@ pub(super) async fn the_expected_revision_must_hold(adapter: &impl Adapter) -> V
     let refused = |expected: Option<u64>, current: Option<u64>| {
         let (store, a) = (&store, &a);
         async move {
-            let found = store.append(a, expected.map(Revision), events(90..91)).await;
+            let found =
+                store.append(a, expected.map(Revision), events(90..91), Urgency::Normal).await;
             let current = current.map(Revision);
             let wanted = AppendError::WrongExpectedRevision { stream: a.clone(), current };
             ensure!(found == Err(wanted), "expecting {expected:?} at {current:?}: {found:?}");
@@ -32,7 +33,7 @@ pub(super) async fn the_expected_revision_must_hold(adapter: &impl Adapter) -> V
     for wrong in [None, Some(0), Some(2), Some(1 << 63), Some(u64::MAX)] {
         refused(wrong, Some(1)).await?;
     }
-    let last = store.append(&a, Some(Revision(1)), events(2..3)).await?;
+    let last = store.append(&a, Some(Revision(1)), events(2..3), Urgency::Normal).await?;
     ensure!(last == Revision(2), "the right revision gives {last}");
     let recorded = store.read_stream(&a, Revision::FIRST, 100).await?;
     same(&recorded, &a, Revision::FIRST, &events(0..3))
@@ -46,7 +47,10 @@ pub(super) async fn calls_are_carried_out_in_the_order_they_are_made(
     let mut calls = Vec::new();
     for number in 0..100_u64 {
         let expected = number.checked_sub(1).map(Revision);
-        calls.push((store.append(&a, expected, events(number..number + 1)), number));
+        calls.push((
+            store.append(&a, expected, events(number..number + 1), Urgency::Normal),
+            number,
+        ));
     }
     // Awaited backwards: the order of polls must not matter.
     for (call, number) in calls.into_iter().rev() {
@@ -60,8 +64,8 @@ pub(super) async fn calls_are_carried_out_in_the_order_they_are_made(
 pub(super) async fn a_dropped_future_still_appends(adapter: &impl Adapter) -> Verdict {
     let store = adapter.fresh().await;
     let a = stream("a");
-    drop(store.append(&a, None, events(0..1)));
-    let last = store.append(&a, Some(Revision(0)), events(1..2)).await?;
+    drop(store.append(&a, None, events(0..1), Urgency::Normal));
+    let last = store.append(&a, Some(Revision(0)), events(1..2), Urgency::Normal).await?;
     ensure!(last == Revision(1), "behind a dropped append stands {last}");
     let recorded = store.read_stream(&a, Revision::FIRST, 100).await?;
     same(&recorded, &a, Revision::FIRST, &events(0..2))
@@ -70,12 +74,12 @@ pub(super) async fn a_dropped_future_still_appends(adapter: &impl Adapter) -> Ve
 pub(super) async fn several_events_are_all_or_none(adapter: &impl Adapter) -> Verdict {
     let store = adapter.fresh().await;
     let a = stream("a");
-    store.append(&a, None, events(0..10)).await?;
-    let found = store.append(&a, Some(Revision(4)), events(10..20)).await;
+    store.append(&a, None, events(0..10), Urgency::Normal).await?;
+    let found = store.append(&a, Some(Revision(4)), events(10..20), Urgency::Normal).await;
     ensure!(found.is_err(), "an append in the middle was accepted");
     let mut long = events(20..21);
     long.push(exactly(STORED_BYTES_MAX + 1));
-    let found = store.append(&a, Some(Revision(9)), long).await;
+    let found = store.append(&a, Some(Revision(9)), long, Urgency::Normal).await;
     ensure!(matches!(found, Err(AppendError::Limits(_))), "too long an event: {found:?}");
     let recorded = store.read_stream(&a, Revision::FIRST, 100).await?;
     same(&recorded, &a, Revision::FIRST, &events(0..10))
@@ -85,11 +89,11 @@ pub(super) async fn a_failed_append_fails_alone(adapter: &impl Adapter) -> Verdi
     let store = adapter.fresh().await;
     let (a, b) = (stream("a"), stream("b"));
     // Asked for at once, so that an adapter that groups them has them in one group.
-    let good_a = store.append(&a, None, events(0..1));
-    let bad_a = store.append(&a, None, events(1..2));
-    let good_b = store.append(&b, None, events(2..3));
-    let bad_b = store.append(&b, Some(Revision(5)), events(3..4));
-    let next_a = store.append(&a, Some(Revision(0)), events(4..5));
+    let good_a = store.append(&a, None, events(0..1), Urgency::Normal);
+    let bad_a = store.append(&a, None, events(1..2), Urgency::Normal);
+    let good_b = store.append(&b, None, events(2..3), Urgency::Normal);
+    let bad_b = store.append(&b, Some(Revision(5)), events(3..4), Urgency::Normal);
+    let next_a = store.append(&a, Some(Revision(0)), events(4..5), Urgency::Normal);
     let wrong = |stream: &StreamName| {
         let current = Some(Revision(0));
         Err(AppendError::WrongExpectedRevision { stream: stream.clone(), current })
@@ -109,13 +113,13 @@ pub(super) async fn limits_are_kept(adapter: &impl Adapter) -> Verdict {
     let a = stream("a");
     let max = u64::try_from(APPEND_EVENTS_MAX).unwrap_or(u64::MAX);
     for outside in [events(0..0), events(0..max + 1), vec![exactly(STORED_BYTES_MAX + 1)]] {
-        let found = store.append(&a, None, outside).await;
+        let found = store.append(&a, None, outside, Urgency::Normal).await;
         ensure!(matches!(found, Err(AppendError::Limits(_))), "outside the limits: {found:?}");
     }
-    let last = store.append(&a, None, events(0..max)).await?;
+    let last = store.append(&a, None, events(0..max), Urgency::Normal).await?;
     ensure!(last == Revision(max - 1), "as many events as allowed end at {last}");
     let longest = exactly(STORED_BYTES_MAX);
-    store.append(&a, Some(last), vec![longest.clone()]).await?;
+    store.append(&a, Some(last), vec![longest.clone()], Urgency::Normal).await?;
     let recorded = store.read_stream(&a, last, 2).await?;
     same(&recorded, &a, last, &[event(max - 1, 300), longest])
 }
@@ -130,7 +134,8 @@ pub(super) async fn one_stream_has_one_winner_per_revision(adapter: &impl Adapte
         tokio::spawn(async move {
             let (mut expected, mut written, mut number) = (None, 0, writer * EVENTS);
             while written < EVENTS {
-                match store.append(&a, expected, events(number..number + 1)).await {
+                match store.append(&a, expected, events(number..number + 1), Urgency::Normal).await
+                {
                     Ok(revision) => {
                         expected = Some(revision);
                         (written, number) = (written + 1, number + 1);

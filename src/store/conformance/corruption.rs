@@ -9,7 +9,7 @@ pub(super) async fn damage_is_reported_and_hides_nothing_else(adapter: &impl Ada
         for number in 0..4_u64 {
             for name in &names {
                 let expected = number.checked_sub(1).map(Revision);
-                store.append(name, expected, events(number..number + 1)).await?;
+                store.append(name, expected, events(number..number + 1), Urgency::Normal).await?;
             }
         }
         let whole = all_sound(&store, None, 100).await?;

@@ -8,8 +8,8 @@ pub(super) async fn a_stream_is_read_in_pages(adapter: &impl Adapter) -> Verdict
     let written = events(0..25);
     for (number, expected) in (0..25).zip([None].into_iter().chain((0..).map(Some))) {
         let expected = expected.map(Revision);
-        store.append(&a, expected, events(number..number + 1)).await?;
-        store.append(&b, expected, events(900..901)).await?;
+        store.append(&a, expected, events(number..number + 1), Urgency::Normal).await?;
+        store.append(&b, expected, events(900..901), Urgency::Normal).await?;
     }
     let mut from = Revision::FIRST;
     for page in written.chunks(10) {
@@ -42,7 +42,7 @@ pub(super) async fn no_page_is_longer_than_allowed(adapter: &impl Adapter) -> Ve
     let mut last = None;
     while last.is_none_or(|Revision(last)| last <= max) {
         let next = Revision::after(last).0;
-        last = Some(store.append(&a, last, events(next..next + 512)).await?);
+        last = Some(store.append(&a, last, events(next..next + 512), Urgency::Normal).await?);
     }
     for asked in [READ_EVENTS_MAX, READ_EVENTS_MAX + 1, usize::MAX] {
         let found = store.read_stream(&a, Revision::FIRST, asked).await?.len();
@@ -60,7 +60,7 @@ pub(super) async fn all_streams_are_read_in_order(adapter: &impl Adapter) -> Ver
         let name = stream(&(number % 3).to_string());
         let revision = number / 3;
         let expected = revision.checked_sub(1).map(Revision);
-        store.append(&name, expected, events(number..number + 1)).await?;
+        store.append(&name, expected, events(number..number + 1), Urgency::Normal).await?;
         written.push((name, Revision(revision)));
     }
     let found = all_sound(&store, None, 7).await?;

@@ -22,7 +22,7 @@ pub(super) async fn what_is_stored_comes_first_then_what_is_new(adapter: &impl A
     }
     for number in 10..20 {
         let expected = Some(Revision(number - 1));
-        store.append(&a, expected, events(number..number + 1)).await?;
+        store.append(&a, expected, events(number..number + 1), Urgency::Normal).await?;
         for subscription in [&mut from_start, &mut from_place] {
             let item = following(&mut **subscription).await?;
             same(&[item.recorded], &a, Revision(number), &events(number..number + 1))?;
@@ -68,7 +68,7 @@ pub(super) async fn a_dropped_wait_loses_nothing(adapter: &impl Adapter) -> Verd
     let mut subscription = store.subscribe_all(None);
     for number in 0..50_u64 {
         let expected = number.checked_sub(1).map(Revision);
-        let append = store.append(&a, expected, events(number..number + 1));
+        let append = store.append(&a, expected, events(number..number + 1), Urgency::Normal);
         // Polled a few times at most, wherever it may stand, then dropped.
         let mut early = None;
         for _ in 0..number % 4 {

@@ -8,6 +8,7 @@ use projections::recorded::{Revision, StreamName};
 use tokio::sync::oneshot;
 
 use crate::ledger::event_store::{AppendError, NewEvent};
+use crate::ledger::urgency::Urgency;
 
 /// Most events that wait. More are refused, so that memory stays bounded.
 pub(super) const QUEUE_EVENTS_MAX: usize = 65_536;
@@ -26,6 +27,7 @@ pub(super) struct Request {
     pub(super) stream: StreamName,
     pub(super) expected: Option<Revision>,
     pub(super) events: Vec<NewEvent>,
+    pub(super) urgency: Urgency,
     pub(super) answer: oneshot::Sender<Result<Revision, AppendError>>,
 }
 

@@ -15,6 +15,8 @@ use super::schema;
 
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+/// The database that is the truth.
+pub(super) const DATABASE: &str = "ledger.db";
 
 /// A data directory that is ours until this is dropped.
 pub(super) struct Directory {
@@ -52,7 +54,7 @@ impl Directory {
 
     /// The database that is the truth.
     pub(super) fn database(&self) -> PathBuf {
-        self.path.join("ledger.db")
+        self.path.join(DATABASE)
     }
 
     /// Makes the database if it is not there. It is made under another name, so that a

@@ -35,6 +35,19 @@ pub enum OpenError {
     /// The database is damaged, truncated, or missing beside its own log.
     #[error("`ledger.db` is damaged: {0}; restore it from a backup")]
     Corrupt(String),
+    /// A new store does not fit.
+    #[error(
+        "no space for a new ledger in `{}`: {free_mib} MiB are free, {needed_mib} MiB are needed; make space, or name another data directory",
+        path.display()
+    )]
+    NoSpace {
+        /// The data directory.
+        path: PathBuf,
+        /// How much is free.
+        free_mib: u64,
+        /// How much must be.
+        needed_mib: u64,
+    },
     /// The operating system refuses a file.
     #[error("cannot use `{}`", path.display())]
     Io {

@@ -44,6 +44,11 @@ impl Adapter for Embedded {
         Some(EmbeddedStore::open(&self.options()).unwrap())
     }
 
+    fn set_full(&self, store: &EmbeddedStore, full: bool) -> bool {
+        store.space.pretend_full.store(full, Ordering::SeqCst);
+        true
+    }
+
     async fn damage(
         &self,
         store: EmbeddedStore,
@@ -71,9 +76,9 @@ fn directory() -> TempDir {
     tempfile::tempdir_in(target).unwrap()
 }
 
-/// As usual, with a short log: a test writes little.
+/// As usual, with a short log and a small reserve: a test writes little.
 fn options(directory: impl Into<PathBuf>) -> Options {
-    Options { log_bytes_reserved: 1 << 20, ..Options::new(directory) }
+    Options { log_bytes_reserved: 1 << 20, reserve_bytes: 2 << 20, ..Options::new(directory) }
 }
 
 fn stream(name: &str) -> StreamName {
@@ -122,7 +127,7 @@ async fn nobody_is_answered_before_the_commit() {
         released.recv().map_err(io::Error::other)
     });
     let mut subscription = store.subscribe_all(None);
-    let mut append = store.append(&stream("a"), None, vec![event(0, 100)]);
+    let mut append = store.append(&stream("a"), None, vec![event(0, 100)], Urgency::Normal);
     at_commit.recv_timeout(WAIT_MAX).unwrap();
     let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(append.as_mut().poll(cx))).await;
     assert!(polled.is_pending(), "answered before the commit");
@@ -146,10 +151,17 @@ async fn what_waits_is_committed_together_across_streams() {
         let _ = released.recv();
         Ok(())
     });
-    let first = store.append(&stream("first"), None, vec![event(0, 100)]);
+    let first = store.append(&stream("first"), None, vec![event(0, 100)], Urgency::Normal);
     commits.recv_timeout(WAIT_MAX).unwrap();
     let waiting: Vec<_> = (0..50)
-        .map(|number| store.append(&stream(&number.to_string()), None, vec![event(number, 100)]))
+        .map(|number| {
+            store.append(
+                &stream(&number.to_string()),
+                None,
+                vec![event(number, 100)],
+                Urgency::Normal,
+            )
+        })
         .collect();
     drop(release);
     first.await.unwrap();
@@ -164,22 +176,24 @@ async fn an_io_error_fences_until_the_store_is_opened_again() {
     let root = directory();
     let options = options(root.path().join("data"));
     let store = EmbeddedStore::open(&options).unwrap();
-    store.append(&stream("a"), None, vec![event(0, 100)]).await.unwrap();
+    store.append(&stream("a"), None, vec![event(0, 100)], Urgency::Normal).await.unwrap();
     let broken = Arc::new(AtomicBool::new(true));
     let breaks = Arc::clone(&broken);
     store.commit_fault.arrange(move || match breaks.load(Ordering::SeqCst) {
         true => Err(io::Error::other("the disk is gone")),
         false => Ok(()),
     });
-    let fenced = store.append(&stream("a"), Some(Revision(0)), vec![event(1, 100)]).await;
+    let fenced =
+        store.append(&stream("a"), Some(Revision(0)), vec![event(1, 100)], Urgency::Normal).await;
     assert_eq!(fenced, Err(AppendError::Fenced("the disk is gone".to_owned())));
     broken.store(false, Ordering::SeqCst);
-    let fenced = store.append(&stream("b"), None, vec![event(1, 100)]).await;
+    let fenced = store.append(&stream("b"), None, vec![event(1, 100)], Urgency::Normal).await;
     assert!(matches!(fenced, Err(AppendError::Fenced(_))), "{fenced:?}");
     assert_eq!(store.read_stream(&stream("a"), Revision::FIRST, 10).await.unwrap().len(), 1);
     drop(store);
     let store = EmbeddedStore::open(&options).unwrap();
-    let next = store.append(&stream("a"), Some(Revision(0)), vec![event(1, 100)]).await;
+    let next =
+        store.append(&stream("a"), Some(Revision(0)), vec![event(1, 100)], Urgency::Normal).await;
     assert_eq!(next, Ok(Revision(1)));
 }
 
@@ -192,12 +206,18 @@ async fn a_full_disk_refuses_and_does_not_fence() {
     let mut count = 0;
     let refusal = loop {
         let expected = Revision(count).0.checked_sub(1).map(Revision);
-        match store.append(&stream("a"), expected, vec![event(count, 20_000)]).await {
+        match store
+            .append(&stream("a"), expected, vec![event(count, 20_000)], Urgency::Normal)
+            .await
+        {
             Ok(_) => count += 1,
             Err(error) => break error,
         }
     };
     assert_eq!(refusal, AppendError::Full);
+    while store.is_full(Urgency::Normal) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
     // One that fits is taken, though it came in one commit with one that does not.
     let (reached, commits) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
@@ -207,10 +227,16 @@ async fn a_full_disk_refuses_and_does_not_fence() {
         Ok(())
     });
     let last = Revision(count - 1);
-    let first = store.append(&stream("a"), Some(last), vec![event(900, 100)]);
+    let first = store.append(&stream("a"), Some(last), vec![event(900, 100)], Urgency::Normal);
     commits.recv_timeout(WAIT_MAX).unwrap();
-    let small = store.append(&stream("a"), Some(last.next()), vec![event(901, 100)]);
-    let big = store.append(&stream("b"), None, vec![event(902, 60_000), event(903, 60_000)]);
+    let small =
+        store.append(&stream("a"), Some(last.next()), vec![event(901, 100)], Urgency::Normal);
+    let big = store.append(
+        &stream("b"),
+        None,
+        vec![event(902, 60_000), event(903, 60_000)],
+        Urgency::Normal,
+    );
     drop(release);
     assert_eq!(first.await, Ok(last.next()));
     assert_eq!(big.await, Err(AppendError::Full));
@@ -220,7 +246,7 @@ async fn a_full_disk_refuses_and_does_not_fence() {
     let store = EmbeddedStore::open(&options).unwrap();
     let found = store.read_stream(&stream("a"), Revision::FIRST, 1_000).await.unwrap();
     assert_eq!(found.len() as u64, count + 2);
-    store.append(&stream("b"), None, vec![event(0, 60_000)]).await.unwrap();
+    store.append(&stream("b"), None, vec![event(0, 60_000)], Urgency::Normal).await.unwrap();
 }
 
 #[tokio::test]
@@ -234,16 +260,16 @@ async fn the_queue_has_a_limit() {
         let _ = released.recv();
         Ok(())
     });
-    let first = store.append(&stream("first"), None, vec![event(0, 100)]);
+    let first = store.append(&stream("first"), None, vec![event(0, 100)], Urgency::Normal);
     at_commit.recv_timeout(WAIT_MAX).unwrap();
     let fill = append_queue::QUEUE_EVENTS_MAX / 1_024;
     let waiting: Vec<_> = (0..fill)
         .map(|number| {
             let events = (0..1_024).map(|number| event(number, 100)).collect();
-            store.append(&stream(&number.to_string()), None, events)
+            store.append(&stream(&number.to_string()), None, events, Urgency::Normal)
         })
         .collect();
-    let refused = store.append(&stream("a"), None, vec![event(0, 100)]);
+    let refused = store.append(&stream("a"), None, vec![event(0, 100)], Urgency::Normal);
     let refused = tokio::time::timeout(WAIT_MAX, refused).await.expect("refused at once");
     assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
     drop(release);
@@ -251,7 +277,7 @@ async fn the_queue_has_a_limit() {
     for append in waiting {
         append.await.unwrap();
     }
-    store.append(&stream("a"), None, vec![event(0, 100)]).await.unwrap();
+    store.append(&stream("a"), None, vec![event(0, 100)], Urgency::Normal).await.unwrap();
 }
 
 #[tokio::test]
@@ -261,14 +287,21 @@ async fn closing_carries_out_what_waits_and_leaves_no_log() {
     let store = EmbeddedStore::open(&options).unwrap();
     let mut subscription = store.subscribe_all(None);
     let appends: Vec<_> = (0..200)
-        .map(|number| store.append(&stream(&number.to_string()), None, vec![event(number, 100)]))
+        .map(|number| {
+            store.append(
+                &stream(&number.to_string()),
+                None,
+                vec![event(number, 100)],
+                Urgency::Normal,
+            )
+        })
         .collect();
     store.close().await;
     for append in appends {
         assert_eq!(append.await, Ok(Revision(0)));
     }
     while subscription.next().await.is_some() {}
-    let refused = store.append(&stream("a"), None, vec![event(0, 100)]).await;
+    let refused = store.append(&stream("a"), None, vec![event(0, 100)], Urgency::Normal).await;
     assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
     assert!(store.read_all(None, 1).await.is_err());
     let wal = fs::metadata(options.directory.join("ledger.db-wal"));

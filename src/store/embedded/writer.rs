@@ -3,9 +3,10 @@
 //! INVARIANT: nobody is answered `Ok` before the commit that holds their events has
 //! returned, and that is after the write-ahead log was synced.
 //!
-//! A failed commit has one of three ends. No space: rolled back, each append tried on
-//! its own, [`AppendError::Full`] for those that do not fit. A lock that another program
-//! holds: rolled back, [`AppendError::Unavailable`]. Anything else: the store is fenced.
+//! A failed commit has one of three ends. No space: rolled back, and tried again with what
+//! is urgent in it on the reserve's space; [`AppendError::Full`] for what does not fit. A
+//! lock that another program holds: rolled back, [`AppendError::Unavailable`]. Anything
+//! else: the store is fenced.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,16 +17,21 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::watch;
 
 use super::append_queue::{AppendQueue, Request};
-use super::checkpointer::Checkpoints;
+use super::checkpointer::{self, Checkpoints};
 use super::commit_fault::CommitFault;
 use super::gathering::Gathering;
 use super::heads::{HeadError, Heads};
 use super::place::revision;
 use super::schema;
+use super::space::{APPEND_BYTES, Space};
 use crate::ledger::event_store::AppendError;
+use crate::ledger::urgency::Urgency;
+use crate::store::stats::StoreStats;
 
 /// How long the writer waits for a lock: a checkpoint's, or another program's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it waits for reads before the log is begun again for want of space.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(1);
 /// Page cache of the writer, in KiB: the inner pages of the index should stay in it.
 const CACHE_KIB: i64 = 32_768;
 
@@ -43,9 +49,13 @@ pub(super) struct Writer {
     last_position: i64,
     durable: watch::Sender<()>,
     checkpoints: Arc<Checkpoints>,
+    space: Arc<Space>,
+    /// How many bytes the batch at hand may still write for what is not urgent.
+    room: u64,
     fault: CommitFault,
     fenced: Option<String>,
     gathering: Gathering,
+    stats: Arc<StoreStats>,
 }
 
 /// Who may still join a commit that has begun.
@@ -61,10 +71,26 @@ enum CommitError {
     Fence(String),
 }
 
-impl From<rusqlite::Error> for CommitError {
+/// What became of an append inside a transaction that failed, or why it did.
+enum Failure {
+    Engine(rusqlite::Error),
+    Known(CommitError),
+}
+
+impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl CommitError {
+    fn of(failure: Failure, space: &Space) -> Self {
+        let error = match failure {
+            Failure::Known(error) => return error,
+            Failure::Engine(error) if space.is_no_space(&error) => return Self::Full,
+            Failure::Engine(error) => error,
+        };
         match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OutOfMemory) => {
                 Self::Unavailable(error.to_string())
             }
@@ -83,6 +109,11 @@ impl From<&CommitError> for AppendError {
     }
 }
 
+/// What each append of a batch is told.
+fn verdicts(outcome: Result<Vec<Verdict>, CommitError>, count: usize) -> Vec<Verdict> {
+    outcome.unwrap_or_else(|error| vec![Err(AppendError::from(&error)); count])
+}
+
 /// Opens the connection that writes, with the write-ahead log on and synced at each commit.
 pub(super) fn connect(database: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(database, schema::WRITE_FLAGS)?;
@@ -90,6 +121,8 @@ pub(super) fn connect(database: &Path) -> rusqlite::Result<Connection> {
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // A disk that is full elsewhere is no reason to fail.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(connection)
 }
@@ -100,7 +133,9 @@ impl Writer {
         queue: Arc<AppendQueue>,
         durable: watch::Sender<()>,
         checkpoints: Arc<Checkpoints>,
+        space: Arc<Space>,
         fault: CommitFault,
+        stats: Arc<StoreStats>,
     ) -> rusqlite::Result<Self> {
         let last_position = connection.query_row(LAST_POSITION, [], |row| row.get(0))?;
         Ok(Self {
@@ -110,9 +145,12 @@ impl Writer {
             last_position,
             durable,
             checkpoints,
+            space,
+            room: 0,
             fault,
             fenced: None,
             gathering: Gathering::default(),
+            stats,
         })
     }
 
@@ -122,6 +160,7 @@ impl Writer {
             let (company, patience) = self.gathering.next();
             let began = Instant::now();
             let late = Late { company, until: began + patience };
+            self.room = self.space.room();
             let verdicts = self.decide(&mut batch, Some(late));
             // Read before anyone is answered: whoever comes later may have been answered.
             let waiting = self.queue.len();
@@ -135,26 +174,68 @@ impl Writer {
 
     /// Carries out a batch, which may grow, and says what came of each.
     fn decide(&mut self, batch: &mut Vec<Request>, late: Option<Late>) -> Vec<Verdict> {
-        let before = self.last_position;
         match self.commit(batch, late) {
-            Ok(verdicts) => {
-                if self.last_position != before {
-                    self.durable.send_replace(());
-                }
-                verdicts
-            }
-            // One that is too big must not fail those that fit.
-            Err(CommitError::Full) if batch.len() > 1 => {
-                let mut verdicts = Vec::with_capacity(batch.len());
-                for request in std::mem::take(batch) {
-                    let mut alone = vec![request];
-                    verdicts.append(&mut self.decide(&mut alone, None));
-                    batch.append(&mut alone);
-                }
-                verdicts
-            }
-            Err(error) => vec![Err(AppendError::from(&error)); batch.len()],
+            Err(CommitError::Full) => self.decide_short(batch),
+            outcome => verdicts(outcome, batch.len()),
         }
+    }
+
+    /// Carries out a batch that there was no space for.
+    fn decide_short(&mut self, batch: &mut Vec<Request>) -> Vec<Verdict> {
+        let normal = |request: &Request| request.urgency == Urgency::Normal;
+        if self.room == 0 || !batch.iter().any(normal) {
+            return match self.commit_reserved(batch) {
+                Err(CommitError::Full) if batch.len() > 1 => self.decide_alone(batch),
+                outcome => verdicts(outcome, batch.len()),
+            };
+        }
+        if batch.len() > 1 {
+            return self.decide_alone(batch);
+        }
+        self.refuse_normal();
+        vec![Err(AppendError::Full)]
+    }
+
+    /// Carries out each append of a batch by itself: one that is too big must not fail
+    /// those that fit.
+    fn decide_alone(&mut self, batch: &mut Vec<Request>) -> Vec<Verdict> {
+        let mut verdicts = Vec::with_capacity(batch.len());
+        for request in std::mem::take(batch) {
+            self.room = self.room.min(self.space.room());
+            let mut alone = vec![request];
+            verdicts.append(&mut self.decide(&mut alone, None));
+            batch.append(&mut alone);
+        }
+        verdicts
+    }
+
+    /// Writes what is urgent in a batch that there was no space for: with the write-ahead log
+    /// begun again, then with one step of the reserve after the other.
+    fn commit_reserved(&mut self, batch: &mut Vec<Request>) -> Result<Vec<Verdict>, CommitError> {
+        self.refuse_normal();
+        loop {
+            // What it cannot copy now it can after another step.
+            if let Err(error) = self.restart_log() {
+                tracing::debug!(%error, "the write-ahead log could not be begun again");
+            }
+            match self.commit(batch, None) {
+                Err(CommitError::Full) if self.space.release() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn restart_log(&self) -> rusqlite::Result<()> {
+        self.connection.busy_timeout(RESTART_TIMEOUT)?;
+        let restarted = checkpointer::checkpoint(&self.connection, "RESTART");
+        self.connection.busy_timeout(BUSY_TIMEOUT)?;
+        restarted.map(|_| ())
+    }
+
+    /// Refuses what is not urgent, in the batch at hand and until there is space again.
+    fn refuse_normal(&mut self) {
+        self.room = 0;
+        self.checkpoints.tighten();
     }
 
     /// Writes a batch in one transaction. The verdicts hold only because it committed.
@@ -167,15 +248,23 @@ impl Writer {
             return Err(CommitError::Fence(what.clone()));
         }
         let before = self.last_position;
-        self.try_commit(batch, late).map_err(|error| {
+        let verdicts = self.try_commit(batch, late).map_err(|failure| {
+            let error = CommitError::of(failure, &self.space);
             self.last_position = before;
             self.heads.forget(batch.iter().map(|request| &request.stream));
             self.roll_back(error)
-        })
+        })?;
+        if self.last_position != before {
+            self.durable.send_replace(());
+        }
+        Ok(verdicts)
     }
 
     /// Leaves the failed transaction, and fences the store unless nothing can be in doubt.
     fn roll_back(&mut self, error: CommitError) -> CommitError {
+        if matches!(error, CommitError::Full) {
+            self.stats.full.set(1);
+        }
         let rolled_back =
             self.connection.is_autocommit() || self.connection.execute_batch("ROLLBACK").is_ok();
         let what = match error {
@@ -187,6 +276,7 @@ impl Writer {
         };
         tracing::error!(%what, "the event store is fenced: writes are refused until restart");
         self.checkpoints.fence();
+        self.stats.fenced.set(1);
         self.fenced = Some(what.clone());
         CommitError::Fence(what)
     }
@@ -195,7 +285,7 @@ impl Writer {
         &mut self,
         batch: &mut Vec<Request>,
         late: Option<Late>,
-    ) -> Result<Vec<Verdict>, CommitError> {
+    ) -> Result<Vec<Verdict>, Failure> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         let mut verdicts = Vec::with_capacity(batch.len());
         loop {
@@ -208,16 +298,29 @@ impl Writer {
                 break;
             }
         }
-        self.fault.strike().map_err(|error| CommitError::Fence(error.to_string()))?;
+        let fence = |error: std::io::Error| CommitError::Fence(error.to_string());
+        self.fault.strike().map_err(fence).map_err(Failure::Known)?;
+        let began = Instant::now();
         self.connection.execute_batch("COMMIT")?;
+        self.stats.commit_ns.observe_time(began.elapsed());
         let bytes = batch.iter().map(Request::bytes).sum();
         let events = batch.iter().map(|request| request.events.len()).sum();
         self.checkpoints.committed(events, bytes);
+        self.stats.committed(batch.len(), events);
         Ok(verdicts)
     }
 
     /// Writes one append into the open transaction, if its stream ends where it expects.
-    fn place(&mut self, request: &Request) -> Result<Verdict, CommitError> {
+    fn place(&mut self, request: &Request) -> Result<Verdict, Failure> {
+        let left = match request.urgency {
+            Urgency::Reserved => Some(self.room),
+            // Once in the log, and once in the database.
+            Urgency::Normal => self.room.checked_sub(2 * request.bytes() as u64 + APPEND_BYTES),
+        };
+        let Some(left) = left else {
+            self.refuse_normal();
+            return Ok(Err(AppendError::Full));
+        };
         let head = match self.heads.head(&self.connection, &request.stream) {
             Ok(head) => head,
             Err(HeadError::Corrupt(what)) => {
@@ -242,6 +345,7 @@ impl Writer {
             insert.execute((self.last_position, id, last, &*event.stored, leaf_hash, check))?;
         }
         head.last = Some(last);
+        self.room = left;
         Ok(Ok(revision(last)))
     }
 }

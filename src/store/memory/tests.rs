@@ -14,6 +14,11 @@ impl Adapter for Memory {
         None
     }
 
+    fn set_full(&self, store: &MemoryStore, full: bool) -> bool {
+        store.set_full(full);
+        true
+    }
+
     async fn damage(
         &self,
         store: MemoryStore,
@@ -52,14 +57,15 @@ fn check(fault: AppendFault, answer: AppendError, written: bool) {
         store.inject(fault, 2);
         let mut expected = None;
         for number in 0..2 {
-            let found = store.append(&stream(), expected, vec![event(number, 100)]).await;
+            let found =
+                store.append(&stream(), expected, vec![event(number, 100)], Urgency::Normal).await;
             assert_eq!(found, Err(answer.clone()), "{fault:?}");
             if written {
                 expected = Some(Revision(number));
             }
         }
         assert_eq!(len(&store).await, if written { 2 } else { 0 }, "{fault:?}");
-        let third = store.append(&stream(), expected, vec![event(2, 100)]).await;
+        let third = store.append(&stream(), expected, vec![event(2, 100)], Urgency::Normal).await;
         match fault {
             AppendFault::FenceStore => assert_eq!(third, Err(answer)),
             AppendFault::LoseAppendAck
@@ -85,9 +91,9 @@ fn each_append_fault_does_what_its_name_says() {
 async fn the_gate_says_when_an_append_becomes_durable() {
     let store = MemoryStore::new();
     store.hold_appends();
-    let first = store.append(&stream(), None, vec![event(0, 100)]);
-    let second = store.append(&stream(), Some(Revision(0)), vec![event(1, 100)]);
-    drop(store.append(&stream(), Some(Revision(1)), vec![event(2, 100)]));
+    let first = store.append(&stream(), None, vec![event(0, 100)], Urgency::Normal);
+    let second = store.append(&stream(), Some(Revision(0)), vec![event(1, 100)], Urgency::Normal);
+    drop(store.append(&stream(), Some(Revision(1)), vec![event(2, 100)], Urgency::Normal));
     assert_eq!((store.held_appends(), len(&store).await), (3, 0));
     assert!(store.release_append());
     assert_eq!(first.await, Ok(Revision(0)));
@@ -96,7 +102,8 @@ async fn the_gate_says_when_an_append_becomes_durable() {
     assert_eq!(second.await, Ok(Revision(1)));
     assert_eq!((store.held_appends(), len(&store).await), (0, 3));
     assert!(!store.release_append());
-    let open = store.append(&stream(), Some(Revision(2)), vec![event(3, 100)]).await;
+    let open =
+        store.append(&stream(), Some(Revision(2)), vec![event(3, 100)], Urgency::Normal).await;
     assert_eq!(open, Ok(Revision(3)));
 }
 
@@ -104,7 +111,10 @@ async fn the_gate_says_when_an_append_becomes_durable() {
 async fn a_torn_record_is_reported() {
     let store = MemoryStore::new();
     assert!(!store.tear_last_record());
-    store.append(&stream(), None, vec![event(0, 100), event(1, 100)]).await.unwrap();
+    store
+        .append(&stream(), None, vec![event(0, 100), event(1, 100)], Urgency::Normal)
+        .await
+        .unwrap();
     assert!(store.tear_last_record());
     let found = store.read_stream(&stream(), Revision::FIRST, 100).await;
     assert!(matches!(found, Err(ReadError::Corrupt { revision: Revision(1), .. })), "{found:?}");
@@ -114,11 +124,12 @@ async fn a_torn_record_is_reported() {
 async fn closing_ends_subscriptions_and_refuses_the_rest() {
     let store = MemoryStore::new();
     let mut subscription = store.subscribe_all(None);
-    store.append(&stream(), None, vec![event(0, 100)]).await.unwrap();
+    store.append(&stream(), None, vec![event(0, 100)], Urgency::Normal).await.unwrap();
     assert!(subscription.next().await.unwrap().is_ok());
     store.close();
     assert_eq!(subscription.next().await, None);
-    let refused = store.append(&stream(), Some(Revision(0)), vec![event(1, 100)]).await;
+    let refused =
+        store.append(&stream(), Some(Revision(0)), vec![event(1, 100)], Urgency::Normal).await;
     assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
     assert!(store.read_all(None, 1).await.is_err());
 }

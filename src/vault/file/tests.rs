@@ -28,8 +28,8 @@ async fn it_keeps_the_contract() {
 async fn what_was_answered_is_there_after_a_restart() {
     let home = TempDir::new().unwrap();
     let (vault, peppers) = open(&home, Start::First);
-    let kept = vault.obtain_subject_key(&subject(1)).await.unwrap();
-    vault.obtain_subject_key(&subject(2)).await.unwrap();
+    let kept = vault.obtain_subject_key(&subject(1), Urgency::Normal).await.unwrap();
+    vault.obtain_subject_key(&subject(2), Urgency::Normal).await.unwrap();
     vault.erase_subject(&subject(2)).await.unwrap();
     let named = vault.obtain_named_key("lookup-key").await.unwrap();
     // Not dropped first: what was answered must not wait for an orderly end.
@@ -63,6 +63,34 @@ async fn a_wrong_or_missing_secret_is_found_at_start() {
         fs::write(&path, right).unwrap();
         open(&home, Start::Later);
     }
+}
+
+/// Which of them is current, and which are missed, only history can say.
+#[tokio::test]
+async fn every_pepper_beside_it_is_read() {
+    let home = TempDir::new().unwrap();
+    let (_, peppers) = open(&home, Start::First);
+    let one = peppers.digest(b"x");
+    for name in ["pepper-2.key", "pepper-10.key"] {
+        files::make_key(&home.path().join(name)).unwrap();
+    }
+    for other in
+        ["pepper-03.key", "pepper-.key", "pepper-x.key", "pepper-4.key.old", ".pepper-5.key.new"]
+    {
+        fs::write(home.path().join(other), "no key").unwrap();
+    }
+    let (_, peppers) = open(&home, Start::Later);
+    assert_eq!((peppers.current(), peppers.digest(b"x")), (PepperId::FIRST, one));
+    let there: Vec<u32> = (0..20).filter(|id| peppers.has(PepperId(*id))).collect();
+    assert_eq!(there, [1, 2, 10]);
+    // The first may be gone; the last one may not.
+    fs::remove_file(home.path().join("pepper-1.key")).unwrap();
+    let (_, peppers) = open(&home, Start::Later);
+    assert!(!peppers.has(PepperId::FIRST) && peppers.has(PepperId(2)));
+    for name in ["pepper-2.key", "pepper-10.key"] {
+        fs::remove_file(home.path().join(name)).unwrap();
+    }
+    assert!(refused(&home, Start::Later).contains("pepper-1.key"));
 }
 
 #[tokio::test]
@@ -124,7 +152,9 @@ async fn many_callers_at_once_are_all_served() {
     let callers: Vec<_> = (0..many)
         .map(|n| {
             let vault = Arc::clone(&vault);
-            tokio::spawn(async move { vault.obtain_subject_key(&subject(n as u128)).await })
+            tokio::spawn(async move {
+                vault.obtain_subject_key(&subject(n as u128), Urgency::Normal).await
+            })
         })
         .collect();
     let mut keys = Vec::new();
@@ -133,7 +163,9 @@ async fn many_callers_at_once_are_all_served() {
     }
     assert!(vault.cache.len() <= CACHED_SUBJECT_KEYS_MAX);
     for (n, key) in keys.iter().enumerate() {
-        assert!(vault.obtain_subject_key(&subject(n as u128)).await.unwrap() == *key);
+        assert!(
+            vault.obtain_subject_key(&subject(n as u128), Urgency::Normal).await.unwrap() == *key
+        );
         assert!(vault.cache.len() <= CACHED_SUBJECT_KEYS_MAX);
     }
 }
@@ -145,7 +177,7 @@ async fn erasing_leaves_nothing_in_the_file() {
     let path = home.path().join(VAULT_FILE);
     let (vault, _) = open(&home, Start::First);
     for n in 0..200 {
-        vault.obtain_subject_key(&subject(n)).await.unwrap();
+        vault.obtain_subject_key(&subject(n), Urgency::Normal).await.unwrap();
     }
     let wrapped: Vec<u8> = Connection::open(&path)
         .unwrap()
@@ -172,7 +204,7 @@ async fn damaged_rows_are_noticed() {
     let home = TempDir::new().unwrap();
     let (vault, _) = open(&home, Start::First);
     for n in 1..=2 {
-        vault.obtain_subject_key(&subject(n)).await.unwrap();
+        vault.obtain_subject_key(&subject(n), Urgency::Normal).await.unwrap();
     }
     vault.obtain_named_key("lookup-key").await.unwrap();
     let file = Connection::open(home.path().join(VAULT_FILE)).unwrap();
@@ -185,9 +217,9 @@ async fn damaged_rows_are_noticed() {
     file.execute("UPDATE named_keys SET sealed = zeroblob(48)", []).unwrap();
     let (again, _) = open(&home, Start::Later);
     let damaged = Some(VaultError::Damaged(subject(2).to_string()));
-    assert_eq!(again.obtain_subject_key(&subject(2)).await.err(), damaged);
+    assert_eq!(again.obtain_subject_key(&subject(2), Urgency::Normal).await.err(), damaged);
     assert_eq!(again.existing_subject_key(&subject(2)).await.err(), damaged);
-    assert!(again.obtain_subject_key(&subject(1)).await.is_ok());
+    assert!(again.obtain_subject_key(&subject(1), Urgency::Normal).await.is_ok());
     let damaged = Some(VaultError::Damaged("lookup-key".to_owned()));
     assert_eq!(again.obtain_named_key("lookup-key").await.err(), damaged);
 }
@@ -197,15 +229,15 @@ async fn damaged_rows_are_noticed() {
 async fn a_fault_stops_the_vault() {
     let home = TempDir::new().unwrap();
     let (vault, _) = open(&home, Start::First);
-    vault.obtain_subject_key(&subject(1)).await.unwrap();
+    vault.obtain_subject_key(&subject(1), Urgency::Normal).await.unwrap();
     let file = Connection::open(home.path().join(VAULT_FILE)).unwrap();
     file.execute_batch("ALTER TABLE subject_keys RENAME TO lost").unwrap();
     let fenced = |outcome: Option<VaultError>| match outcome {
         Some(VaultError::Unavailable(text)) => assert!(text.starts_with("fenced"), "{text}"),
         other => panic!("{other:?}"),
     };
-    fenced(vault.obtain_subject_key(&subject(2)).await.err());
+    fenced(vault.obtain_subject_key(&subject(2), Urgency::Normal).await.err());
     file.execute_batch("ALTER TABLE lost RENAME TO subject_keys").unwrap();
-    fenced(vault.obtain_subject_key(&subject(2)).await.err());
+    fenced(vault.obtain_subject_key(&subject(2), Urgency::Normal).await.err());
     assert!(vault.cached_subject_key(&subject(1)).is_some());
 }

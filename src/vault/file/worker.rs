@@ -2,6 +2,7 @@
 //! when that is on disk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use projections::sealed::Subject;
 use rusqlite::ErrorCode;
@@ -9,11 +10,17 @@ use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use super::tables::{Rows, SubjectRow, Tables};
-use super::{CACHED_SUBJECT_KEYS_MAX, Cache};
+use super::{CACHED_SUBJECT_KEYS_MAX, Cache, RESERVE_STEP_BYTES};
 use crate::ledger::secret::random_key;
+use crate::ledger::urgency::Urgency;
 use crate::ledger::vault::{SubjectKey, SubjectKeyState, VaultError};
+use crate::reserve::Reserve;
 use crate::vault::wrap::{Purpose, RootKey, Wrapped};
 
+/// What must be free beside a step of the reserve that is taken up again.
+const RESERVE_SPARE_BYTES: u64 = RESERVE_STEP_BYTES;
+/// How long a job may wait while the reserve is not whole.
+const SPACE_LOOK: Duration = Duration::from_millis(20);
 /// Most jobs in one transaction.
 pub(super) const BATCH_JOBS_MAX: usize = 256;
 const _: () = assert!(BATCH_JOBS_MAX < CACHED_SUBJECT_KEYS_MAX);
@@ -22,43 +29,91 @@ type Reply<T> = oneshot::Sender<Result<T, VaultError>>;
 
 /// What the vault is asked.
 pub(super) enum Job {
-    Obtain(Subject, Reply<SubjectKey>),
+    Obtain(Subject, Urgency, Reply<SubjectKey>),
     Existing(Subject, Reply<SubjectKeyState>),
     Erase(Subject, Reply<bool>),
     Named(&'static str, Reply<Zeroizing<[u8; 32]>>),
 }
 
-/// A job that was carried out, waiting for the commit.
-type Answer = Box<dyn FnOnce(Result<(), VaultError>, &Cache)>;
+/// A job that was carried out, waiting for the commit. Gives the job back where there was
+/// no space for it and it may have what is set aside.
+type Answer = Box<dyn FnOnce(Result<(), VaultError>, &Cache) -> Option<Job>>;
 
 pub(super) struct Worker {
     tables: Tables,
     root: RootKey,
     cache: Arc<Cache>,
+    reserve: Reserve,
     /// After an I/O error it is not known what is on disk: nothing more is done until a restart.
     fenced: Option<VaultError>,
 }
 
 impl Worker {
-    pub(super) fn new(tables: Tables, root: RootKey, cache: Arc<Cache>) -> Self {
-        Self { tables, root, cache, fenced: None }
+    pub(super) fn new(tables: Tables, root: RootKey, cache: Arc<Cache>, reserve: Reserve) -> Self {
+        Self { tables, root, cache, reserve, fenced: None }
     }
 
     /// Works until no one can ask any more.
     pub(super) fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
-        while let Some(first) = waiting.blocking_recv() {
+        while let Some(first) = self.next(&mut waiting) {
             let mut batch = vec![first];
             while batch.len() < BATCH_JOBS_MAX
                 && let Ok(job) = waiting.try_recv()
             {
                 batch.push(job);
             }
-            self.carry_out(batch);
+            // One that there is no space for must not fail the others.
+            for job in self.carry_out(batch) {
+                self.carry_out_short(job);
+            }
         }
     }
 
-    fn carry_out(&mut self, batch: Vec<Job>) {
-        let mut attempts = Attempts { rows: None, root: &self.root, failed: None };
+    /// The next job; none once no one can ask any more. While the reserve is not whole it is
+    /// looked for space meanwhile.
+    fn next(&mut self, waiting: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        while !self.refilled() {
+            match waiting.try_recv() {
+                Ok(job) => return Some(job),
+                Err(mpsc::error::TryRecvError::Disconnected) => return None,
+                Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(SPACE_LOOK),
+            }
+        }
+        waiting.blocking_recv()
+    }
+
+    /// Carries out a job that there was no space for, urgent ones on the reserve's.
+    fn carry_out_short(&mut self, job: Job) {
+        let urgent = job.is_urgent();
+        let mut again = self.carry_out(vec![job]);
+        while urgent && !again.is_empty() && self.release() {
+            again = self.carry_out(again);
+        }
+        again.into_iter().for_each(Job::refuse);
+    }
+
+    /// Takes up what is missing of the reserve, if there is space; true once it is whole.
+    fn refilled(&mut self) -> bool {
+        // A file system that fails here fails where it matters, too, and that is told.
+        self.reserve.is_whole() || self.reserve.refill(RESERVE_SPARE_BYTES).is_ok_and(|whole| whole)
+    }
+
+    /// Gives up a step of the reserve.
+    fn release(&mut self) -> bool {
+        tracing::error!(
+            reserve_bytes = self.reserve.held(),
+            "the disk of the vault is full: its reserve is used for an urgent key; make space"
+        );
+        self.reserve.release().unwrap_or_else(|error| {
+            tracing::error!(%error, "the vault's reserve could not be used");
+            false
+        })
+    }
+
+    /// Carries out a batch, all of it or nothing. Gives it back where there is no space.
+    fn carry_out(&mut self, batch: Vec<Job>) -> Vec<Job> {
+        let whole = self.reserve.is_whole();
+        let mut attempts = Attempts { rows: None, root: &self.root, whole, failed: None };
         if self.fenced.is_none() {
             match self.tables.begin() {
                 Ok(rows) => attempts.rows = Some(rows),
@@ -69,15 +124,59 @@ impl Worker {
         let committed = attempts.commit();
         let committed = match (&self.fenced, committed) {
             (Some(fault), _) => Err(fault.clone()),
-            (None, Err(error)) => Err(fault(&error, &mut self.fenced)),
+            (None, Err(error)) => Err(self.fault(&error)),
             (None, Ok(())) => Ok(()),
         };
         // INVARIANT: a batch is smaller than the cache.
         if self.cache.len() + answers.len() > CACHED_SUBJECT_KEYS_MAX {
             self.cache.pin().clear();
         }
-        for answer in answers {
-            answer(committed.clone(), &self.cache);
+        answers.into_iter().filter_map(|answer| answer(committed.clone(), &self.cache)).collect()
+    }
+
+    /// What callers are told; fences the vault unless it is known that nothing was written.
+    fn fault(&mut self, error: &rusqlite::Error) -> VaultError {
+        let quota = error
+            .sqlite_error()
+            .is_some_and(|code| code.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE)
+            && self.reserve.has_room(RESERVE_STEP_BYTES).is_ok_and(|room| !room);
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => VaultError::Full,
+            _ if quota => VaultError::Full,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                VaultError::Unavailable("another process uses it".to_owned())
+            }
+            // Its journal, which comes before everything else.
+            Some(ErrorCode::CannotOpen) => {
+                VaultError::Unavailable("its journal cannot be made".to_owned())
+            }
+            _ => {
+                let text = format!("fenced after an error, restart to check it: {error}");
+                self.fenced.insert(VaultError::Unavailable(text)).clone()
+            }
+        }
+    }
+}
+
+impl Job {
+    /// Whether what is set aside is for it, too. An erasure writes over what is there; it
+    /// needs space for the journal alone.
+    fn is_urgent(&self) -> bool {
+        match self {
+            Self::Obtain(_, urgency, _) => *urgency == Urgency::Reserved,
+            Self::Erase(..) => true,
+            Self::Existing(..) | Self::Named(..) => false,
+        }
+    }
+
+    /// Says that there is no space for it.
+    fn refuse(self) {
+        // Whoever asked may be gone.
+        match self {
+            Self::Obtain(_, _, reply) => drop(reply.send(Err(VaultError::Full))),
+            Self::Existing(_, reply) => drop(reply.send(Err(VaultError::Full))),
+            Self::Erase(_, reply) => drop(reply.send(Err(VaultError::Full))),
+            Self::Named(_, reply) => drop(reply.send(Err(VaultError::Full))),
         }
     }
 }
@@ -86,30 +185,42 @@ impl Worker {
 struct Attempts<'a> {
     rows: Option<Rows<'a>>,
     root: &'a RootKey,
+    /// Nothing of what is set aside is missing.
+    whole: bool,
     failed: Option<rusqlite::Error>,
 }
 
 impl Attempts<'_> {
     fn carry_out(&mut self, job: Job) -> Answer {
         match job {
-            Job::Obtain(subject, reply) => {
-                let key = self.attempt(|rows, root| obtain(rows, root, &subject));
+            Job::Obtain(subject, urgency, reply) => {
+                // What was given up for urgent keys is for them alone.
+                let may_make = self.whole || urgency == Urgency::Reserved;
+                let key = self.attempt(|rows, root| obtain(rows, root, &subject, may_make));
                 Box::new(move |committed, cache| {
+                    if committed == Err(VaultError::Full) {
+                        return Some(Job::Obtain(subject, urgency, reply));
+                    }
                     let key = committed.and(key);
                     if let Ok(key) = &key {
                         cache.pin().insert(subject, key.clone());
                     }
                     let _ = reply.send(key);
+                    None
                 })
             }
             Job::Existing(subject, reply) => {
                 let state = self.attempt(|rows, root| existing(rows, root, &subject));
                 Box::new(move |committed, cache| {
+                    if committed == Err(VaultError::Full) {
+                        return Some(Job::Existing(subject, reply));
+                    }
                     let state = committed.and(state);
                     if let Ok(SubjectKeyState::Held(key)) = &state {
                         cache.pin().insert(subject, key.clone());
                     }
                     let _ = reply.send(state);
+                    None
                 })
             }
             Job::Erase(subject, reply) => {
@@ -117,13 +228,21 @@ impl Attempts<'_> {
                 Box::new(move |committed, cache| {
                     // Even if it is not on disk: rather ask again than give it out.
                     cache.pin().remove(&subject);
+                    if committed == Err(VaultError::Full) {
+                        return Some(Job::Erase(subject, reply));
+                    }
                     let _ = reply.send(committed.and(held));
+                    None
                 })
             }
             Job::Named(name, reply) => {
                 let key = self.attempt(|rows, root| named(rows, root, name));
                 Box::new(move |committed, _| {
+                    if committed == Err(VaultError::Full) {
+                        return Some(Job::Named(name, reply));
+                    }
                     let _ = reply.send(committed.and(key));
+                    None
                 })
             }
         }
@@ -178,11 +297,13 @@ fn obtain(
     rows: &Rows<'_>,
     root: &RootKey,
     subject: &Subject,
+    may_make: bool,
 ) -> rusqlite::Result<Result<SubjectKey, VaultError>> {
     match existing(rows, root, subject)? {
         Ok(SubjectKeyState::Held(key)) => Ok(Ok(key)),
         Ok(SubjectKeyState::Erased) => Ok(Err(VaultError::Erased(subject.clone()))),
         Err(error) => Ok(Err(error)),
+        Ok(SubjectKeyState::Absent) if !may_make => Ok(Err(VaultError::Full)),
         Ok(SubjectKeyState::Absent) => match fresh(root, Purpose::Subject, subject.as_str()) {
             Err(error) => Ok(Err(error)),
             Ok((key, wrapped)) => {
@@ -231,18 +352,4 @@ fn fresh(
     let wrapped =
         wrapped.ok_or_else(|| VaultError::Unavailable("the cipher refused".to_owned()))?;
     Ok((key, wrapped))
-}
-
-/// What callers are told; fences the vault unless it is known that nothing was written.
-fn fault(error: &rusqlite::Error, fenced: &mut Option<VaultError>) -> VaultError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => VaultError::Unavailable("no space left".to_owned()),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            VaultError::Unavailable("another process uses it".to_owned())
-        }
-        _ => {
-            let text = format!("fenced after an error, restart to check it: {error}");
-            fenced.insert(VaultError::Unavailable(text)).clone()
-        }
-    }
 }

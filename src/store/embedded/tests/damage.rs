@@ -9,7 +9,8 @@ fn made(options: &Options) {
     for number in 0..4_u64 {
         for name in ["a", "b", "c"] {
             let expected = number.checked_sub(1).map(Revision);
-            let append = store.append(&stream(name), expected, vec![event(number, 300)]);
+            let append =
+                store.append(&stream(name), expected, vec![event(number, 300)], Urgency::Normal);
             runtime.block_on(append).unwrap();
         }
     }
@@ -122,14 +123,18 @@ async fn a_stream_that_ends_in_damage_takes_no_more() {
     let options = options(root.path().join("data"));
     let store = EmbeddedStore::open(&options).unwrap();
     for name in ["a", "b"] {
-        store.append(&stream(name), None, vec![event(0, 100)]).await.unwrap();
+        store.append(&stream(name), None, vec![event(0, 100)], Urgency::Normal).await.unwrap();
     }
     drop(store);
     edit_behind(&options, "UPDATE events SET stored = x'00' WHERE position = 1");
     let store = EmbeddedStore::open(&options).unwrap();
-    let refused = store.append(&stream("a"), Some(Revision(0)), vec![event(1, 100)]).await;
+    let refused =
+        store.append(&stream("a"), Some(Revision(0)), vec![event(1, 100)], Urgency::Normal).await;
     assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
-    store.append(&stream("b"), Some(Revision(0)), vec![event(1, 100)]).await.unwrap();
+    store
+        .append(&stream("b"), Some(Revision(0)), vec![event(1, 100)], Urgency::Normal)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -139,7 +144,7 @@ async fn a_damaged_page_hides_only_the_events_on_it() {
     let options = options(root.path().join("data"));
     let store = EmbeddedStore::open(&options).unwrap();
     let events = (0..EVENTS).map(|number| event(number, 500)).collect();
-    store.append(&stream("a"), None, events).await.unwrap();
+    store.append(&stream("a"), None, events, Urgency::Normal).await.unwrap();
     drop(store);
     let page: u64 = foreign(&options)
         .query_row(

@@ -6,7 +6,7 @@ fn made(options: &Options) {
     let store = EmbeddedStore::open(options).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let events = (0..100).map(|number| event(number, 2_000)).collect();
-    runtime.block_on(store.append(&stream("a"), None, events)).unwrap();
+    runtime.block_on(store.append(&stream("a"), None, events, Urgency::Normal)).unwrap();
 }
 
 /// After `change` to a database with events, opening it gives an error that says `says`.
@@ -86,7 +86,7 @@ fn only_the_owner_can_read_the_files() {
         names.push(path.file_name().unwrap().to_str().unwrap().to_owned());
     }
     names.sort();
-    assert_eq!(names, ["ledger.db", "ledger.db-shm", "ledger.db-wal", "lock"]);
+    assert_eq!(names, ["ledger.db", "ledger.db-shm", "ledger.db-wal", "lock", "reserve"]);
     drop(store);
 }
 

@@ -1,0 +1,259 @@
+//! Settings, checked and complete.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use zeroize::Zeroizing;
+
+use super::production::{self, Unsafe};
+use super::{LogFormat, METRICS_LISTEN_DEFAULT, Network, Origin, Settings};
+use crate::ledger::secret::Secret;
+use crate::ledger::start::{ConfiguredKeys, WeakToken, check_admin_api_token};
+use crate::node::Directories;
+use crate::server::tls;
+
+/// What a server is told, complete.
+pub struct Config {
+    /// Where things are kept.
+    pub directories: Directories,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The files that make TLS; none for plaintext.
+    pub tls: Option<tls::Files>,
+    /// Keys that the configuration holds.
+    pub configured_keys: ConfiguredKeys,
+    /// What to log.
+    pub log: String,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Longest time for one request, in milliseconds.
+    pub request_timeout_ms: u64,
+    /// Most requests under way at once.
+    pub requests_max: usize,
+    /// Most connections open at once.
+    pub connections_max: usize,
+    /// Networks of proxies whose `x-forwarded-for` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins of pages that browsers may let call this server.
+    pub cors_origins: Vec<Origin>,
+    /// Where metrics are answered; none for nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Whether clients are told about the services.
+    pub reflection: bool,
+    /// Whether what is convenient but unsafe is refused.
+    pub production: bool,
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The settings file cannot be read.
+    #[error("read `{path}`")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The settings file is wrong.
+    #[error("`{path}`: {problem}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A variable of ours that nobody reads.
+    #[error("environment variable `{0}` is unknown; see `keyledger serve --help`")]
+    UnknownVariable(String),
+    /// A plaintext port that others can reach.
+    #[error(
+        "`listen`: {0} can be reached from other machines, and without TLS credentials would cross the network in clear; \
+         set `tls_certificate` and `tls_key`, listen on loopback behind a TLS proxy, or accept that with `--allow-plaintext`"
+    )]
+    Plaintext(SocketAddr),
+    /// One of two settings that need each other.
+    #[error("`{given}`: needs `{missing}` beside it")]
+    Together {
+        /// The setting that is there.
+        given: &'static str,
+        /// The setting that is not.
+        missing: &'static str,
+    },
+    /// What production mode does not allow.
+    #[error(transparent)]
+    Unsafe(#[from] Unsafe),
+    /// The digest is no digest.
+    #[error("`admin_key_sha256`: must be 64 characters of hexadecimal")]
+    AdminKeyDigest,
+    /// A configured secret is too short, or no text for a header.
+    #[error(transparent)]
+    AdminApiToken(#[from] WeakToken),
+    /// A number is out of range.
+    #[error("`{0}`: must be at least 1")]
+    Zero(&'static str),
+    /// A number is more than can be counted.
+    #[error("`{name}`: must be at most {max}")]
+    Above {
+        /// The setting.
+        name: &'static str,
+        /// Its bound.
+        max: usize,
+    },
+}
+
+impl Settings {
+    /// Checks the settings and fills in what nobody said.
+    pub fn complete(self, admin_api_token: Option<String>) -> Result<Config, ConfigError> {
+        let tls = self.tls()?;
+        let production = self.production == Some(true);
+        if production {
+            production::check(&self, tls.is_some(), admin_api_token.is_some())?;
+        }
+        let listen = self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 50_051)));
+        if tls.is_none() && !listen.ip().is_loopback() && self.allow_plaintext != Some(true) {
+            return Err(ConfigError::Plaintext(listen));
+        }
+        let request_timeout_ms = self.request_timeout_ms.unwrap_or(30_000);
+        if request_timeout_ms == 0 {
+            return Err(ConfigError::Zero("request_timeout_ms"));
+        }
+        let requests_max = at_least_one("requests_max", self.requests_max.unwrap_or(4_096))?;
+        let connections_max =
+            at_least_one("connections_max", self.connections_max.unwrap_or(10_000))?;
+        let countable = tokio::sync::Semaphore::MAX_PERMITS;
+        if connections_max > countable {
+            return Err(ConfigError::Above { name: "connections_max", max: countable });
+        }
+        let directories = self.directories();
+        let admin_api_token = admin_api_token.map(|token| Secret::new(Zeroizing::new(token)));
+        admin_api_token.as_ref().map(check_admin_api_token).transpose()?;
+        let configured_keys = ConfiguredKeys {
+            admin_api_token,
+            admin_key_sha256: self.admin_key_sha256.as_deref().map(sha256).transpose()?,
+        };
+        let metrics_default =
+            || if production { METRICS_LISTEN_DEFAULT.parse().ok() } else { None };
+        let log_format = if production { LogFormat::Json } else { LogFormat::Text };
+        Ok(Config {
+            directories,
+            listen,
+            tls,
+            configured_keys,
+            log: self.log.unwrap_or_else(|| "info".to_owned()),
+            log_format: self.log_format.unwrap_or(log_format),
+            request_timeout_ms,
+            requests_max,
+            connections_max,
+            trusted_proxies: networks(self.trusted_proxies),
+            cors_origins: self.cors_origins.unwrap_or_default(),
+            metrics_listen: self.metrics_listen.or_else(metrics_default),
+            reflection: self.reflection.unwrap_or(!production),
+            production,
+        })
+    }
+
+    fn tls(&self) -> Result<Option<tls::Files>, ConfigError> {
+        let together = |given, missing| Err(ConfigError::Together { given, missing });
+        match (&self.tls_certificate, &self.tls_key, &self.tls_client_ca) {
+            (Some(certificate), Some(key), client_ca) => Ok(Some(tls::Files {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                client_ca: client_ca.clone(),
+            })),
+            (Some(_), None, _) => together("tls_certificate", "tls_key"),
+            (None, Some(_), _) => together("tls_key", "tls_certificate"),
+            (None, None, Some(_)) => together("tls_client_ca", "tls_certificate"),
+            (None, None, None) => Ok(None),
+        }
+    }
+}
+
+fn networks(given: Option<Vec<Network>>) -> Vec<IpNet> {
+    given.unwrap_or_default().into_iter().map(|network| network.0).collect()
+}
+
+fn at_least_one(name: &'static str, number: usize) -> Result<usize, ConfigError> {
+    if number == 0 { Err(ConfigError::Zero(name)) } else { Ok(number) }
+}
+
+fn sha256(text: &str) -> Result<[u8; 32], ConfigError> {
+    let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
+    let digits = digits.filter(|digits| digits.len() == 64).ok_or(ConfigError::AdminKeyDigest)?;
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = pair.iter().fold(0, |value, digit| value * 16 + u8::try_from(*digit).unwrap_or(0));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plaintext_stays_on_loopback_unless_accepted() {
+        let at = |listen: &str, allow| Settings {
+            listen: Some(listen.parse().unwrap()),
+            allow_plaintext: allow,
+            ..Settings::default()
+        };
+        assert!(at("127.0.0.1:1", None).complete(None).is_ok());
+        assert!(at("[::1]:1", None).complete(None).is_ok());
+        for open in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
+            assert!(
+                matches!(at(open, None).complete(None), Err(ConfigError::Plaintext(_))),
+                "{open}"
+            );
+            assert!(at(open, Some(false)).complete(None).is_err(), "{open}");
+            assert!(at(open, Some(true)).complete(None).is_ok(), "{open}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_digests_have_a_form() {
+        let digest = |text: &str| {
+            Settings { admin_key_sha256: Some(text.into()), ..Settings::default() }
+                .complete(None)
+                .map(|it| it.configured_keys.admin_key_sha256)
+        };
+        assert_eq!(digest(&"0f".repeat(32)).ok(), Some(Some([15; 32])));
+        assert!(digest(&"0f".repeat(31)).is_err());
+        assert!(digest(&"0g".repeat(32)).is_err());
+        assert!(Settings { requests_max: Some(0), ..Settings::default() }.complete(None).is_err());
+        assert!(
+            Settings { request_timeout_ms: Some(0), ..Settings::default() }.complete(None).is_err()
+        );
+    }
+    #[test]
+    fn connections_are_counted() {
+        let most = |n| Settings { connections_max: Some(n), ..Settings::default() }.complete(None);
+        assert!(most(0).is_err());
+        assert!(most(1).is_ok());
+        assert!(most(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn certificate_and_key_come_together() {
+        let tls = |certificate: bool, key: bool, ca: bool| {
+            let path = |given: bool| given.then(|| PathBuf::from("x.pem"));
+            let settings = Settings {
+                listen: Some("0.0.0.0:1".parse().unwrap()),
+                tls_certificate: path(certificate),
+                tls_key: path(key),
+                tls_client_ca: path(ca),
+                ..Settings::default()
+            };
+            settings.complete(None).map(|config| config.tls.is_some()).map_err(|it| it.to_string())
+        };
+        assert_eq!(tls(true, true, false), Ok(true));
+        assert_eq!(tls(true, true, true), Ok(true));
+        let needs =
+            |given: &str, missing: &str| Err(format!("`{given}`: needs `{missing}` beside it"));
+        assert_eq!(tls(true, false, true), needs("tls_certificate", "tls_key"));
+        assert_eq!(tls(false, true, false), needs("tls_key", "tls_certificate"));
+        assert_eq!(tls(false, false, true), needs("tls_client_ca", "tls_certificate"));
+        assert!(tls(false, false, false).unwrap_err().contains("`tls_certificate` and `tls_key`"));
+    }
+}

@@ -1,0 +1,136 @@
+//! A decision becomes the bytes of a `VerifyResponse`, straight from the tables: the one
+//! place where that happens, for all methods.
+//!
+//! Fields stand in the order of their numbers. The tests hold what is written against
+//! what prost writes of the same message, and know when a field is missing.
+
+use projections::id::OrganizationId;
+use projections::recorded::{Revision, StreamName};
+use projections::time::Timestamp;
+use projections::verification::{Code, Decision};
+use tonic::Status;
+use tonic_types::StatusExt as _;
+
+use super::NoDecision;
+use crate::ledger::verify::Answer;
+use crate::proto;
+use crate::services::wire::writer::{item, nested, number, signed, text};
+use crate::services::write;
+
+/// Room for a typical answer.
+pub(super) const ROOM_BYTES: usize = 512;
+
+/// Appends the `VerifyResponse` of an answer, and gives its code.
+pub(super) fn write(
+    answer: Answer<'_>,
+    correlation_id: &str,
+    out: &mut Vec<u8>,
+) -> Result<proto::DecisionCode, NoDecision> {
+    let (code, decision) = match answer {
+        Answer::Unavailable(id) => return Err(NoDecision::Stopped(id)),
+        Answer::Refused(code) => (wire_code(code), None),
+        Answer::Decided(decision) => (wire_code(decision.code), Some(decision)),
+    };
+    number(out, 1, u64::from(code == proto::DecisionCode::Allowed));
+    signed(out, 2, i32::from(code).into());
+    if let Some(decision) = decision {
+        decided(&decision, out);
+    }
+    text(out, 14, correlation_id);
+    Ok(code)
+}
+
+fn decided(decision: &Decision<'_>, out: &mut Vec<u8>) {
+    let (key, organization_id) = (decision.key, decision.organization_id);
+    nested(out, 3, |out| {
+        let kind = match key.owner() {
+            Some(_) => proto::PrincipalKind::ServiceAccount,
+            None if organization_id.is_operator() => proto::PrincipalKind::Operator,
+            None => proto::PrincipalKind::Organization,
+        };
+        signed(out, 1, i32::from(kind).into());
+        nested(out, 2, |out| organization_id.push_to(out));
+        if let Some(owner) = key.owner() {
+            nested(out, 3, |out| owner.push_to(out));
+        }
+    });
+    nested(out, 4, |out| organization_id.push_to(out));
+    signed(out, 5, i32::from(proto::CredentialKind::ApiKey).into());
+    nested(out, 6, |out| key.id.push_to(out));
+    signed(out, 7, i32::from(write::environment(Some(key.effective_environment()))).into());
+    for role in decision.authority.roles() {
+        nested(out, 8, |out| {
+            nested(out, 1, |out| role.id.push_to(out));
+            text(out, 2, role.definition.name.as_str());
+        });
+    }
+    for permission in decision.authority.permissions() {
+        item(out, 9, permission);
+    }
+    if let Some(extras) = key.extras.as_deref() {
+        for (label, limit) in &extras.limits {
+            nested(out, 10, |out| {
+                text(out, 1, label.as_str());
+                signed(out, 2, *limit);
+            });
+        }
+        for (label, value) in &extras.metadata {
+            nested(out, 11, |out| {
+                text(out, 1, label.as_str());
+                text(out, 2, value.as_str());
+            });
+        }
+    }
+    if let Some(at) = key.expires_at() {
+        nested(out, 12, |out| timestamp(at, out));
+    }
+    revision(organization_id, decision.revision, out);
+    if !organization_id.is_operator() {
+        revision(OrganizationId::OPERATOR, decision.operator_revision, out);
+    }
+}
+
+fn timestamp(at: Timestamp, out: &mut Vec<u8>) {
+    let at = write::timestamp(at);
+    signed(out, 1, at.seconds);
+    signed(out, 2, at.nanos.into());
+}
+
+fn revision(id: OrganizationId, revision: Option<Revision>, out: &mut Vec<u8>) {
+    if let Some(revision) = revision {
+        nested(out, 13, |out| {
+            nested(out, 1, |out| {
+                out.extend_from_slice(StreamName::ORGANIZATION.as_bytes());
+                id.push_to(out);
+            });
+            number(out, 2, revision.0);
+        });
+    }
+}
+
+fn wire_code(code: Code) -> proto::DecisionCode {
+    match code {
+        Code::NoCredential => proto::DecisionCode::NoCredential,
+        Code::Ambiguous => proto::DecisionCode::Ambiguous,
+        Code::Malformed => proto::DecisionCode::Malformed,
+        Code::Unknown => proto::DecisionCode::Unknown,
+        Code::TenantMismatch => proto::DecisionCode::TenantMismatch,
+        Code::Revoked => proto::DecisionCode::Revoked,
+        Code::Disabled => proto::DecisionCode::Disabled,
+        Code::Expired => proto::DecisionCode::Expired,
+        Code::IpNotAllowed => proto::DecisionCode::IpNotAllowed,
+        Code::WrongEnvironment => proto::DecisionCode::WrongEnvironment,
+        Code::ServiceNotAllowed => proto::DecisionCode::ServiceNotAllowed,
+        Code::PermissionDenied => proto::DecisionCode::PermissionDenied,
+        Code::RateLimited => proto::DecisionCode::RateLimited,
+        Code::Allowed => proto::DecisionCode::Allowed,
+    }
+}
+
+/// Appends the `Undecided` that says what Verify would have answered as this error.
+pub(super) fn undecided(status: &Status, out: &mut Vec<u8>) {
+    let details = status.get_error_details();
+    signed(out, 1, i64::from(i32::from(status.code())));
+    text(out, 2, details.error_info().map_or("", |info| &info.reason));
+    text(out, 3, status.message());
+}

@@ -1,0 +1,87 @@
+//! `VerifyBatch`: many questions, one caller, one instant.
+
+use tonic::{Request, Status};
+
+use super::{NoDecision, Verification, Wrong, answer, decide, question, revisions};
+use crate::ledger::permissions;
+use crate::proto;
+use crate::services::authentication::authenticate_at;
+use crate::services::status;
+use crate::services::wire::unary::Framed;
+use crate::services::wire::writer::nested;
+
+/// Most questions of one batch. `build.rs` holds the wire to it.
+pub const QUESTIONS_MAX: usize = 1_000;
+/// Most bytes of a batch's request.
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Most bytes of a batch's decisions: what clients take unless told otherwise is 4 MiB,
+/// and a question that finds no room still gets its answer, that there is none.
+pub const BATCH_ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// How many questions are decided before others get their turn.
+const QUESTIONS_PER_TURN: usize = 100;
+
+impl Verification {
+    /// `VerifyBatch`.
+    pub async fn verify_batch(
+        &self,
+        request: Request<proto::VerifyBatchRequest>,
+    ) -> Result<Framed, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let mut now = ledger.clock().now();
+        let mut asker = authenticate_at(ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
+        let message = request.get_ref();
+        if message.questions.is_empty() || message.questions.len() > QUESTIONS_MAX {
+            return Err(status::invalid("questions", "must be 1 to 1,000"));
+        }
+        let correlation_id = question::correlation_id_or_new(ledger, &message.correlation_id)
+            .map_err(|wrong| wrong.status(""))?;
+        if !message.at_least_revision.is_empty() {
+            revisions::reach(&self.door, ledger, &asker, &message.at_least_revision, "").await?;
+            now = ledger.clock().now();
+            // What was waited for may be the end of the asker's own key.
+            asker = authenticate_at(ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
+        }
+        let asked = self.asked(ledger, asker.reach(), now);
+        let mut framed = Framed::with_room(message.questions.len() * answer::ROOM_BYTES);
+        let out = framed.message();
+        for (place, question) in message.questions.iter().enumerate() {
+            if place > 0 && place % QUESTIONS_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+            let before = out.len();
+            let decided = own_correlation_id(question, &correlation_id)
+                .map_err(NoDecision::Wrong)
+                .and_then(|correlation_id| {
+                    nested(out, 1, |out| {
+                        nested(out, 1, |out| decide(asked, question, correlation_id, out))
+                    })
+                });
+            let undecided = match decided {
+                Err(NoDecision::Wrong(wrong)) => {
+                    return Err(wrong.status(&format!("questions[{place}].")));
+                }
+                Err(stopped @ NoDecision::Stopped(_)) => stopped.status(""),
+                Ok(_) if out.len() > BATCH_ANSWER_BYTES_MAX => status::answer_too_large(),
+                Ok(_) => continue,
+            };
+            out.truncate(before);
+            nested(out, 1, |out| nested(out, 2, |out| answer::undecided(&undecided, out)));
+        }
+        Ok(framed)
+    }
+}
+
+/// The correlation id of one question: its own, or the batch's.
+fn own_correlation_id<'a>(
+    question: &'a proto::VerifyRequest,
+    batchs: &'a str,
+) -> Result<&'a str, Wrong> {
+    if !question.at_least_revision.is_empty() {
+        return Err(Wrong::new(
+            "at_least_revision",
+            "stands beside the questions, for all of them",
+        ));
+    }
+    Ok(question::correlation_id(&question.correlation_id)?.unwrap_or(batchs))
+}

@@ -1,0 +1,260 @@
+//! `VerifyStream`: questions as they come, answers in their order.
+//!
+//! [`Answers`] is polled by the side that sends: a question is read when an answer can be
+//! sent, and never before, so a client that does not read makes nothing grow. Beside each
+//! stream a [`Watchman`] looks, once a second, whether it should end though nothing is
+//! asked: it holds the stream's place, so that the place is free even where the client
+//! takes no answers and nobody polls.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use projections::time::Timestamp;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::{Asked, NoDecision, Verification, Wrong, answer, decide, question, revisions};
+use crate::ledger::{Ledger, permissions};
+use crate::proto::{StreamRevision, VerifyRequest, VerifyStreamRequest};
+use crate::services::authentication::{Authenticated, Shown, authenticate_again, shown};
+use crate::services::wire::Written;
+use crate::services::wire::writer::{nested, number};
+use crate::services::{Door, Stay, status};
+
+/// How long a stream may be without a question.
+pub const IDLE_MAX: Duration = Duration::from_secs(300);
+/// How often the caller's own key is looked at though nothing is asked.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Verification {
+    /// `VerifyStream`.
+    pub fn verify_stream<S>(&self, request: Request<S>) -> Result<Response<Answers<S>>, Status>
+    where
+        S: Stream<Item = Result<VerifyStreamRequest, Status>> + Unpin,
+    {
+        let entered = self.door.enter()?;
+        let ledger = Arc::clone(entered.ledger());
+        let caller = Caller { shown: shown(&ledger, &request)?, ledger };
+        caller.look()?;
+        let stay = self.door.stay(entered)?;
+        let asked = Arc::new(AtomicU64::new(0));
+        let (tell, told) = oneshot::channel();
+        let watchman = Watchman {
+            caller: caller.clone(),
+            door: self.door.clone(),
+            asked: Arc::clone(&asked),
+            idle_max: self.idle_max,
+            _stay: stay,
+        };
+        tokio::spawn(watchman.watch(tell));
+        Ok(Response::new(Answers {
+            questions: request.into_inner(),
+            caller,
+            door: self.door.clone(),
+            waiting: None,
+            asked,
+            told,
+            over: false,
+        }))
+    }
+}
+
+/// Whose stream it is.
+#[derive(Clone)]
+struct Caller {
+    shown: Shown,
+    ledger: Arc<Ledger>,
+}
+
+impl Caller {
+    /// Who asks, if they may, now.
+    fn look(&self) -> Result<(Authenticated, Timestamp), Status> {
+        let now = self.ledger.clock().now();
+        let permission = permissions::CREDENTIALS_VERIFY;
+        Ok((authenticate_again(&self.ledger, &self.shown, permission, now)?, now))
+    }
+}
+
+/// Ends a stream though nothing is asked on it.
+struct Watchman {
+    caller: Caller,
+    door: Door,
+    asked: Arc<AtomicU64>,
+    idle_max: Duration,
+    _stay: Stay,
+}
+
+impl Watchman {
+    /// Tells the stream how it ends, unless it has ended by itself.
+    async fn watch(self, mut tell: oneshot::Sender<Status>) {
+        let end = tokio::select! {
+            () = tell.closed() => return,
+            () = self.door.closing() => status::closing(),
+            end = self.look_on() => end,
+        };
+        // A stream that has ended meanwhile needs no telling.
+        let _ = tell.send(end);
+    }
+
+    async fn look_on(&self) -> Status {
+        let mut looks = tokio::time::interval(LOOK_EVERY.min(self.idle_max));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut last, mut since) = (0, Instant::now());
+        loop {
+            looks.tick().await;
+            if let Err(status) = self.caller.look() {
+                return status;
+            }
+            let asked = self.asked.load(Ordering::Relaxed);
+            if asked != last {
+                (last, since) = (asked, Instant::now());
+            } else if since.elapsed() >= self.idle_max {
+                return status::idle();
+            }
+        }
+    }
+}
+
+/// The answers to a stream of questions.
+pub struct Answers<S> {
+    questions: S,
+    caller: Caller,
+    door: Door,
+    waiting: Option<Waiting>,
+    asked: Arc<AtomicU64>,
+    told: oneshot::Receiver<Status>,
+    over: bool,
+}
+
+/// A question that must not be decided yet.
+struct Waiting {
+    id: u64,
+    question: VerifyRequest,
+    reached: Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>,
+}
+
+impl<S> Stream for Answers<S>
+where
+    S: Stream<Item = Result<VerifyStreamRequest, Status>> + Unpin,
+{
+    type Item = Result<Written, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.over {
+            return Poll::Ready(None);
+        }
+        // One who asks without pause leaves others their turn.
+        let turn = ready!(tokio::task::coop::poll_proceed(context));
+        let next = ready!(this.poll_answer(context));
+        turn.made_progress();
+        this.over = !matches!(next, Some(Ok(_)));
+        Poll::Ready(next)
+    }
+}
+
+impl<S> Answers<S>
+where
+    S: Stream<Item = Result<VerifyStreamRequest, Status>> + Unpin,
+{
+    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Written, Status>>> {
+        if let Poll::Ready(end) = Pin::new(&mut self.told).poll(context) {
+            return Poll::Ready(Some(Err(end.unwrap_or_else(|_| status::closing()))));
+        }
+        if self.waiting.is_none() {
+            let message = match ready!(Pin::new(&mut self.questions).poll_next(context)) {
+                None => return Poll::Ready(None),
+                Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+                Some(Ok(message)) => message,
+            };
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            match self.asked(message) {
+                Ok(Some(answer)) => return Poll::Ready(Some(Ok(answer))),
+                Ok(None) => {}
+                Err(status) => return Poll::Ready(Some(Err(status))),
+            }
+        }
+        let Some(mut waiting) = self.waiting.take() else { return Poll::Ready(None) };
+        match waiting.reached.as_mut().poll(context) {
+            Poll::Pending => {
+                self.waiting = Some(waiting);
+                Poll::Pending
+            }
+            Poll::Ready(reached) => {
+                // Anew: what was waited for may be the end of the asker's own key.
+                let asks = match self.caller.look() {
+                    Ok(asks) => asks,
+                    Err(status) => return Poll::Ready(Some(Err(status))),
+                };
+                let answer = match reached {
+                    Ok(()) => self.answer(asks, waiting.id, &waiting.question),
+                    Err(status) => undecided(waiting.id, &status),
+                };
+                Poll::Ready(Some(Ok(answer)))
+            }
+        }
+    }
+
+    /// The answer to a message, or none where it must be waited for. An error ends the
+    /// stream.
+    fn asked(&mut self, message: VerifyStreamRequest) -> Result<Option<Written>, Status> {
+        let (asker, now) = self.caller.look()?;
+        let id = message.id;
+        let Some(mut question) = message.question else {
+            let wrong = Wrong::new("question", "is missing; ask one");
+            return Ok(Some(undecided(id, &wrong.status(""))));
+        };
+        if question.at_least_revision.is_empty() {
+            return Ok(Some(self.answer((asker, now), id, &question)));
+        }
+        let wanted = std::mem::take(&mut question.at_least_revision);
+        let (door, ledger) = (self.door.clone(), Arc::clone(&self.caller.ledger));
+        let reached = Box::pin(reach(door, ledger, asker, wanted));
+        self.waiting = Some(Waiting { id, question, reached });
+        Ok(None)
+    }
+
+    fn answer(
+        &self,
+        (asker, now): (Authenticated, Timestamp),
+        id: u64,
+        question: &VerifyRequest,
+    ) -> Written {
+        let ledger = &self.caller.ledger;
+        let trusted_proxies = self.door.trusted_proxies();
+        let asked = Asked { ledger, trusted_proxies, reach: asker.reach(), now };
+        let mut out = Vec::with_capacity(answer::ROOM_BYTES);
+        number(&mut out, 1, id);
+        let decided = question::correlation_id_or_new(ledger, &question.correlation_id)
+            .map_err(NoDecision::Wrong)
+            .and_then(|correlation_id| {
+                nested(&mut out, 2, |out| decide(asked, question, &correlation_id, out))
+            });
+        match decided {
+            Ok(_) => Written(out),
+            Err(no) => undecided(id, &no.status("question.")),
+        }
+    }
+}
+
+async fn reach(
+    door: Door,
+    ledger: Arc<Ledger>,
+    asker: Authenticated,
+    wanted: Vec<StreamRevision>,
+) -> Result<(), Status> {
+    revisions::reach(&door, &ledger, &asker, &wanted, "question.").await
+}
+
+/// The message that says why a question was not decided.
+fn undecided(id: u64, status: &Status) -> Written {
+    let mut out = Vec::new();
+    number(&mut out, 1, id);
+    nested(&mut out, 3, |out| answer::undecided(status, out));
+    Written(out)
+}
