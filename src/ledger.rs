@@ -18,6 +18,7 @@ pub mod mint;
 pub mod pepper_use;
 pub mod permissions;
 mod pipeline;
+mod read_back;
 pub mod rejection;
 pub mod secret;
 pub mod start;
@@ -32,11 +33,11 @@ use std::time::{Duration, Instant};
 
 use projections::corrupt::{CorruptHistory, Fault};
 use projections::digest::LeafHash;
-use projections::envelope::{Envelope, RequestStamp, Unstorable};
+use projections::envelope::{Envelope, Unstorable};
 use projections::event::Event;
-use projections::id::{KeyId, OrganizationId};
+use projections::id::OrganizationId;
 use projections::organization::{Change, Organization};
-use projections::recorded::{Recorded, Revision};
+use projections::recorded::Revision;
 use projections::sealed::Subject;
 use projections::time::Timestamp;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, oneshot};
@@ -54,7 +55,7 @@ use tables::{Published, Tables};
 use urgency::Urgency;
 use vault::peppers::Peppers;
 use vault::seal::{SealError, seal};
-use vault::{SubjectKey, SubjectKeyState, Vault, VaultError};
+use vault::{SubjectKey, Vault, VaultError};
 
 /// Most commands under way at once; more wait their turn.
 pub const COMMANDS_MAX: usize = 4_096;
@@ -549,58 +550,6 @@ impl Ledger {
                 }
             }
         }
-    }
-
-    /// One event of an organization, as it was stored; none where the stream ends before.
-    pub async fn event(
-        &self,
-        organization: &Published,
-        revision: Revision,
-    ) -> Result<Option<Recorded>, ReadError> {
-        let found = self.store.read_stream(&organization.stream, revision, 1).await?;
-        Ok(found.into_iter().next())
-    }
-
-    /// The keys that one request brought into force, from its first event on, and where.
-    pub async fn keys_made(
-        &self,
-        organization: &Published,
-        first: Revision,
-        request: RequestStamp,
-        keys_max: usize,
-    ) -> Result<Vec<(KeyId, Revision)>, ReadError> {
-        let recorded = self.store.read_stream(&organization.stream, first, keys_max).await?;
-        let made = recorded.iter().map_while(|recorded| {
-            let envelope = Envelope::decode(&recorded.stored).ok()?;
-            let Event::KeyCreated(event) = envelope.event else { return None };
-            (envelope.request == Some(request)).then_some((event.key_id, recorded.revision))
-        });
-        Ok(made.collect())
-    }
-
-    /// The keys that one command revoked, in the order of its events.
-    pub async fn keys_ended(
-        &self,
-        organization: &Published,
-        executed: &Executed,
-    ) -> Result<Vec<KeyId>, ReadError> {
-        let (Some(first), Some(last)) = (executed.first, executed.revision) else {
-            return Ok(Vec::new());
-        };
-        let events = usize::try_from(last.0.saturating_sub(first.0)).unwrap_or_default() + 1;
-        let recorded = self.store.read_stream(&organization.stream, first, events).await?;
-        let ended = recorded.iter().filter_map(|recorded| {
-            match Envelope::decode(&recorded.stored).ok()?.event {
-                Event::KeyRevoked(event) => Some(event.key_id),
-                _ => None,
-            }
-        });
-        Ok(ended.collect())
-    }
-
-    /// What the vault has for a subject.
-    pub async fn subject_key(&self, subject: &Subject) -> Result<SubjectKeyState, VaultError> {
-        self.vault.existing_subject_key(subject).await
     }
 }
 

@@ -157,12 +157,15 @@ impl Opened {
             lookup_key,
         };
         let pepper_path = |id| self.directories.secrets.join(files::pepper_file(id));
-        let (ledger, replayed) = Ledger::open(parts).await.map_err(|error| match error {
-            StartError::MissingPepper { pepper, keys } => {
-                NodeError::MissingPepper { path: pepper_path(pepper), keys }
+        let opened = Ledger::open(parts).await;
+        let (ledger, replayed) = opened.map_err(|error| {
+            if let StartError::MissingPepper { pepper, keys } = error {
+                return NodeError::MissingPepper { path: pepper_path(pepper), keys };
             }
-            StartError::WrongPepper(pepper) => NodeError::WrongPepper(pepper_path(pepper)),
-            other => other.into(),
+            if let StartError::WrongPepper(pepper) = error {
+                return NodeError::WrongPepper(pepper_path(pepper));
+            }
+            error.into()
         })?;
         Ok(Node { ledger, replayed, store: self.store, directories: self.directories })
     }

@@ -33,6 +33,11 @@ pub(super) fn talk(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// So many keys, and the verb that goes with them.
+pub(super) fn counted(keys: usize) -> (String, &'static str) {
+    if keys == 1 { ("1 key".to_owned(), "is") } else { (format!("{keys} keys"), "are") }
+}
+
 /// Writes one JSON object to stdout.
 pub(super) fn print_json(message: &impl Serialize) -> Result<(), Failure> {
     let mut json = Zeroizing::new(Vec::with_capacity(JSON_ROOM_BYTES));

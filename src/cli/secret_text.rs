@@ -31,6 +31,15 @@ pub(super) fn read(source: impl Read) -> io::Result<Zeroizing<String>> {
 /// Most bytes of a file of many secrets.
 const SECRETS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// What a file is called, where `-` is standard input.
+pub(super) fn name_of(path: &Path) -> String {
+    if path == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        format!("`{}`", path.display())
+    }
+}
+
 /// Reads a file of many secrets, whole; `-` is standard input.
 pub(super) fn read_many(path: &Path) -> io::Result<Zeroizing<String>> {
     let (source, bytes): (Box<dyn Read>, _) = if path == Path::new("-") {

@@ -139,7 +139,7 @@ fn many_keys_take_several_steps() {
     scene.write("leaked", &leaked);
     let gone = scene.run("key revoke --leaked leaked");
     assert_eq!(gone.code, 0);
-    assert!(gone.stderr.starts_with("done: 2300 keys were revoked"), "{}", gone.stderr);
+    assert!(gone.stderr.starts_with("done: 2300 keys are revoked"), "{}", gone.stderr);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_service_account_has_keys_of_its_own() {
     scene.run(&format!("service-account create --org {org} --name idle"));
     assert_eq!(scene.run(&format!("service-account create --org {org} --name idle")).code, 1);
     scene.run(&format!("service-account list --org {org}"));
-    let listed = scene.run(&format!("service-account list --org {org} --page-size 1 --json"));
+    let listed = scene.run(&format!("service-account list --org {org} --json"));
     let bot = listed.json()["service_accounts"][0]["id"].as_str().unwrap().to_owned();
     let (_, secret) =
         made(&mut scene, &format!("key create --org {org} --name k1 --service-account {bot}"));

@@ -719,19 +719,24 @@ async fn messages_and_headers_past_their_limits() {
     let before = bench.revisions().await;
     // One message may have 128 KiB. Past that it is not read at all: tonic answers
     // OUT_OF_RANGE and tells the limit.
-    let fits = joined(&[text(1, &bench.0.id), text(2, "n".repeat(131_000))]);
-    bench.refuses_field(CREATE_KEY, fits, "name").await;
-    for method in [CREATE_KEY, VERIFY, VERIFY_STREAM, GET_STATUS, LIST_ORGANIZATIONS] {
+    let fits = text(1, "n".repeat(131_000));
+    bench.refuses_field(CREATE_ORGANIZATION, fits, "name").await;
+    for method in [CREATE_ORGANIZATION, VERIFY, VERIFY_STREAM, GET_STATUS, LIST_ORGANIZATIONS] {
         let status = bench.call(method, text(1, vec![b'x'; 128 * 1024])).await.unwrap_err();
         assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
         assert!(status.message().contains("the limit is: 131072 bytes"), "{status:?}");
     }
-    // A batch may have 1 MiB.
+    // A batch, and an import, may have 1 MiB.
     let batch = |bytes: usize| text(1, text(7, "n".repeat(bytes)));
     bench.refuses_field(VERIFY_BATCH, batch(1_048_000), "questions[0].service").await;
-    let status = bench.call(VERIFY_BATCH, batch(1024 * 1024)).await.unwrap_err();
-    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
-    assert!(status.message().contains("the limit is: 1048576 bytes"), "{status:?}");
+    let import = text(2, joined(&[text(1, [0; 32]), text(2, "n".repeat(1_047_000))]));
+    let import = joined(&[text(1, &bench.0.id), import]);
+    bench.refuses_field(IMPORT_KEYS, import, "keys[0].name").await;
+    for method in [VERIFY_BATCH, IMPORT_KEYS] {
+        let status = bench.call(method, batch(1024 * 1024)).await.unwrap_err();
+        assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+        assert!(status.message().contains("the limit is: 1048576 bytes"), "{status:?}");
+    }
     // Headers.
     let ascii = |bytes: &[u8]| MetadataValue::<Ascii>::try_from(bytes).unwrap();
     let admin = format!("Bearer {}", bench.0.admin_secret);

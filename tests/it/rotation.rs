@@ -118,6 +118,7 @@ async fn a_repeat_gives_the_same_key_without_its_secret() {
     let again = acme.admin.rotate_key(request.clone()).await.unwrap();
     assert!(again.secret_already_issued && again.secret.is_empty());
     assert_eq!((&again.key, &again.predecessor), (&first.key, &first.predecessor));
+    assert_eq!(again.revision, first.revision);
     let other = RotateKeyRequest { grace: None, ..request.clone() };
     rejected(acme.admin.rotate_key(other).await, "IDEMPOTENCY_KEY_REUSED");
     acme.server.kill();

@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::super::client::{Client, Repeat, Session, Target};
 use super::super::failure::{Failure, Outcome};
-use super::super::output::talk;
+use super::super::output::{counted, talk};
 use super::super::secret_text;
 use super::super::view::key_change::Imported;
 use super::imported_line::{self, Secret};
@@ -57,21 +57,21 @@ type Numbered = (usize, proto::ImportedKey);
 impl Import {
     pub(in crate::cli) fn run(self) -> Outcome {
         let secret = if self.hash { Secret::Whole } else { Secret::Digest };
-        let file = self.file.display().to_string();
+        let file = secret_text::name_of(&self.file);
         let text = secret_text::read_many(&self.file).map_err(|error| {
-            Failure::fault(format!("cannot read the keys in `{file}`")).because(error)
+            Failure::fault(format!("cannot read the keys in {file}")).because(error)
         })?;
         let mut keys: Vec<Numbered> = Vec::new();
         for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty()) {
             let key = imported_line::read(line, secret).map_err(|problem| {
-                Failure::fault(format!("`{file}`, line {number}: {problem}"))
+                Failure::fault(format!("{file}, line {number}: {problem}"))
                     .hint("nothing was imported; see `keyledger key import --help`")
             })?;
             keys.push((number, key));
         }
         drop(text);
         if keys.is_empty() {
-            return Err(Failure::fault(format!("there are no keys in `{file}`")));
+            return Err(Failure::fault(format!("there are no keys in {file}")));
         }
         let steps = steps(keys);
         if steps.len() > 1 && self.expected_revision.is_some() {
@@ -92,8 +92,8 @@ impl Import {
             let code = session.print(&imported, || imported.to_text())?;
             imported.warn();
             if !session.json() {
-                let keys = imported.keys.len();
-                talk(&format!("done: {keys} keys are accepted from now on, as they are\n"));
+                let (keys, are) = counted(imported.keys.len());
+                talk(&format!("done: {keys} {are} accepted from now on\n"));
             }
             Ok(code)
         })
@@ -154,7 +154,7 @@ fn explained(failure: Failure, lines: &[usize], file: &str, done: Option<usize>)
     let place = failure.message().strip_prefix("`keys[").and_then(|it| it.split(']').next());
     let line = place.and_then(|it| lines.get(it.parse::<usize>().ok()?));
     let failure = match line {
-        Some(line) => failure.because(format!("that is line {line} of `{file}`")),
+        Some(line) => failure.because(format!("that is line {line} of {file}")),
         None => failure,
     };
     match done {

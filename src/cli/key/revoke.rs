@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::super::client::{Client, Repeat, Session, Target};
 use super::super::failure::{Failure, NO, Outcome};
-use super::super::output::{talk, warn};
+use super::super::output::{counted, talk, warn};
 use super::super::secret_text;
 use super::super::view::key::Got;
 use super::super::view::key_change::RevokedMany;
@@ -162,8 +162,8 @@ fn lists(key_ids: Vec<String>, leaked: Option<&Path>) -> Result<Vec<Which>, Fail
     }
     if let Some(path) = leaked {
         let text = secret_text::read_many(path).map_err(|error| {
-            let path = path.display();
-            Failure::fault(format!("cannot read the leaked keys in `{path}`")).because(error)
+            let file = secret_text::name_of(path);
+            Failure::fault(format!("cannot read the leaked keys in {file}")).because(error)
         })?;
         for key in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
             place(key.len(), &mut lists);
@@ -181,15 +181,15 @@ fn show(session: &Session<'_>, revoked: &RevokedMany) -> Outcome {
     let (now, before) = (revoked.count("revoked"), revoked.count("already_revoked"));
     let unknown = revoked.len() - now - before;
     if !session.json() {
-        talk(&match before {
-            0 => format!("done: {now} keys were revoked, and are refused everywhere from now on\n"),
-            _ => format!("done: {now} keys were revoked; {before} were revoked before\n"),
-        });
+        let (keys, are) = counted(now);
+        let more = if before == 0 { String::new() } else { format!("; {before} had been before") };
+        talk(&format!("done: {keys} {are} revoked{more}\n"));
     }
     if unknown == 0 {
         return Ok(ExitCode::SUCCESS);
     }
-    warn(&format!("{unknown} are not known here, or not yours to revoke"));
+    let (keys, are) = counted(unknown);
+    warn(&format!("{keys} {are} not known here, or not yours to revoke"));
     Ok(ExitCode::from(NO))
 }
 

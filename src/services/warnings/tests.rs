@@ -117,9 +117,10 @@ fn said(owned: bool, roles: &[&str], scopes: &[&str], services: &[&str]) -> Vec<
 
 #[test]
 fn what_does_not_fit_is_said_and_what_may_fit_is_not() {
-    const NONE: &[&str] = &[];
+    type Texts = &'static [&'static str];
+    const NONE: Texts = &[];
     #[rustfmt::skip]
-    let cases: &[(&[&str], &[&str], &[&str], &[&str])] = &[
+    let cases: &[(Texts, Texts, Texts, Texts)] = &[
         // All services: nothing to fit.
         (&["dns-manager"], &[], &[], NONE),
         (&[], &["dns:read"], &[], NONE),
