@@ -16,9 +16,11 @@ pub mod denials;
 pub mod event_store;
 mod importing;
 pub mod mint;
+pub mod pepper_use;
 pub mod permissions;
 mod pipeline;
 pub mod rate_limits;
+mod read_back;
 pub mod recording;
 pub mod rejection;
 pub mod secret;
@@ -33,14 +35,14 @@ pub mod verify;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use projections::corrupt::{CorruptHistory, Fault};
+use projections::corrupt::CorruptHistory;
 use projections::digest::LeafHash;
-use projections::envelope::{Envelope, RequestStamp, Unstorable};
+use projections::envelope::{Envelope, Unstorable};
 use projections::event::Event;
-use projections::id::{KeyId, OrganizationId};
+use projections::id::OrganizationId;
 use projections::key::Key;
 use projections::organization::{Change, Organization};
-use projections::recorded::{Recorded, Revision, StreamName};
+use projections::recorded::Revision;
 use projections::sealed::Subject;
 use projections::time::Timestamp;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, oneshot};
@@ -50,7 +52,7 @@ use crate::spans;
 use clock::{Clock, ClockAhead};
 use command::{Caller, Order, RequestStamper};
 use decide::{Decided, Given};
-use event_store::{AppendError, EventStore, NewEvent, READ_EVENTS_MAX, ReadError, StoreFuture};
+use event_store::{AppendError, EventStore, NewEvent, StoreFuture};
 use importing::{Importing, Reserved};
 use pipeline::{Landing, Pipeline, Ticket};
 use rejection::Rejection;
@@ -60,7 +62,7 @@ use tables::{Published, Tables};
 use urgency::Urgency;
 use vault::peppers::Peppers;
 use vault::seal::{SealError, seal};
-use vault::{SubjectKey, SubjectKeyState, Vault, VaultError};
+use vault::{SubjectKey, Vault, VaultError};
 
 /// Most commands under way at once; more wait their turn.
 pub const COMMANDS_MAX: usize = 4_096;
@@ -76,6 +78,8 @@ const READ_AGAIN: Duration = Duration::from_millis(50);
 pub struct Executed {
     /// What it made or changed.
     pub outcome: Change,
+    /// The first of the events that it caused; none where it caused none.
+    pub first: Option<Revision>,
     /// The last event that says so; none where the stream holds nothing.
     pub revision: Option<Revision>,
     /// It was carried out for an earlier request with the same idempotency key.
@@ -397,10 +401,11 @@ impl Ledger {
                 return Ok(Attempt::Submitted { executed, landing });
             }
             Ok(Decided::Done { outcome, revision, repeat }) => {
-                Ok(Executed { outcome, revision: Some(revision), repeat })
+                Ok(Executed { outcome, first: None, revision: Some(revision), repeat })
             }
             Ok(Decided::Nothing) => Ok(Executed {
                 outcome: Change::Redelivered,
+                first: None,
                 revision: state.revision(),
                 repeat: false,
             }),
@@ -449,7 +454,8 @@ impl Ledger {
             steps.push((change, Arc::new(next.clone())));
         }
         let outcome = steps.first().map_or(Change::Redelivered, |(change, _)| *change);
-        let executed = Executed { outcome, revision: next.revision(), repeat: false };
+        let first = Some(Revision::after(state.revision()));
+        let executed = Executed { outcome, first, revision: next.revision(), repeat: false };
         Ok(Draft { executed, steps, new_events })
     }
 
@@ -525,93 +531,6 @@ impl Ledger {
             self.catch_up(&pipeline.published).await;
             pipeline.recover();
         }
-    }
-
-    /// Finds out whether an append happened whose outcome got lost, by reading back.
-    async fn settle(
-        &self,
-        stream: &StreamName,
-        first: Revision,
-        hashes: &[LeafHash],
-        why: String,
-    ) -> Result<(), AppendError> {
-        loop {
-            match self.store.read_stream(stream, first, hashes.len()).await {
-                Ok(found) if found.iter().map(|it| it.leaf_hash).eq(hashes.iter().copied()) => {
-                    return Ok(());
-                }
-                Ok(found) if found.is_empty() => return Err(AppendError::Unavailable(why)),
-                Ok(_) => {
-                    let stream = stream.clone();
-                    return Err(AppendError::WrongExpectedRevision { stream, current: None });
-                }
-                Err(ReadError::Corrupt { .. } | ReadError::Lost { .. }) => {
-                    return Err(AppendError::Unavailable(why));
-                }
-                Err(ReadError::Unavailable(_)) => tokio::time::sleep(READ_AGAIN).await,
-            }
-        }
-    }
-
-    /// Folds in what the store holds behind the published tables.
-    async fn catch_up(&self, published: &Arc<Published>) {
-        loop {
-            let mut tables = Organization::clone(&published.tables());
-            let from = Revision::after(tables.revision());
-            let recorded =
-                match self.store.read_stream(&published.stream, from, READ_EVENTS_MAX).await {
-                    Ok(recorded) if recorded.is_empty() => return,
-                    Ok(recorded) => recorded,
-                    Err(ReadError::Corrupt { revision, what, .. }) => {
-                        return self.tables.stop(published, Fault::Stored(what).at(revision));
-                    }
-                    Err(ReadError::Lost { what, .. }) => {
-                        return self.tables.stop(published, Fault::Stored(what).at(from));
-                    }
-                    Err(ReadError::Unavailable(_)) => {
-                        tokio::time::sleep(READ_AGAIN).await;
-                        continue;
-                    }
-                };
-            for event in &recorded {
-                match tables.apply(event) {
-                    Ok(change) => self.tables.publish(published, change, Arc::new(tables.clone())),
-                    Err(fault) => return self.tables.stop(published, fault),
-                }
-            }
-        }
-    }
-
-    /// One event of an organization, as it was stored; none where the stream ends before.
-    pub async fn event(
-        &self,
-        organization: &Published,
-        revision: Revision,
-    ) -> Result<Option<Recorded>, ReadError> {
-        let found = self.store.read_stream(&organization.stream, revision, 1).await?;
-        Ok(found.into_iter().next())
-    }
-
-    /// The keys that one request brought into force, from its first event on, and where.
-    pub async fn keys_made(
-        &self,
-        organization: &Published,
-        first: Revision,
-        request: RequestStamp,
-        keys_max: usize,
-    ) -> Result<Vec<(KeyId, Revision)>, ReadError> {
-        let recorded = self.store.read_stream(&organization.stream, first, keys_max).await?;
-        let made = recorded.iter().map_while(|recorded| {
-            let envelope = Envelope::decode(&recorded.stored).ok()?;
-            let Event::KeyCreated(event) = envelope.event else { return None };
-            (envelope.request == Some(request)).then_some((event.key_id, recorded.revision))
-        });
-        Ok(made.collect())
-    }
-
-    /// What the vault has for a subject.
-    pub async fn subject_key(&self, subject: &Subject) -> Result<SubjectKeyState, VaultError> {
-        self.vault.existing_subject_key(subject).await
     }
 }
 

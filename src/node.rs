@@ -15,6 +15,7 @@ use crate::ledger::clock::Clock;
 use crate::ledger::recording::Recording;
 use crate::ledger::secret::{Ids, NoEntropy, Secret};
 use crate::ledger::start::{ConfiguredKeys, Parts, Replayed, StartError};
+use crate::ledger::vault::peppers::{PepperId, Peppers};
 use crate::ledger::vault::{Vault as _, VaultError};
 use crate::ledger::{Ledger, LedgerError, built_in, mint};
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
@@ -76,12 +77,28 @@ pub enum NodeError {
     /// The operator's key could not be recorded.
     #[error("record the operator's new key")]
     Record(#[from] LedgerError),
+    /// The new pepper could not be recorded.
+    #[error("record the new pepper")]
+    RecordPepper(#[source] LedgerError),
     /// The operating system gives no entropy.
     #[error(transparent)]
     NoEntropy(#[from] NoEntropy),
     /// There is no installation to work on.
     #[error("`{0}` holds no installation; `keyledger serve` makes one")]
     NoInstallation(PathBuf),
+    /// A pepper is not there, and keys need it.
+    #[error("`{path}` is missing; restore it from a backup (keys that need it: {keys})")]
+    MissingPepper {
+        /// The pepper's file.
+        path: PathBuf,
+        /// How many keys need it.
+        keys: u64,
+    },
+    /// A pepper is another one than history tells of.
+    #[error(
+        "`{0}`: the pepper is not the one of this installation; put its secrets directory back"
+    )]
+    WrongPepper(PathBuf),
     /// A thread ended early.
     #[error("a thread of the start ended early")]
     Interrupted,
@@ -102,7 +119,7 @@ pub struct Node {
 pub struct Opened {
     store: Arc<EmbeddedStore>,
     vault: FileVault,
-    peppers: crate::ledger::vault::peppers::Peppers,
+    peppers: Peppers,
     directories: Directories,
 }
 
@@ -141,7 +158,17 @@ impl Opened {
             peppers: self.peppers,
             lookup_key,
         };
-        let (ledger, replayed) = Ledger::open(parts).await?;
+        let pepper_path = |id| self.directories.secrets.join(files::pepper_file(id));
+        let opened = Ledger::open(parts).await;
+        let (ledger, replayed) = opened.map_err(|error| {
+            if let StartError::MissingPepper { pepper, keys } = error {
+                return NodeError::MissingPepper { path: pepper_path(pepper), keys };
+            }
+            if let StartError::WrongPepper(pepper) = error {
+                return NodeError::WrongPepper(pepper_path(pepper));
+            }
+            error.into()
+        })?;
         let recording = Mutex::default();
         Ok(Node { ledger, replayed, store: self.store, directories: self.directories, recording })
     }
@@ -227,6 +254,29 @@ impl Node {
         }
         self.ledger.reissue_operator_key(&secret).await?;
         Ok(FirstKey { secret, path })
+    }
+
+    /// Makes another pepper current, from the next start on. Its file is on disk before
+    /// the event that names it; one that an attempt which was cut short left is taken up.
+    /// Gives the pepper and its file.
+    pub async fn rotate_pepper(&self) -> Result<(PepperId, PathBuf), NodeError> {
+        if self.ledger.is_new() {
+            return Err(NodeError::NoInstallation(self.directories.data.clone()));
+        }
+        let pepper = self.ledger.next_pepper();
+        let path = self.pepper_path(pepper);
+        let key = match files::read_key(&path) {
+            Err(SecretFileError::Missing { .. }) => files::make_key(&path)?,
+            outcome => outcome?,
+        };
+        self.ledger.rotate_pepper(pepper, key).await.map_err(NodeError::RecordPepper)?;
+        Ok((pepper, path))
+    }
+
+    /// The file that holds a pepper.
+    #[must_use]
+    pub fn pepper_path(&self, pepper: PepperId) -> PathBuf {
+        self.directories.secrets.join(files::pepper_file(pepper))
     }
 
     /// Whether any key of the operator's organization is in force.

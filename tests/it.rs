@@ -26,21 +26,33 @@ mod denials;
 mod disk_full;
 #[path = "it/faults.rs"]
 mod faults;
+#[path = "it/imports.rs"]
+mod imports;
+#[path = "it/lifecycle.rs"]
+mod lifecycle;
 #[path = "it/metrics.rs"]
 mod metrics;
 #[cfg(feature = "otel")]
 #[path = "it/otel.rs"]
 mod otel;
+#[path = "it/pepper.rs"]
+mod pepper;
+#[path = "it/policy.rs"]
+mod policy;
 #[path = "it/production.rs"]
 mod production;
 #[path = "it/rate_limits.rs"]
 mod rate_limits;
+#[path = "it/rotation.rs"]
+mod rotation;
 #[path = "it/rpc_matrix.rs"]
 mod rpc_matrix;
 #[path = "it/secrets.rs"]
 mod secrets;
 #[path = "it/service.rs"]
 mod service;
+#[path = "it/service_accounts.rs"]
+mod service_accounts;
 #[path = "it/support.rs"]
 mod support;
 #[path = "it/tls.rs"]

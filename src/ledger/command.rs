@@ -185,7 +185,7 @@ pub struct Rules {
 #[derive(Clone, Debug)]
 pub struct ConfigureKeys {
     /// The keys that the configuration holds now.
-    pub keys: Vec<CreateKey>,
+    pub keys: Vec<ImportedKey>,
 }
 
 /// What an organization shall be.
@@ -258,13 +258,20 @@ pub struct ImportKeys {
     pub keys: Vec<ImportedKey>,
 }
 
-/// A key that was made elsewhere.
+/// A key whose secret was made elsewhere.
 #[derive(Clone, Debug)]
 pub struct ImportedKey {
     /// What it shall be.
     pub key: CreateKey,
-    /// What would stand for its secret under each retired pepper.
-    pub retired: Vec<SecretDigest>,
+    /// What else may stand for its secret: under each retired pepper, and in another form.
+    pub others: Vec<SecretDigest>,
+}
+
+impl ImportedKey {
+    /// All that may stand for its secret.
+    pub fn digests(&self) -> impl Iterator<Item = SecretDigest> {
+        std::iter::once(self.key.digest.blake3).chain(self.others.iter().copied())
+    }
 }
 
 /// Most keys that one command brings into force or ends, and most keys of a service

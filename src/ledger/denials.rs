@@ -305,16 +305,21 @@ pub(super) fn code(code: Code) -> Option<DenialCode> {
 /// The code of a denial that the rules of writing made; none where they refuse for
 /// another reason than who asks.
 pub(super) fn rejected(rejection: &Rejection) -> Option<DenialCode> {
-    match rejection {
-        Rejection::CallerNotInForce => Some(DenialCode::NotInForce),
-        Rejection::PermissionDenied(_)
-        | Rejection::PermissionNotHeld(_)
-        | Rejection::EnvironmentNotHeld
-        | Rejection::ServiceNotHeld
-        | Rejection::PolicyLoosened => Some(DenialCode::PermissionDenied),
-        Rejection::Item { source, .. } => rejected(source),
-        _ => None,
+    if let Rejection::Item { source, .. } = rejection {
+        return rejected(source);
     }
+    if *rejection == Rejection::CallerNotInForce {
+        return Some(DenialCode::NotInForce);
+    }
+    let is_for_who_asks = matches!(
+        rejection,
+        Rejection::PermissionDenied(_)
+            | Rejection::PermissionNotHeld(_)
+            | Rejection::EnvironmentNotHeld
+            | Rejection::ServiceNotHeld
+            | Rejection::PolicyLoosened
+    );
+    is_for_who_asks.then_some(DenialCode::PermissionDenied)
 }
 
 impl Ledger {

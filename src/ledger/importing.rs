@@ -53,9 +53,7 @@ pub(super) fn first_taken(command: &ImportKeys, tables: &Tables) -> Option<usize
     let index = tables.index();
     let mut seen = HashSet::new();
     command.keys.iter().position(|it| {
-        let known = |digest: &SecretDigest| index.key(digest).is_some();
-        known(&it.key.digest.blake3)
-            || it.retired.iter().any(known)
+        it.digests().any(|digest| index.key(&digest).is_some())
             || !seen.insert(it.key.digest.blake3)
     })
 }
@@ -92,7 +90,7 @@ mod tests {
             allowed_ips: None,
             rate_limit: None,
         };
-        let imported = |secret| ImportedKey { key: key(secret), retired: Vec::new() };
+        let imported = |secret| ImportedKey { key: key(secret), others: Vec::new() };
         ImportKeys { keys: secrets.iter().map(imported).collect() }
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::clock::Clock;
 use super::command::{
-    Caller, Command, ConfigureKeys, CreateInstallation, CreateKey, Expiry, Order,
+    Caller, Command, ConfigureKeys, CreateInstallation, CreateKey, Expiry, ImportedKey, Order,
     OrganizationDraft, Personal, RequestStamper,
 };
 use super::event_store::{EventStore, Positioned, ReadError, ReadItem};
@@ -28,13 +28,12 @@ use super::tables::Tables;
 use super::vault::Vault;
 use super::vault::peppers::{PepperId, Peppers};
 use super::{
-    COMMANDS_MAX, Executed, Ledger, LedgerError, built_in, denials, mint, rate_limits, usage,
+    COMMANDS_MAX, Executed, Ledger, LedgerError, built_in, denials, mint, pepper_use, rate_limits,
+    usage,
 };
 
 /// Fewest characters in `ADMIN_API_TOKEN`.
 pub const ADMIN_API_TOKEN_CHARS_MIN: usize = 24;
-/// What a pepper is recognised by.
-const PEPPER_CHECK_TEXT: &[u8] = b"keyledger pepper check";
 
 /// All that a ledger is made of.
 pub struct Parts {
@@ -96,11 +95,17 @@ pub enum StartError {
         "stream `{0}` is of a kind unknown to this version; run the version that wrote it, or a newer one"
     )]
     UnknownStream(StreamName),
-    /// The pepper is another one than the installation began with.
-    #[error(
-        "the pepper is not the one this installation began with; put its secrets directory back"
-    )]
-    WrongPepper,
+    /// A pepper is another one than history tells of.
+    #[error("pepper {0} is not the one of this installation; put its secrets directory back")]
+    WrongPepper(PepperId),
+    /// A pepper is not there, and keys need it.
+    #[error("pepper {pepper} is missing; restore it from a backup (keys that need it: {keys})")]
+    MissingPepper {
+        /// The pepper.
+        pepper: PepperId,
+        /// How many keys need it.
+        keys: u64,
+    },
     /// Events are gone, and nothing says whose they were: any organization may lack one.
     #[error(
         "stored history is damaged, and nothing says whose it is: {0}; restore the data directory from a backup"
@@ -149,6 +154,7 @@ impl Ledger {
     pub async fn open(parts: Parts) -> Result<(Arc<Self>, Replayed), StartError> {
         let tables = Tables::new();
         let (replayed, places) = replay(&parts.store, &tables).await?;
+        let peppers = pepper_use::settled(&tables, parts.clock.now(), parts.peppers)?;
         let ledger = Arc::new(Self {
             store: parts.store,
             vault: parts.vault,
@@ -157,7 +163,7 @@ impl Ledger {
             tables,
             pipelines: papaya::HashMap::new(),
             stamper: RequestStamper::new(parts.lookup_key),
-            peppers: parts.peppers,
+            peppers,
             admission: Semaphore::new(COMMANDS_MAX),
             abroad: Arc::default(),
             importing: Importing::default(),
@@ -167,7 +173,6 @@ impl Ledger {
             rate_limits: rate_limits::RateLimits::new(),
             stats: LedgerStats::default(),
         });
-        ledger.check_pepper()?;
         Ok((ledger, replayed))
     }
 
@@ -175,20 +180,6 @@ impl Ledger {
     #[must_use]
     pub fn is_new(&self) -> bool {
         self.tables.operator().tables().revision().is_none()
-    }
-
-    fn check_pepper(&self) -> Result<(), StartError> {
-        let operator = self.tables.operator().tables();
-        let Some(installation) = operator.installation() else { return Ok(()) };
-        let is_ours = |(id, check): (&u32, &SecretDigest)| {
-            self.peppers.digest_under(PepperId(*id), PEPPER_CHECK_TEXT) == Some(*check)
-        };
-        let all = installation.peppers.iter().all(is_ours);
-        if all && self.peppers.current() == PepperId(installation.pepper) {
-            Ok(())
-        } else {
-            Err(StartError::WrongPepper)
-        }
     }
 
     /// Makes the installation, with the operator's first key where one was minted. The
@@ -201,10 +192,10 @@ impl Ledger {
         let command = CreateInstallation {
             installation_id: self.ids.installation(self.clock.now()),
             pepper: self.peppers.current().0,
-            pepper_check: self.peppers.digest(PEPPER_CHECK_TEXT),
+            pepper_check: pepper_use::check(&self.peppers),
             rules: built_in::rules(),
             admin_key: admin_key.map(|secret| self.admin_key(secret)),
-            configured: self.configured(configured)?,
+            configured: self.configured(configured)?.into_iter().map(|it| it.key).collect(),
         };
         self.as_ledger(OrganizationId::OPERATOR, Command::CreateInstallation(Box::new(command)))
             .await?;
@@ -299,37 +290,30 @@ impl Ledger {
         )
     }
 
-    fn configured(&self, configured: &ConfiguredKeys) -> Result<Vec<CreateKey>, StartError> {
+    fn configured(&self, configured: &ConfiguredKeys) -> Result<Vec<ImportedKey>, StartError> {
         let mut keys = Vec::new();
         if let Some(token) = &configured.admin_api_token {
             check_admin_api_token(token)?;
             let text = token.expose();
             let digest = mint::digest(text, &self.peppers);
-            keys.push(self.operator_key(
-                built_in::admin_api_token_name(),
-                KeyOrigin::Configured,
-                None,
-                None,
-                digest,
-            ));
+            let name = built_in::admin_api_token_name();
+            let key = self.operator_key(name, KeyOrigin::Configured, None, None, digest);
+            keys.push(ImportedKey { key, others: mint::other_digests(text, &self.peppers) });
         }
         if let Some(sha256) = &configured.admin_key_sha256 {
             let digest = mint::digest_of_sha256(sha256, &self.peppers);
             debug_assert_eq!(digest.form, DigestForm::Sha256, "the digest of a digest says so");
-            keys.push(self.operator_key(
-                built_in::admin_digest_name(),
-                KeyOrigin::Configured,
-                None,
-                None,
-                digest,
-            ));
+            let name = built_in::admin_digest_name();
+            let key = self.operator_key(name, KeyOrigin::Configured, None, None, digest);
+            let others = mint::retired_digests_of_sha256(sha256, &self.peppers);
+            keys.push(ImportedKey { key, others });
         }
         // A digest leads to one key. The operator's own are the rules' to look at.
         let index = self.tables.index();
-        let elsewhere = |key: &CreateKey| {
-            index.key(&key.digest.blake3).is_some_and(|found| !found.organization.id.is_operator())
+        let elsewhere = |digest: SecretDigest| {
+            index.key(&digest).is_some_and(|found| !found.organization.id.is_operator())
         };
-        if keys.iter().any(elsewhere) {
+        if keys.iter().flat_map(ImportedKey::digests).any(elsewhere) {
             return Err(LedgerError::from(Rejection::SecretInUse).into());
         }
         Ok(keys)

@@ -5,6 +5,7 @@ mod recording;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use projections::corrupt::Fault;
 use projections::digest::SecretDigest;
 use projections::event::{DigestForm, KeyOrigin, KeyedDigest, RevocationReason};
 use projections::id::KeyId;
@@ -571,7 +572,7 @@ async fn a_type_is_written_only_once_the_installation_says_so() {
 async fn another_pepper_is_found_out() {
     let world = World::new().await;
     let error = open(&world.store, &world.time, 9).await.err().unwrap();
-    assert!(matches!(error, StartError::WrongPepper), "{error:?}");
+    assert!(matches!(error, StartError::WrongPepper(PepperId::FIRST)), "{error:?}");
 }
 
 #[tokio::test]

@@ -165,12 +165,15 @@ impl KeyService for Keys {
         let tables = Arc::clone(&organization.tables());
         let secret =
             if executed.repeat { String::new() } else { minted.secret.expose().to_owned() };
+        // A repeat remembers the first event of the two.
+        let rotation = tables.key(predecessor_id).and_then(|row| row.rotation().copied());
+        let recorded = rotation.map(|it| it.act.revision).or(executed.revision);
         Ok(Response::new(proto::RotateKeyResponse {
             key: Some(key),
             secret,
             secret_already_issued: executed.repeat,
             predecessor: tables.key(predecessor_id).map(|row| write_key(ledger, row, &tables)),
-            revision: write::revision(&organization.stream, executed.revision),
+            revision: write::revision(&organization.stream, recorded),
         }))
     }
 

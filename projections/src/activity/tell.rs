@@ -83,13 +83,11 @@ fn key_ids(keys: &[KeyUses]) -> Vec<KeyId> {
 
 /// Whether an event speaks of this key among others, which are its target together.
 pub(super) fn names_key(event: &Event, id: KeyId) -> bool {
-    match event {
-        Event::DenialsSummarized(data) => {
-            data.denials.iter().any(|it| it.denial.key_id == Some(id))
-        }
-        Event::UsageRecorded(data) => data.keys.iter().any(|it| it.key_id == id),
-        _ => false,
+    if let Event::DenialsSummarized(data) = event {
+        return data.denials.iter().any(|it| it.denial.key_id == Some(id));
     }
+    let Event::UsageRecorded(data) = event else { return false };
+    data.keys.iter().any(|it| it.key_id == id)
 }
 
 fn denials_summarized(data: &DenialsSummarized) -> Told<'_> {

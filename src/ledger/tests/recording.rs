@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use projections::corrupt::Fault;
 use projections::event::{DenialCode, DenialsSummarized, UsageRecorded};
 use projections::network::RateLimit;
 use tokio::time::Instant;
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::ledger::command::UpdateKeyLabel;
 use crate::ledger::denials::SUMMARY_GROUPS_MAX;
+use crate::ledger::event_store::READ_EVENTS_MAX;
 use crate::ledger::usage::recorder::HELD_BACK;
 use crate::ledger::verify::{Asking, Purpose};
 
@@ -59,9 +61,9 @@ impl World {
 
     async fn recorded(&self) -> Vec<UsageRecorded> {
         let events = self.events(&StreamName::usage(ACME)).await;
-        let recorded = events.into_iter().map(|event| match event {
-            Event::UsageRecorded(event) => event,
-            other => panic!("{other:?}"),
+        let recorded = events.into_iter().map(|event| {
+            let Event::UsageRecorded(event) = event else { panic!("{event:?}") };
+            event
         });
         recorded.collect()
     }
@@ -74,9 +76,8 @@ impl World {
 
     async fn summaries(&self, id: OrganizationId) -> Vec<DenialsSummarized> {
         let events = self.events(&StreamName::organization(id)).await;
-        let summaries = events.into_iter().filter_map(|event| match event {
-            Event::DenialsSummarized(event) => Some(event),
-            _ => None,
+        let summaries = events.into_iter().filter_map(|event| {
+            if let Event::DenialsSummarized(event) = event { Some(event) } else { None }
         });
         summaries.collect()
     }

@@ -94,5 +94,5 @@ fn imported(ledger: &Ledger, item: &proto::ImportedKey) -> Result<ImportedKey, S
         allowed_ips: read::allowed_ips(&item.allowed_ips)?,
         rate_limit: read::rate_limit(item.rate_limit.as_ref())?,
     };
-    Ok(ImportedKey { key, retired: retired_digests_of_sha256(sha256, ledger.peppers()) })
+    Ok(ImportedKey { key, others: retired_digests_of_sha256(sha256, ledger.peppers()) })
 }

@@ -1,10 +1,9 @@
 //! RevokeKeys: many keys at once, by their owner or from a list of leaked ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use projections::id::{KeyId, OrganizationId, ServiceAccountId};
-use projections::key::KeyState;
 use tonic::Status;
 
 use super::{Context, known};
@@ -31,35 +30,39 @@ pub(super) async fn revoke_keys(
             let owner: ServiceAccountId = read::field("service_account_id", &id)?;
             let target = caller.target(ledger, &message.organization_id)?;
             let command = RevokeKeys { which: WhichKeys::Of(owner), reason };
-            let before = active_keys(ledger, target, owner)?;
             let mut answer = proto::RevokeKeysResponse::default();
-            revoke(ledger, target, &context, command, &mut answer).await?;
+            let ended = revoke(ledger, target, &context, command, &mut answer).await?;
             answer.keys =
-                before.into_iter().map(|id| item(Outcome::Revoked, Some((target, id)))).collect();
+                ended.into_iter().map(|id| item(Outcome::Revoked, Some((target, id)))).collect();
             Ok(answer)
         }
         Some(Which::List(list)) => {
             let reach = reach(ledger, caller, &message.organization_id)?;
             let found = found(ledger, reach, &list)?;
             let mut by_organization: BTreeMap<OrganizationId, Vec<KeyId>> = BTreeMap::new();
-            let mut keys = Vec::with_capacity(found.len());
-            for found in found {
-                keys.push(match found {
-                    None => item(Outcome::Unknown, None),
-                    Some((organization, id)) if is_revoked(ledger, organization, id) => {
-                        item(Outcome::AlreadyRevoked, Some((organization, id)))
-                    }
-                    Some((organization, id)) => {
-                        by_organization.entry(organization).or_default().push(id);
-                        item(Outcome::Revoked, Some((organization, id)))
-                    }
-                });
+            for (organization, id) in found.iter().flatten() {
+                by_organization.entry(*organization).or_default().push(*id);
             }
-            let mut answer = proto::RevokeKeysResponse { keys, revisions: Vec::new() };
+            let mut answer = proto::RevokeKeysResponse::default();
+            let mut ended: BTreeSet<(OrganizationId, KeyId)> = BTreeSet::new();
+            let mut refused = None;
             for (organization, ids) in by_organization {
                 let command = RevokeKeys { which: WhichKeys::Listed(ids), reason };
-                revoke(ledger, organization, &context, command, &mut answer).await?;
+                match revoke(ledger, organization, &context, command, &mut answer).await {
+                    Ok(ids) => ended.extend(ids.into_iter().map(|id| (organization, id))),
+                    // What leaked elsewhere is revoked all the same.
+                    Err(error) => refused = refused.or(Some(error)),
+                }
             }
+            if let Some(error) = refused {
+                return Err(error);
+            }
+            let outcome = |found| match found {
+                None => item(Outcome::Unknown, None),
+                Some(key) if ended.contains(&key) => item(Outcome::Revoked, Some(key)),
+                Some(key) => item(Outcome::AlreadyRevoked, Some(key)),
+            };
+            answer.keys = found.into_iter().map(outcome).collect();
             Ok(answer)
         }
     }
@@ -73,18 +76,20 @@ fn reach(ledger: &Ledger, caller: &Authenticated, named: &str) -> Result<Reach, 
     caller.target(ledger, named).map(Reach::Organization)
 }
 
+/// Revokes keys of one organization; gives those that this call revoked.
 async fn revoke(
     ledger: &Arc<Ledger>,
     id: OrganizationId,
     context: &Context,
     command: RevokeKeys,
     answer: &mut proto::RevokeKeysResponse,
-) -> Result<(), Status> {
+) -> Result<Vec<KeyId>, Status> {
     let organization = known(ledger, id)?;
     let order = context.plain_order(Command::RevokeKeys(command));
     let executed = ledger.execute(id, &order).await.map_err(status::from)?;
+    let ended = ledger.keys_ended(&organization, &executed).await;
     answer.revisions.extend(write::revision(&organization.stream, executed.revision));
-    Ok(())
+    ended.map_err(|error| status::from_read(&error))
 }
 
 /// The keys of a list, in its order; none for those that the caller may not know.
@@ -99,44 +104,17 @@ fn found(
         return Err(status::invalid("list", problem));
     }
     let mut found = Vec::with_capacity(asked);
+    let everywhere = match reach {
+        Reach::Installation => ledger.tables().all(),
+        Reach::Organization(own) => ledger.tables().organization(own).into_iter().collect(),
+    };
     for (place, text) in list.key_ids.iter().enumerate() {
         let id: KeyId = read::field(&format!("list.key_ids[{place}]"), text)?;
-        let organization = match reach {
-            Reach::Organization(own) => holds(ledger, own, id).then_some(own),
-            Reach::Installation => {
-                ledger.tables().all().iter().map(|it| it.id).find(|it| holds(ledger, *it, id))
-            }
-        };
-        found.push(organization.map(|organization| (organization, id)));
+        let organization = everywhere.iter().find(|it| it.tables().key(id).is_some());
+        found.push(organization.map(|organization| (organization.id, id)));
     }
     found.extend(list.leaked.iter().map(|text| ledger.key_of(text, reach)));
     Ok(found)
-}
-
-fn holds(ledger: &Ledger, organization: OrganizationId, id: KeyId) -> bool {
-    let organization = ledger.tables().organization(organization);
-    organization.is_some_and(|it| it.tables().key(id).is_some())
-}
-
-fn is_revoked(ledger: &Ledger, organization: OrganizationId, id: KeyId) -> bool {
-    let now = ledger.clock().now();
-    let organization = ledger.tables().organization(organization);
-    organization.is_some_and(|it| {
-        it.tables().key(id).is_some_and(|key| key.state(now) == KeyState::Revoked)
-    })
-}
-
-/// The keys of a service account that its revocation will end.
-fn active_keys(
-    ledger: &Ledger,
-    organization: OrganizationId,
-    owner: ServiceAccountId,
-) -> Result<Vec<KeyId>, Status> {
-    let now = ledger.clock().now();
-    let organization = known(ledger, organization)?;
-    let tables = organization.tables();
-    let in_force = |state| matches!(state, KeyState::Active | KeyState::Disabled);
-    Ok(tables.keys_of(owner).filter(|key| in_force(key.state(now))).map(|key| key.id).collect())
 }
 
 fn item(outcome: Outcome, key: Option<(OrganizationId, KeyId)>) -> proto::KeyRevocation {
