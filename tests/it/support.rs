@@ -113,6 +113,15 @@ impl Home {
         });
         rows.unwrap().collect::<Result<_, _>>().unwrap()
     }
+
+    /// How many events there are, those aside by which the ledger notes by itself what was
+    /// used and denied: they come when they come.
+    pub(crate) fn facts(&self) -> usize {
+        let notes = |event: &StoredEvent| {
+            event.stream.starts_with("usage-") || event.json()["type"] == "DenialsSummarized"
+        };
+        self.events().iter().filter(|event| !notes(event)).count()
+    }
 }
 
 /// A row of the events, as any SQLite tool shows it.
