@@ -3,6 +3,7 @@
 mod draft;
 mod import;
 mod list;
+mod repeatable;
 mod revoke_many;
 
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use projections::organization::{Change, Organization};
 use projections::permission::Permission;
 use projections::text::Description;
 use tonic::{Request, Response, Status};
+
+use repeatable::Repeatable;
 
 use super::authentication::{Authenticated, authenticate, correlation_id, origin};
 use super::{Door, read, status, write};
@@ -50,17 +53,11 @@ impl KeyService for Keys {
         let (organization, context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
         let message = request.into_inner();
         let (command, minted) = draft::create_key(ledger, &organization, &message)?;
-        let sameness = proto::CreateKeyRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let order = context.order(
+        let order = context.order_in(
             ledger,
+            organization.id,
             Command::CreateKey(Box::new(command)),
-            ("CreateKey", &message.idempotency_key, &sameness),
-            message.expected_revision,
+            &message,
         )?;
         let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
         let key = outcome(ledger, &organization, executed)?;
@@ -121,17 +118,11 @@ impl KeyService for Keys {
             name: read::optional("name", &message.name)?,
             description: description.map(|it| read::optional("description", it)).transpose()?,
         };
-        let sameness = proto::UpdateKeyLabelRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let order = context.order(
+        let order = context.order_in(
             ledger,
+            organization.id,
             Command::UpdateKeyLabel(command),
-            ("UpdateKeyLabel", &message.idempotency_key, &sameness),
-            message.expected_revision,
+            &message,
         )?;
         let (key, revision) = change(ledger, &organization, &order).await?;
         Ok(Response::new(proto::UpdateKeyLabelResponse { key: Some(key), revision }))
@@ -148,17 +139,11 @@ impl KeyService for Keys {
         let message = request.into_inner();
         let (command, minted) = draft::rotate_key(ledger, &organization, &message)?;
         let predecessor_id = command.key_id;
-        let sameness = proto::RotateKeyRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let order = context.order(
+        let order = context.order_in(
             ledger,
+            organization.id,
             Command::RotateKey(Box::new(command)),
-            ("RotateKey", &message.idempotency_key, &sameness),
-            message.expected_revision,
+            &message,
         )?;
         let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
         let key = outcome(ledger, &organization, executed)?;
@@ -187,14 +172,7 @@ impl KeyService for Keys {
         let (organization, context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
         let message = request.into_inner();
         let command = Command::EndRotation(read::field("key_id", &message.key_id)?);
-        let sameness = proto::EndRotationRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let repeat = ("EndRotation", message.idempotency_key.as_str(), &sameness);
-        let order = context.order(ledger, command, repeat, message.expected_revision)?;
+        let order = context.order_in(ledger, organization.id, command, &message)?;
         let (key, revision) = change(ledger, &organization, &order).await?;
         Ok(Response::new(proto::EndRotationResponse { key: Some(key), revision }))
     }
@@ -210,14 +188,7 @@ impl KeyService for Keys {
         let message = request.into_inner();
         context.comment(&message.comment)?;
         let command = Command::DisableKey(read::field("key_id", &message.key_id)?);
-        let sameness = proto::DisableKeyRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let repeat = ("DisableKey", message.idempotency_key.as_str(), &sameness);
-        let order = context.order(ledger, command, repeat, message.expected_revision)?;
+        let order = context.order_in(ledger, organization.id, command, &message)?;
         let (key, revision) = change(ledger, &organization, &order).await?;
         Ok(Response::new(proto::DisableKeyResponse { key: Some(key), revision }))
     }
@@ -233,14 +204,7 @@ impl KeyService for Keys {
         let message = request.into_inner();
         context.comment(&message.comment)?;
         let command = Command::EnableKey(read::field("key_id", &message.key_id)?);
-        let sameness = proto::EnableKeyRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let repeat = ("EnableKey", message.idempotency_key.as_str(), &sameness);
-        let order = context.order(ledger, command, repeat, message.expected_revision)?;
+        let order = context.order_in(ledger, organization.id, command, &message)?;
         let (key, revision) = change(ledger, &organization, &order).await?;
         Ok(Response::new(proto::EnableKeyResponse { key: Some(key), revision }))
     }
@@ -272,18 +236,8 @@ impl KeyService for Keys {
             reason: read::revocation_reason(message.reason)?,
         };
         context.comment(&message.comment)?;
-        let sameness = proto::RevokeKeyRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let order = context.order(
-            ledger,
-            Command::RevokeKey(command),
-            ("RevokeKey", &message.idempotency_key, &sameness),
-            message.expected_revision,
-        )?;
+        let order =
+            context.order_in(ledger, organization.id, Command::RevokeKey(command), &message)?;
         let (mut key, revision) = change(ledger, &organization, &order).await?;
         if let Some(revocation) = &mut key.revocation {
             revocation.comment = message.comment;
@@ -365,6 +319,19 @@ impl Context {
             causation_id: None,
             personal: self.personal.clone(),
         }
+    }
+
+    /// The order to carry out what a request asks for in an organization.
+    pub(super) fn order_in<M: Repeatable>(
+        self,
+        ledger: &Ledger,
+        organization_id: OrganizationId,
+        command: Command,
+        message: &M,
+    ) -> Result<Order, Status> {
+        let sameness = message.sameness(organization_id);
+        let repeat = (M::METHOD, message.idempotency_key(), &sameness);
+        self.order(ledger, command, repeat, message.expected_revision())
     }
 
     /// The order to carry out a command; `repeat` names the method, the idempotency key

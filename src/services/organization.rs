@@ -93,17 +93,11 @@ impl OrganizationService for Organizations {
         let named = &request.get_ref().organization_id;
         let (organization, context) = begin(ledger, &request, named, permissions::POLICY_WRITE)?;
         let message = request.into_inner();
-        let sameness = proto::UpdatePolicyRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let order = context.order(
+        let order = context.order_in(
             ledger,
+            organization.id,
             Command::UpdatePolicy(read::policy(message.policy.as_ref())?),
-            ("UpdatePolicy", &message.idempotency_key, &sameness),
-            message.expected_revision,
+            &message,
         )?;
         let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
         Ok(Response::new(proto::UpdatePolicyResponse {
@@ -128,17 +122,11 @@ impl OrganizationService for Organizations {
             description: read::optional("description", &message.description)?,
             roles: read::roles(&message.role_ids)?,
         };
-        let sameness = proto::CreateServiceAccountRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let order = context.order(
+        let order = context.order_in(
             ledger,
+            organization.id,
             Command::CreateServiceAccount(Box::new(draft)),
-            ("CreateServiceAccount", &message.idempotency_key, &sameness),
-            message.expected_revision,
+            &message,
         )?;
         let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
         let tables = Arc::clone(&organization.tables());

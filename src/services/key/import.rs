@@ -34,17 +34,11 @@ pub(super) async fn import_keys(
         );
     }
     let mut ids: Vec<KeyId> = keys.iter().map(|it| it.key.key_id).collect();
-    let sameness = proto::ImportKeysRequest {
-        organization_id: organization.id.text(),
-        idempotency_key: String::new(),
-        expected_revision: None,
-        ..message.clone()
-    };
-    let order = context.order(
+    let order = context.order_in(
         ledger,
+        organization.id,
         Command::ImportKeys(ImportKeys { keys }),
-        ("ImportKeys", &message.idempotency_key, &sameness),
-        message.expected_revision,
+        &message,
     )?;
     let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
     let mut revision = executed.revision;
