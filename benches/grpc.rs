@@ -2,6 +2,9 @@
 //! same sizes on a server of the same kind: CPU time of the server process, throughput,
 //! and the 99th percentile of latency at half load.
 //!
+//! With `KEYLEDGER_TEST_OTEL_RATIO` set, a collector in this process is told about that part
+//! of the calls.
+//!
 //! Budgets and figures: docs/PERFORMANCE.md.
 
 #![allow(
@@ -21,8 +24,16 @@ use std::time::{Duration, Instant};
 
 use keyledger::proto;
 use keyledger::proto::verification_service_client::VerificationServiceClient;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use prost::Message;
-use support::{SERVE_LEDGER, Served, connect, ledger, median, serve_ledger, with_caller};
+use support::{
+    OTEL_RATIO, SERVE_LEDGER, Served, connect, ledger, median, serve_ledger, with_caller,
+};
 use tonic::transport::Channel;
 use tonic_prost::ProstCodec;
 
@@ -106,6 +117,31 @@ fn serve_empty(runtime: &tokio::runtime::Runtime, response_bytes: usize) {
             .await
             .expect("it serves");
     });
+}
+
+/// Takes every span, and does nothing with it.
+struct Collector;
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        _: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+/// Starts a collector, if there is to be one.
+async fn collector() -> Option<String> {
+    std::env::var_os(OTEL_RATIO)?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    let server =
+        tonic::transport::Server::builder().add_service(TraceServiceServer::new(Collector));
+    tokio::spawn(server.serve_with_incoming(incoming));
+    Some(endpoint)
 }
 
 /// One kind of call, ready to be made over and over.
@@ -206,7 +242,7 @@ fn main() {
         return serve_empty(&runtime, rest[0].parse().expect("a size"));
     }
     if let Some(rest) = after(SERVE_LEDGER) {
-        return serve_ledger(&runtime, &rest[0], &rest[1]);
+        return serve_ledger(&runtime, rest);
     }
     runtime.block_on(measure());
 }
@@ -214,7 +250,8 @@ fn main() {
 async fn measure() {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let root = tempfile::tempdir_in(target).expect("a directory on the real disk");
-    let (ledger, requests, caller) = ledger(root.path()).await;
+    let collector = collector().await;
+    let (ledger, requests, caller) = ledger(root.path(), collector.as_deref()).await;
     let requests: std::sync::Arc<[proto::VerifyRequest]> = requests.into();
 
     let channels = connect(&ledger.address, CONNECTIONS).await;

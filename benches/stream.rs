@@ -202,7 +202,7 @@ fn main() {
         .expect("a runtime");
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(place) = arguments.iter().position(|it| it == SERVE_LEDGER) {
-        return serve_ledger(&runtime, &arguments[place + 1], &arguments[place + 2]);
+        return serve_ledger(&runtime, &arguments[place + 1..]);
     }
     runtime.block_on(measure());
 }
@@ -210,7 +210,7 @@ fn main() {
 async fn measure() {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let root = tempfile::tempdir_in(target).expect("a directory on the real disk");
-    let (server, requests, caller) = ledger(root.path()).await;
+    let (server, requests, caller) = ledger(root.path(), None).await;
     let requests: Requests = requests.into();
     let channels = connect(&server.address, CONNECTIONS).await;
     println!(

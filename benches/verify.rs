@@ -25,7 +25,7 @@ use keyledger::ledger::secret::Ids;
 use keyledger::ledger::start::{ConfiguredKeys, Parts};
 use keyledger::ledger::urgency::Urgency;
 use keyledger::ledger::vault::peppers::{PepperId, Peppers};
-use keyledger::ledger::verify::{Answer, Reach};
+use keyledger::ledger::verify::{Answer, Asking, Purpose, Reach};
 use keyledger::store::embedded::{EmbeddedStore, Options};
 use keyledger::vault::memory::MemoryVault;
 use projections::api_key::{self, Environment};
@@ -239,6 +239,12 @@ fn main() {
     runtime.block_on(store.close());
 }
 
+/// As a gateway asks: what is allowed counts as a use.
+fn asking() -> Asking {
+    let purpose = Purpose::Ask(KeyId::from_bytes([9; 16]));
+    Asking { reach: Reach::Installation, purpose }
+}
+
 /// Verifies random keys in slices, each next to a slice of what cannot be done without.
 fn lookups(ledger: &Ledger) {
     let peppers = peppers();
@@ -260,12 +266,11 @@ fn lookups(ledger: &Ledger) {
             let mut presented = Presented::default();
             presented.bearer(text);
             let question = question(ledger.clock().now());
-            let code =
-                ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
-                    Answer::Decided(decision) => decision.code,
-                    Answer::Refused(code) => code,
-                    Answer::Unavailable(_) | Answer::Elsewhere(_) => Code::Unknown,
-                });
+            let code = ledger.verify(presented, &question, asking(), |answer| match answer {
+                Answer::Decided(decision) | Answer::RateLimited { decision, .. } => decision.code,
+                Answer::Refused(code) => code,
+                Answer::Unavailable(_) | Answer::Elsewhere(_) => Code::Unknown,
+            });
             assert_eq!(code, Code::Allowed);
         }));
         floor.push(each(&texts, |text| {

@@ -19,6 +19,7 @@ mod pages;
 mod projections;
 mod secret_text;
 mod serve;
+mod service_account;
 mod verify;
 mod view;
 
@@ -49,6 +50,8 @@ enum Verb {
     Org(org::Org),
     #[command(subcommand)]
     Key(key::Key),
+    #[command(subcommand)]
+    ServiceAccount(service_account::ServiceAccount),
     Activity(Box<activity::Activity>),
     #[command(subcommand)]
     Operator(operator::Operator),
@@ -71,6 +74,7 @@ pub fn main() -> ExitCode {
         Verb::Verify(verb) => verb.run(),
         Verb::Org(noun) => noun.run(),
         Verb::Key(noun) => noun.run(),
+        Verb::ServiceAccount(noun) => noun.run(),
         Verb::Activity(verb) => verb.run(),
         Verb::Operator(noun) => noun.run(),
         Verb::Projections(noun) => noun.run(),

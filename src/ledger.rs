@@ -13,12 +13,17 @@ pub mod clock;
 pub mod command;
 pub mod dead;
 pub mod decide;
+pub mod denials;
 pub mod event_store;
 pub mod fingerprints;
 mod importing;
 pub mod mint;
+pub mod pepper_use;
 pub mod permissions;
 mod pipeline;
+pub mod rate_limits;
+mod read_back;
+pub mod recording;
 pub mod rejection;
 pub mod secret;
 pub mod snapshot_store;
@@ -27,19 +32,21 @@ pub mod start;
 pub mod stats;
 pub mod tables;
 pub mod urgency;
+pub mod usage;
 pub mod vault;
 pub mod verify;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use projections::corrupt::{CorruptHistory, Fault};
+use projections::corrupt::CorruptHistory;
 use projections::digest::LeafHash;
-use projections::envelope::{Envelope, RequestStamp, Unstorable};
+use projections::envelope::{Envelope, Unstorable};
 use projections::event::Event;
-use projections::id::{KeyId, OrganizationId};
+use projections::id::OrganizationId;
+use projections::key::Key;
 use projections::organization::{Change, Organization};
-use projections::recorded::{Recorded, Revision};
+use projections::recorded::Revision;
 use projections::sealed::Subject;
 use projections::time::Timestamp;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, oneshot};
@@ -49,7 +56,7 @@ use crate::spans;
 use clock::{Clock, ClockAhead};
 use command::{Caller, Order, RequestStamper};
 use decide::{Decided, Given};
-use event_store::{AppendError, EventStore, NewEvent, READ_EVENTS_MAX, ReadError, StoreFuture};
+use event_store::{AppendError, EventStore, NewEvent, StoreFuture};
 use importing::{Importing, Reserved};
 use pipeline::{Landing, Pipeline, Ticket};
 use rejection::Rejection;
@@ -59,7 +66,7 @@ use tables::{Published, Tables};
 use urgency::Urgency;
 use vault::peppers::Peppers;
 use vault::seal::{SealError, seal};
-use vault::{SubjectKey, SubjectKeyState, Vault, VaultError};
+use vault::{SubjectKey, Vault, VaultError};
 
 /// Most commands under way at once; more wait their turn.
 pub const COMMANDS_MAX: usize = 4_096;
@@ -75,6 +82,8 @@ const READ_AGAIN: Duration = Duration::from_millis(50);
 pub struct Executed {
     /// What it made or changed.
     pub outcome: Change,
+    /// The first of the events that it caused; none where it caused none.
+    pub first: Option<Revision>,
     /// The last event that says so; none where the stream holds nothing.
     pub revision: Option<Revision>,
     /// It was carried out for an earlier request with the same idempotency key.
@@ -142,6 +151,11 @@ pub struct Ledger {
     importing: Importing,
     dead: dead::DeadKeys,
     snapshots: snapshots::Snapshots,
+    /// Keys whose use is to be recorded, and what records it.
+    noted: usage::Noted,
+    recorder: tokio::sync::Mutex<usage::recorder::Recorder>,
+    denials: denials::Denials,
+    rate_limits: rate_limits::RateLimits,
     stats: LedgerStats,
 }
 
@@ -203,6 +217,18 @@ impl Ledger {
         &self.peppers
     }
 
+    /// What was denied and is not yet recorded.
+    #[must_use]
+    pub fn denials(&self) -> &denials::Denials {
+        &self.denials
+    }
+
+    /// When a key was last used, as far as this node knows; none for never.
+    #[must_use]
+    pub fn last_used(&self, key: &Key) -> Option<Timestamp> {
+        self.tables.index().key(&key.digest.blake3)?.uses.last()
+    }
+
     /// Carries out a command in an organization.
     ///
     /// `Ok` means that its events are on disk and in the tables that readers see; a
@@ -240,6 +266,12 @@ impl Ledger {
             match landed {
                 Ok(Landing::Durable) => {
                     self.await_abroad(organization_id, order).await;
+                    if let (Err(rejection), Caller::Key { organization_id, key_id, .. }) =
+                        (&answer, order.caller)
+                        && let Some(code) = denials::rejected(rejection)
+                    {
+                        self.note_denied_caller(organization_id, key_id, code);
+                    }
                     return Ok(self.after_all(&pipeline.published, answer).await?);
                 }
                 // Decided on events that never came to be, or behind another writer's: the
@@ -396,10 +428,11 @@ impl Ledger {
                 return Ok(Attempt::Submitted { executed, landing });
             }
             Ok(Decided::Done { outcome, revision, repeat }) => {
-                Ok(Executed { outcome, revision: Some(revision), repeat })
+                Ok(Executed { outcome, first: None, revision: Some(revision), repeat })
             }
             Ok(Decided::Nothing) => Ok(Executed {
                 outcome: Change::Redelivered,
+                first: None,
                 revision: state.revision(),
                 repeat: false,
             }),
@@ -448,7 +481,8 @@ impl Ledger {
             steps.push((change, Arc::new(next.clone())));
         }
         let outcome = steps.first().map_or(Change::Redelivered, |(change, _)| *change);
-        let executed = Executed { outcome, revision: next.revision(), repeat: false };
+        let first = Some(Revision::after(state.revision()));
+        let executed = Executed { outcome, first, revision: next.revision(), repeat: false };
         Ok(Draft { executed, steps, new_events })
     }
 
@@ -502,7 +536,7 @@ impl Ledger {
         self.stats.in_flight.up(in_flight);
         let outcome = match append.await {
             Err(AppendError::Unknown(why)) => {
-                self.settle(&pipeline.published, first, &hashes, why).await
+                self.settle(&pipeline.published.stream, first, &hashes, why).await
             }
             known => known.map(|_| ()),
         };
@@ -524,93 +558,6 @@ impl Ledger {
             self.catch_up(&pipeline.published).await;
             pipeline.recover();
         }
-    }
-
-    /// Finds out whether an append happened whose outcome got lost, by reading back.
-    async fn settle(
-        &self,
-        published: &Published,
-        first: Revision,
-        hashes: &[LeafHash],
-        why: String,
-    ) -> Result<(), AppendError> {
-        loop {
-            match self.store.read_stream(&published.stream, first, hashes.len()).await {
-                Ok(found) if found.iter().map(|it| it.leaf_hash).eq(hashes.iter().copied()) => {
-                    return Ok(());
-                }
-                Ok(found) if found.is_empty() => return Err(AppendError::Unavailable(why)),
-                Ok(_) => {
-                    let stream = published.stream.clone();
-                    return Err(AppendError::WrongExpectedRevision { stream, current: None });
-                }
-                Err(ReadError::Corrupt { .. } | ReadError::Lost { .. }) => {
-                    return Err(AppendError::Unavailable(why));
-                }
-                Err(ReadError::Unavailable(_)) => tokio::time::sleep(READ_AGAIN).await,
-            }
-        }
-    }
-
-    /// Folds in what the store holds behind the published tables.
-    async fn catch_up(&self, published: &Arc<Published>) {
-        loop {
-            let mut tables = Organization::clone(&published.tables());
-            let from = Revision::after(tables.revision());
-            let recorded =
-                match self.store.read_stream(&published.stream, from, READ_EVENTS_MAX).await {
-                    Ok(recorded) if recorded.is_empty() => return,
-                    Ok(recorded) => recorded,
-                    Err(ReadError::Corrupt { revision, what, .. }) => {
-                        return self.tables.stop(published, Fault::Stored(what).at(revision));
-                    }
-                    Err(ReadError::Lost { what, .. }) => {
-                        return self.tables.stop(published, Fault::Stored(what).at(from));
-                    }
-                    Err(ReadError::Unavailable(_)) => {
-                        tokio::time::sleep(READ_AGAIN).await;
-                        continue;
-                    }
-                };
-            for event in &recorded {
-                match tables.apply(event) {
-                    Ok(change) => self.tables.publish(published, change, Arc::new(tables.clone())),
-                    Err(fault) => return self.tables.stop(published, fault),
-                }
-            }
-        }
-    }
-
-    /// One event of an organization, as it was stored; none where the stream ends before.
-    pub async fn event(
-        &self,
-        organization: &Published,
-        revision: Revision,
-    ) -> Result<Option<Recorded>, ReadError> {
-        let found = self.store.read_stream(&organization.stream, revision, 1).await?;
-        Ok(found.into_iter().next())
-    }
-
-    /// The keys that one request brought into force, from its first event on, and where.
-    pub async fn keys_made(
-        &self,
-        organization: &Published,
-        first: Revision,
-        request: RequestStamp,
-        keys_max: usize,
-    ) -> Result<Vec<(KeyId, Revision)>, ReadError> {
-        let recorded = self.store.read_stream(&organization.stream, first, keys_max).await?;
-        let made = recorded.iter().map_while(|recorded| {
-            let envelope = Envelope::decode(&recorded.stored).ok()?;
-            let Event::KeyCreated(event) = envelope.event else { return None };
-            (envelope.request == Some(request)).then_some((event.key_id, recorded.revision))
-        });
-        Ok(made.collect())
-    }
-
-    /// What the vault has for a subject.
-    pub async fn subject_key(&self, subject: &Subject) -> Result<SubjectKeyState, VaultError> {
-        self.vault.existing_subject_key(subject).await
     }
 }
 
@@ -635,7 +582,9 @@ fn may_write(operator: &Organization, event: &Event) -> Result<(), LedgerError> 
         | Event::KeyEnabled(_)
         | Event::ServiceAccountCreated(_)
         | Event::PolicyUpdated(_)
-        | Event::PepperRotated(_) => false,
+        | Event::PepperRotated(_)
+        | Event::DenialsSummarized(_)
+        | Event::UsageRecorded(_) => false,
     };
     let activated = operator.installation().is_some_and(|it| it.may_write(event_type, schema));
     if begins || activated { Ok(()) } else { Err(LedgerError::NotActivated(event_type)) }

@@ -5,7 +5,7 @@
 //! the vault and the keys that the log is useless without.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use projections::api_key;
@@ -15,10 +15,12 @@ use projections::recorded::Revision;
 use projections::text::KeyPrefix;
 
 use crate::ledger::clock::Clock;
+use crate::ledger::recording::Recording;
 use crate::ledger::secret::{Ids, NoEntropy, Secret};
 use crate::ledger::snapshot_store::{SnapshotError, SnapshotStore as _};
 use crate::ledger::snapshots::RoundError;
 use crate::ledger::start::{ConfiguredKeys, Parts, Replayed, StartError};
+use crate::ledger::vault::peppers::{PepperId, Peppers};
 use crate::ledger::vault::{Vault as _, VaultError};
 use crate::ledger::{Ledger, LedgerError, built_in, mint};
 use crate::store::derived::DerivedStore;
@@ -85,6 +87,9 @@ pub enum NodeError {
     /// The operator's key could not be recorded.
     #[error("record the operator's new key")]
     Record(#[from] LedgerError),
+    /// The new pepper could not be recorded.
+    #[error("record the new pepper")]
+    RecordPepper(#[source] LedgerError),
     /// The operating system gives no entropy.
     #[error(transparent)]
     NoEntropy(#[from] NoEntropy),
@@ -100,6 +105,19 @@ pub enum NodeError {
     /// Snapshots could not be taken.
     #[error("take snapshots")]
     Snapshots(#[source] RoundError),
+    /// A pepper is not there, and keys need it.
+    #[error("`{path}` is missing; restore it from a backup (keys that need it: {keys})")]
+    MissingPepper {
+        /// The pepper's file.
+        path: PathBuf,
+        /// How many keys need it.
+        keys: u64,
+    },
+    /// A pepper is another one than history tells of.
+    #[error(
+        "`{0}`: the pepper is not the one of this installation; put its secrets directory back"
+    )]
+    WrongPepper(PathBuf),
     /// A thread ended early.
     #[error("a thread of the start ended early")]
     Interrupted,
@@ -113,6 +131,7 @@ pub struct Node {
     pub replayed: Replayed,
     store: Arc<EmbeddedStore>,
     directories: Directories,
+    recording: Mutex<Option<Recording>>,
 }
 
 /// The event store and the vault of a node, open, before history is replayed.
@@ -121,7 +140,7 @@ pub struct Opened {
     /// None where not even an empty one can be had: then nothing derived is kept.
     derived: Option<Arc<DerivedStore>>,
     vault: FileVault,
-    peppers: crate::ledger::vault::peppers::Peppers,
+    peppers: Peppers,
     directories: Directories,
 }
 
@@ -174,8 +193,19 @@ impl Opened {
             peppers: self.peppers,
             lookup_key,
         };
-        let (ledger, replayed) = Ledger::open_with(parts, self.derived.map(|it| it as _)).await?;
-        Ok(Node { ledger, replayed, store: self.store, directories: self.directories })
+        let pepper_path = |id| self.directories.secrets.join(files::pepper_file(id));
+        let opened = Ledger::open_with(parts, self.derived.map(|it| it as _)).await;
+        let (ledger, replayed) = opened.map_err(|error| {
+            if let StartError::MissingPepper { pepper, keys } = error {
+                return NodeError::MissingPepper { path: pepper_path(pepper), keys };
+            }
+            if let StartError::WrongPepper(pepper) = error {
+                return NodeError::WrongPepper(pepper_path(pepper));
+            }
+            error.into()
+        })?;
+        let recording = Mutex::default();
+        Ok(Node { ledger, replayed, store: self.store, directories: self.directories, recording })
     }
 }
 
@@ -261,12 +291,41 @@ impl Node {
         Ok(FirstKey { secret, path })
     }
 
+    /// Makes another pepper current, from the next start on. Its file is on disk before
+    /// the event that names it; one that an attempt which was cut short left is taken up.
+    /// Gives the pepper and its file.
+    pub async fn rotate_pepper(&self) -> Result<(PepperId, PathBuf), NodeError> {
+        if self.ledger.is_new() {
+            return Err(NodeError::NoInstallation(self.directories.data.clone()));
+        }
+        let pepper = self.ledger.next_pepper();
+        let path = self.pepper_path(pepper);
+        let key = match files::read_key(&path) {
+            Err(SecretFileError::Missing { .. }) => files::make_key(&path)?,
+            outcome => outcome?,
+        };
+        self.ledger.rotate_pepper(pepper, key).await.map_err(NodeError::RecordPepper)?;
+        Ok((pepper, path))
+    }
+
+    /// The file that holds a pepper.
+    #[must_use]
+    pub fn pepper_path(&self, pepper: PepperId) -> PathBuf {
+        self.directories.secrets.join(files::pepper_file(pepper))
+    }
+
     /// Whether any key of the operator's organization is in force.
     #[must_use]
     pub fn has_operator_key(&self) -> bool {
         let now = self.ledger.clock().now();
         let operator = self.ledger.tables().operator().tables();
         operator.keys_after(None).any(|key| key.state(now) == KeyState::Active)
+    }
+
+    /// Records from here on what keys are used for, and what is denied.
+    pub fn start_recording(&self) {
+        let recording = self.ledger.start_recording();
+        *self.recording.lock().unwrap_or_else(PoisonError::into_inner) = Some(recording);
     }
 
     /// Replays all history anew and compares: the organizations whose tables are not, byte
@@ -305,9 +364,13 @@ impl Node {
         self.store.close().await;
     }
 
-    /// Takes the last snapshots, if they do not take long, and closes the event store: what
-    /// was acknowledged is on disk already.
+    /// Records what is left to record, takes the last snapshots, if they do not take long,
+    /// and closes the event store: what was acknowledged is on disk already.
     pub async fn close(&self) {
+        let recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(recording) = recording {
+            recording.finish().await;
+        }
         self.ledger.take_last_snapshots(LAST_SNAPSHOTS_WITHIN).await;
         self.store.close().await;
     }

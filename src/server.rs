@@ -217,6 +217,7 @@ pub async fn serve(
     }
     drop(first_key);
     let snapshots = tokio::spawn(node.ledger.clone().keep_snapshots(config.snapshot_events));
+    node.start_recording();
     door.open(node.ledger.clone());
     say(&health, ServingStatus::Serving).await;
     announce.ready(&node);

@@ -11,7 +11,7 @@ use keyledger::ledger::command::{
 };
 use keyledger::ledger::start::{ConfiguredKeys, Parts};
 use keyledger::ledger::vault::peppers::{PepperId, Peppers};
-use keyledger::ledger::verify::{Answer, Reach};
+use keyledger::ledger::verify::{Answer, Asking, Purpose, Reach};
 use keyledger::ledger::{Ledger, clock::Clock, mint, secret::Ids};
 use keyledger::proto::{
     VerifyBatchAnswer, VerifyBatchRequest, VerifyBatchResponse, VerifyRequest, verify_batch_answer,
@@ -21,7 +21,7 @@ use keyledger::services::verification::Verification;
 use keyledger::store::memory::MemoryStore;
 use keyledger::vault::memory::MemoryVault;
 use projections::event::KeyOrigin;
-use projections::id::OrganizationId;
+use projections::id::{KeyId, OrganizationId};
 use projections::permission::{Permission, Scopes};
 use projections::presented::Presented;
 use projections::verification::{Code, Question, Wanted};
@@ -85,6 +85,12 @@ async fn ledger() -> (Arc<Ledger>, String) {
     (ledger, minted.secret.expose().to_owned())
 }
 
+/// As a gateway asks: what is allowed counts as a use.
+fn asking() -> Asking {
+    let purpose = Purpose::Ask(KeyId::from_bytes([9; 16]));
+    Asking { reach: Reach::Installation, purpose }
+}
+
 fn verify(ledger: &Ledger, text: &str) -> Code {
     let question = Question {
         tenant: None,
@@ -96,8 +102,8 @@ fn verify(ledger: &Ledger, text: &str) -> Code {
     };
     let mut presented = Presented::default();
     presented.bearer(text);
-    ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
-        Answer::Decided(decision) => decision.code,
+    ledger.verify(presented, &question, asking(), |answer| match answer {
+        Answer::Decided(decision) | Answer::RateLimited { decision, .. } => decision.code,
         Answer::Refused(code) => code,
         Answer::Unavailable(id) => panic!("{id} is stopped"),
         Answer::Elsewhere(_) => panic!("nothing is kept elsewhere"),

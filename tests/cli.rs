@@ -22,6 +22,8 @@ mod harness;
 mod help;
 #[path = "cli/json.rs"]
 mod json;
+#[path = "cli/keys.rs"]
+mod keys;
 #[path = "cli/lists.rs"]
 mod lists;
 #[path = "cli/normal.rs"]

@@ -20,29 +20,47 @@ mod addresses;
 mod bad_input;
 #[path = "it/crash.rs"]
 mod crash;
+#[path = "it/denials.rs"]
+mod denials;
 #[path = "it/disk_full.rs"]
 mod disk_full;
 #[path = "it/faults.rs"]
 mod faults;
+#[path = "it/imports.rs"]
+mod imports;
+#[path = "it/lifecycle.rs"]
+mod lifecycle;
 #[path = "it/metrics.rs"]
 mod metrics;
 #[cfg(feature = "otel")]
 #[path = "it/otel.rs"]
 mod otel;
+#[path = "it/pepper.rs"]
+mod pepper;
+#[path = "it/policy.rs"]
+mod policy;
 #[path = "it/production.rs"]
 mod production;
+#[path = "it/rate_limits.rs"]
+mod rate_limits;
+#[path = "it/rotation.rs"]
+mod rotation;
 #[path = "it/rpc_matrix.rs"]
 mod rpc_matrix;
 #[path = "it/secrets.rs"]
 mod secrets;
 #[path = "it/service.rs"]
 mod service;
+#[path = "it/service_accounts.rs"]
+mod service_accounts;
 #[path = "it/snapshots.rs"]
 mod snapshots;
 #[path = "it/support.rs"]
 mod support;
 #[path = "it/tls.rs"]
 mod tls;
+#[path = "it/usage.rs"]
+mod usage;
 #[path = "it/verify_batch.rs"]
 mod verify_batch;
 #[path = "it/verify_stream.rs"]

@@ -17,6 +17,8 @@ use tonic::transport::{Channel, Endpoint};
 
 /// The argument that makes a benchmark a server.
 pub(crate) const SERVE_LEDGER: &str = "--serve-ledger";
+/// Of how many of its calls a server tells the collector that it is given.
+pub(crate) const OTEL_RATIO: &str = "KEYLEDGER_TEST_OTEL_RATIO";
 const KEYS: usize = 20_000;
 
 /// CPU time that a process has used so far.
@@ -45,9 +47,14 @@ impl Announce for Tell {
     }
 }
 
-/// Serves the ledger in this process.
-pub(crate) fn serve_ledger(runtime: &tokio::runtime::Runtime, directory: &str, listen: &str) {
+/// Serves the ledger in this process: its directory, where to listen, and a collector if
+/// there is one.
+pub(crate) fn serve_ledger(runtime: &tokio::runtime::Runtime, arguments: &[String]) {
+    let (directory, listen) = (&arguments[0], &arguments[1]);
+    let ratio = std::env::var(OTEL_RATIO).ok();
     let settings = Settings {
+        otel_endpoint: arguments.get(2).map(|endpoint| endpoint.parse().expect("a URL")),
+        otel_sample_ratio: ratio.map(|ratio| ratio.parse().expect("a ratio")),
         data_dir: Some(directory.into()),
         listen: Some(listen.parse().expect("an address")),
         ..Settings::default()
@@ -169,13 +176,18 @@ async fn prepare(address: &str, admin: &str) -> Vec<proto::VerifyRequest> {
 }
 
 /// A ledger with keys, the requests that verify them, and the key to ask with.
-pub(crate) async fn ledger(root: &Path) -> (Served, Vec<proto::VerifyRequest>, String) {
+pub(crate) async fn ledger(
+    root: &Path,
+    collector: Option<&str>,
+) -> (Served, Vec<proto::VerifyRequest>, String) {
     let directory = root.join("data");
     let port =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port");
-    let mut ledger =
-        Served::start(&[SERVE_LEDGER, directory.to_str().expect("a path"), &port.to_string()]);
-    ledger.address = port.to_string();
+    let listen = port.to_string();
+    let mut arguments = vec![SERVE_LEDGER, directory.to_str().expect("a path"), &listen];
+    arguments.extend(collector);
+    let mut ledger = Served::start(&arguments);
+    ledger.address = listen;
     let admin = std::fs::read_to_string(directory.join("admin.key")).expect("the key");
     let admin = admin.trim();
     let requests = prepare(&ledger.address, admin).await;

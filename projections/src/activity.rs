@@ -55,6 +55,8 @@ actions! {
     ServiceAccountCreated => "service_account.created",
     PolicyUpdated => "policy.updated",
     PepperRotated => "pepper.rotated",
+    DenialsSummarized => "denials.summarized",
+    UsageRecorded => "usage.recorded",
 }
 
 /// What became of what was tried.
@@ -83,6 +85,8 @@ pub enum TargetId<'a> {
     ServiceAccount(ServiceAccountId),
     /// The rules that the organization gives itself; written `policy`.
     Policy,
+    /// Several credentials, or ones that nobody knows; written `credentials`.
+    Credentials,
 }
 
 impl TargetId<'_> {
@@ -97,6 +101,7 @@ impl TargetId<'_> {
             Self::Key(_) => "key",
             Self::ServiceAccount(_) => "service_account",
             Self::Policy => "policy",
+            Self::Credentials => "credentials",
         }
     }
 
@@ -110,6 +115,7 @@ impl TargetId<'_> {
             Self::Key(_) => "Key",
             Self::ServiceAccount(_) => "Service account",
             Self::Policy => "The policy",
+            Self::Credentials => "Credentials",
         }
     }
 }
@@ -124,6 +130,7 @@ impl fmt::Display for TargetId<'_> {
             Self::Key(id) => id.fmt(f),
             Self::ServiceAccount(id) => id.fmt(f),
             Self::Policy => f.write_str("policy"),
+            Self::Credentials => f.write_str("credentials"),
         }
     }
 }
@@ -142,7 +149,9 @@ impl Target<'_> {
     fn subject(&self) -> String {
         let (noun, id) = (self.id.noun(), self.id);
         match (&self.name, id) {
-            (_, TargetId::Installation | TargetId::Policy) => noun.to_owned(),
+            (_, TargetId::Installation | TargetId::Policy | TargetId::Credentials) => {
+                noun.to_owned()
+            }
             (Some(name), _) => format!("{noun} {} ({id})", quoted(name.as_str())),
             (None, _) => format!("{noun} `{id}`"),
         }

@@ -25,6 +25,10 @@ use crate::policy::Policy;
 use crate::text::{Description, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName};
 use crate::time::Timestamp;
 
+mod noted;
+
+pub use noted::{CountedDenial, Denial, DenialCode, DenialsSummarized, KeyUses, UsageRecorded};
+
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident = $schema:literal $(or $before:ident = $older:literal)*,)+) => {
         /// A fact.
@@ -113,6 +117,10 @@ events! {
     PolicyUpdated = 1,
     /// New digests are made under another pepper from here on.
     PepperRotated = 1,
+    /// Credentials were denied: what came together within a minute.
+    DenialsSummarized = 1,
+    /// Keys were used: the one type of event in a usage stream.
+    UsageRecorded = 1,
 }
 
 /// See [`Event::InstallationCreated`].

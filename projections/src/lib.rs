@@ -36,4 +36,5 @@ pub mod service_account;
 pub mod snapshot;
 pub mod text;
 pub mod time;
+pub mod usage;
 pub mod verification;

@@ -82,6 +82,8 @@ pub enum Change {
     Registration(OrganizationId),
     /// A rule of the installation.
     Rule,
+    /// No record: what was denied is evidence, and no more.
+    Evidence,
 }
 
 /// The tables.
@@ -348,7 +350,10 @@ impl Organization {
             | Event::KeyDisabled(_)
             | Event::KeyEnabled(_)
             | Event::ServiceAccountCreated(_)
-            | Event::PolicyUpdated(_) => self.profile.is_some(),
+            | Event::PolicyUpdated(_)
+            | Event::DenialsSummarized(_) => self.profile.is_some(),
+            // It stands in a stream of its own: see `crate::usage`.
+            Event::UsageRecorded(_) => false,
         };
         if !begins {
             return Err(misplaced);
@@ -380,6 +385,8 @@ impl Organization {
                 Ok(Change::Policy)
             }
             Event::PepperRotated(event) => self.pepper_rotated(envelope, event),
+            Event::DenialsSummarized(_) => Ok(Change::Evidence),
+            Event::UsageRecorded(_) => Err(misplaced),
         }
     }
 

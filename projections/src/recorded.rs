@@ -40,6 +40,7 @@ pub struct StreamName(Arc<str>);
 impl StreamName {
     /// What the name of an organization's stream begins with.
     pub const ORGANIZATION: &'static str = "org-";
+    const USAGE: &'static str = "usage-";
 
     /// The stream that holds all facts of one organization.
     #[must_use]
@@ -53,6 +54,12 @@ impl StreamName {
         [Self::ORGANIZATION, &id.text()].concat()
     }
 
+    /// The stream that holds how one organization's keys were used.
+    #[must_use]
+    pub fn usage(id: OrganizationId) -> Self {
+        Self([Self::USAGE, &id.text()].concat().into())
+    }
+
     /// A stream by the name that a store has for it.
     #[must_use]
     pub fn from_store(name: &str) -> Self {
@@ -63,6 +70,12 @@ impl StreamName {
     #[must_use]
     pub fn as_organization(&self) -> Option<OrganizationId> {
         self.0.strip_prefix(Self::ORGANIZATION)?.parse().ok()
+    }
+
+    /// The organization whose usage stream this is; none for a stream of another category.
+    #[must_use]
+    pub fn as_usage(&self) -> Option<OrganizationId> {
+        self.0.strip_prefix(Self::USAGE)?.parse().ok()
     }
 
     /// The name itself.

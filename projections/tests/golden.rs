@@ -30,6 +30,7 @@ use projections::policy::Policy;
 use projections::principal::Principal;
 use projections::recorded::{Recorded, Revision, StreamName};
 use projections::sealed::{Sealed, Subject};
+use projections::usage::Usage;
 
 const AT: &str = "2026-11-22T10:00:00.000Z";
 
@@ -165,6 +166,31 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
     let rotated =
         KeyRotated { key_id: key_id(1), successor: key_id(2), ends_at: LATER.parse().unwrap() };
     let ended = KeyRotationEnded { key_id: key_id(1), before: LATER.parse().unwrap() };
+    let denials = DenialsSummarized {
+        first_at: "2026-11-22T09:59:30.000Z".parse().unwrap(),
+        last_at: AT.parse().unwrap(),
+        denials: vec![
+            CountedDenial {
+                denial: Denial {
+                    code: DenialCode::PermissionDenied,
+                    key_id: Some(key_id(2)),
+                    asked_with: Some(key_id(9)),
+                    service: Some("cdn".parse().unwrap()),
+                },
+                count: 12,
+            },
+            CountedDenial {
+                denial: Denial {
+                    code: DenialCode::Revoked,
+                    key_id: Some(key_id(1)),
+                    asked_with: None,
+                    service: None,
+                },
+                count: 1,
+            },
+        ],
+        others: 3,
+    };
     let with_all = |number, event: Event| Envelope {
         actor: Principal::Organization(operator),
         credential: Some(key_id(9)),
@@ -193,8 +219,21 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         (organization_id(), envelope(15, KeyDisabled { key_id: key_id(2) }.into())),
         (organization_id(), envelope(16, KeyEnabled { key_id: key_id(2) }.into())),
         (organization_id(), envelope(17, ended.into())),
+        (organization_id(), envelope(18, denials.into())),
         (organization_id(), envelope(8, KeyRevoked { key_id: key_id(2), ..revoked }.into())),
     ]
+}
+
+/// The one type of event that stands in another stream.
+fn usage_sample() -> Envelope {
+    let used = |number, uses, at: &str| KeyUses {
+        key_id: key_id(number),
+        uses,
+        last_used_at: at.parse().unwrap(),
+    };
+    let keys =
+        vec![used(1, 41, "2026-11-22T09:59:59.000Z"), used(2, 1, "2026-11-22T09:55:00.000Z")];
+    envelope(17, UsageRecorded { keys }.into())
 }
 
 /// Stored events of older schemas, as they read today.
@@ -214,7 +253,8 @@ fn golden(event_type: &str, schema: u32) -> PathBuf {
 
 fn write_missing() {
     // The last one of a type is its golden event: it has every field.
-    for (_, sample) in samples().into_iter().rev() {
+    let all = samples().into_iter().map(|(_, sample)| sample).chain([usage_sample()]);
+    for sample in all.rev() {
         let path = golden(sample.event.event_type(), sample.event.schema());
         if !path.exists() {
             std::fs::write(path, sample.encode().unwrap().0).unwrap();
@@ -237,7 +277,7 @@ fn every_schema_that_was_ever_written_reads_and_keeps_its_bytes() {
         assert_eq!(String::from_utf8_lossy(&again), String::from_utf8_lossy(&stored));
         assert_eq!(leaf_hash, LeafHash::of(&stored));
         assert!(
-            samples().iter().any(|(_, sample)| *sample == envelope),
+            samples().iter().any(|(_, sample)| *sample == envelope) || usage_sample() == envelope,
             "{event_type} differs from its sample"
         );
     }
@@ -289,7 +329,10 @@ fn the_golden_history_folds_to_the_golden_tables() {
         };
         tables.apply(&recorded).unwrap();
     }
-    let tables = format!("{operator:#?}\n{organization:#?}\n");
+    let mut usage = Usage::new(organization_id());
+    let leaf_hash = usage_sample().encode().unwrap().1;
+    usage.apply_decoded(Revision::FIRST, leaf_hash, Ok(usage_sample())).unwrap();
+    let tables = format!("{operator:#?}\n{organization:#?}\n{usage:#?}\n");
     expect_file!["golden/walk.tables.txt"].assert_eq(&tables);
 }
 

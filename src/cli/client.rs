@@ -87,6 +87,11 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// The flag once more, for a command that follows from this one.
+    pub(super) fn again(&self) -> String {
+        self.organization_id.as_ref().map(|id| format!(" --org {id}")).unwrap_or_default()
+    }
+
     /// As requests name it.
     pub(super) fn organization_id(self) -> String {
         self.organization_id.unwrap_or_default()
@@ -157,6 +162,11 @@ impl Session<'_> {
     /// The connection.
     pub(super) fn channel(&self) -> Channel {
         self.channel.clone()
+    }
+
+    /// Whether JSON is wanted.
+    pub(super) fn json(&self) -> bool {
+        self.client.json
     }
 
     /// A request that shows the caller's key.

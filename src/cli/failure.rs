@@ -75,6 +75,16 @@ impl Failure {
         lines
     }
 
+    /// The server's own word for it.
+    pub(super) fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    /// What it says.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// 1 or 2.
     pub(super) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code)
@@ -156,6 +166,8 @@ fn hint_for_field(field: &str) -> Option<String> {
             );
         }
         "role_ids" | "role_id" => "--role",
+        "allowed_ips" => "--allow-ip",
+        "service_account_id" => "--service-account",
         "tenant_id" => "--tenant",
         "at_least_revision" => "--at-least",
         "x-correlation-id" => "--correlation-id",
@@ -170,7 +182,9 @@ fn hint_for_reason(reason: &str, key_source: &str) -> Option<String> {
         | "MALFORMED"
         | "UNKNOWN"
         | "REVOKED"
+        | "DISABLED"
         | "EXPIRED"
+        | "IP_NOT_ALLOWED"
         | "AMBIGUOUS"
         | "CALLER_NOT_IN_FORCE" => {
             return Some(format!(
@@ -191,7 +205,25 @@ fn hint_for_reason(reason: &str, key_source: &str) -> Option<String> {
             "`keyledger key list --state active`, with the same `--org`, shows the names in use"
         }
         "KEY_WITHOUT_PERMISSIONS" => "name what it may do with `--scope`, `--role` or both",
-        "LIFETIME_ABOVE_PLAN" | "EXPIRY_NOT_IN_FUTURE" => {
+        "KEY_ALREADY_DISABLED" | "KEY_DISABLED" => {
+            "`keyledger key enable` brings a disabled key into force again"
+        }
+        "KEY_ALREADY_ROTATED" => {
+            "`keyledger key get` shows its successor, and until when it is valid"
+        }
+        "KEY_NOT_ROTATED" => {
+            "name the old key of a rotation; `keyledger key revoke` ends any other"
+        }
+        "SERVICE_ACCOUNT_NOT_FOUND" => {
+            "`keyledger service-account list`, with the same `--org`, shows them"
+        }
+        "ALLOWED_IPS_REQUIRED" => "`--allow-ip` names where a key may be used from",
+        "POLICY_LOOSENED" => "ask the operator of the installation to loosen it",
+        "GRACE_ABOVE_MAX" => "say how long with `--grace`, such as `--grace 1h`, or `--grace 0`",
+        "SECRET_IN_USE" => {
+            "whoever has the key may be using it: find out whose it is before you import it"
+        }
+        "LIFETIME_ABOVE_PLAN" | "LIFETIME_ABOVE_POLICY" | "EXPIRY_NOT_IN_FUTURE" => {
             "say how long with `--lifetime`, such as `--lifetime 1h`"
         }
         "ROLE_NOT_FOUND" => "`--role` takes the name of a built-in role too, such as `dns-manager`",

@@ -50,6 +50,27 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A duration, or `0` for none at all.
+pub(super) fn duration_or_zero(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { duration(text) }
+}
+
+/// A limit that is set, or taken away by `none`.
+pub(super) type Limit = Option<Duration>;
+
+/// A duration, `0`, or `none` for no limit.
+pub(super) fn limit(text: &str) -> Result<Limit, String> {
+    if text == "none" { Ok(None) } else { duration_or_zero(text).map(Some) }
+}
+
+/// A duration as the protocol has it.
+pub(super) fn wire(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or_default(),
+    }
+}
+
 /// How long to wait for an answer.
 pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     let timeout = duration(text)?;
@@ -195,6 +216,10 @@ mod tests {
         ] {
             assert!(duration(text).is_err(), "{text}");
         }
+        assert_eq!(duration_or_zero("0"), Ok(Duration::ZERO));
+        assert_eq!(limit("none"), Ok(None));
+        assert_eq!(limit("1h"), Ok(Some(Duration::from_secs(3_600))));
+        assert!(limit("never").is_err() && duration_or_zero("00").is_err());
         assert!(timeout("1h").is_ok());
         assert!(timeout("3601s").is_err());
     }

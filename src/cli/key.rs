@@ -1,10 +1,14 @@
 //! `keyledger key`
 
+mod change;
 mod create;
 mod get;
+mod import;
+mod imported_line;
 mod list;
 mod revoke;
-mod role;
+pub(super) mod role;
+mod rotate;
 
 use clap::Subcommand;
 use tonic::transport::Channel;
@@ -19,7 +23,13 @@ pub(super) enum Key {
     Create(Box<create::Create>),
     Get(get::Get),
     List(list::List),
-    Revoke(revoke::Revoke),
+    Rotate(rotate::Rotate),
+    EndRotation(change::EndRotation),
+    Disable(change::Disable),
+    Enable(change::Enable),
+    Relabel(change::Relabel),
+    Import(import::Import),
+    Revoke(Box<revoke::Revoke>),
 }
 
 impl Key {
@@ -28,6 +38,12 @@ impl Key {
             Self::Create(verb) => verb.run(),
             Self::Get(verb) => verb.run(),
             Self::List(verb) => verb.run(),
+            Self::Rotate(verb) => verb.run(),
+            Self::EndRotation(verb) => verb.run(),
+            Self::Disable(verb) => verb.run(),
+            Self::Enable(verb) => verb.run(),
+            Self::Relabel(verb) => verb.run(),
+            Self::Import(verb) => verb.run(),
             Self::Revoke(verb) => verb.run(),
         }
     }

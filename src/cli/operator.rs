@@ -1,6 +1,8 @@
 //! `keyledger operator`
 
 mod confirm_clock;
+mod directory;
+mod peppers;
 mod reissue;
 mod status;
 
@@ -17,6 +19,8 @@ pub(super) enum Operator {
     Status(status::Status),
     ConfirmClock(confirm_clock::ConfirmClock),
     Reissue(reissue::Reissue),
+    RotatePepper(peppers::RotatePepper),
+    Peppers(peppers::ListPeppers),
 }
 
 impl Operator {
@@ -25,6 +29,8 @@ impl Operator {
             Self::Status(verb) => verb.run(),
             Self::ConfirmClock(verb) => verb.run(),
             Self::Reissue(verb) => verb.run(),
+            Self::RotatePepper(verb) => verb.run(),
+            Self::Peppers(verb) => verb.run(),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod create;
 mod get;
 mod list;
+mod policy;
 
 use clap::Subcommand;
 use tonic::transport::Channel;
@@ -17,6 +18,7 @@ pub(super) enum Org {
     Create(create::Create),
     Get(get::Get),
     List(list::List),
+    Policy(policy::Policy),
 }
 
 impl Org {
@@ -25,10 +27,11 @@ impl Org {
             Self::Create(verb) => verb.run(),
             Self::Get(verb) => verb.run(),
             Self::List(verb) => verb.run(),
+            Self::Policy(verb) => verb.run(),
         }
     }
 }
 
-fn service(session: &Session<'_>) -> OrganizationServiceClient<Channel> {
+pub(super) fn service(session: &Session<'_>) -> OrganizationServiceClient<Channel> {
     OrganizationServiceClient::new(session.channel()).max_decoding_message_size(ANSWER_BYTES_MAX)
 }

@@ -33,6 +33,11 @@ pub(super) fn talk(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// So many keys, and the verb that goes with them.
+pub(super) fn counted(keys: usize) -> (String, &'static str) {
+    if keys == 1 { ("1 key".to_owned(), "is") } else { (format!("{keys} keys"), "are") }
+}
+
 /// Writes one JSON object to stdout.
 pub(super) fn print_json(message: &impl Serialize) -> Result<(), Failure> {
     let mut json = Zeroizing::new(Vec::with_capacity(JSON_ROOM_BYTES));
@@ -184,20 +189,34 @@ pub(super) enum Colour {
     Green,
     /// No.
     Red,
+    /// Perhaps not.
+    Yellow,
 }
 
 /// The text in colour, where stdout is a terminal and nobody minds.
 pub(super) fn coloured(text: &str, colour: Colour) -> String {
+    coloured_on(std::io::stdout().is_terminal(), text, colour)
+}
+
+fn coloured_on(terminal: bool, text: &str, colour: Colour) -> String {
     let minded = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
         || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-    if minded || !std::io::stdout().is_terminal() {
+    if minded || !terminal {
         return text.to_owned();
     }
     let number = match colour {
         Colour::Green => 32,
         Colour::Red => 31,
+        Colour::Yellow => 33,
     };
     format!("\u{1b}[1;{number}m{text}\u{1b}[0m")
+}
+
+/// Writes a warning to stderr, yellow on a terminal.
+pub(super) fn warn(text: &str) {
+    let terminal = std::io::stderr().is_terminal();
+    let warning = coloured_on(terminal, "warning", Colour::Yellow);
+    talk(&format!("{warning}: {}\n", safe(text)));
 }
 
 #[cfg(test)]

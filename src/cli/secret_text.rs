@@ -28,6 +28,37 @@ pub(super) fn read(source: impl Read) -> io::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(text.trim().to_owned()))
 }
 
+/// Most bytes of a file of many secrets.
+const SECRETS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What a file is called, where `-` is standard input.
+pub(super) fn name_of(path: &Path) -> String {
+    if path == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        format!("`{}`", path.display())
+    }
+}
+
+/// Reads a file of many secrets, whole; `-` is standard input.
+pub(super) fn read_many(path: &Path) -> io::Result<Zeroizing<String>> {
+    let (source, bytes): (Box<dyn Read>, _) = if path == Path::new("-") {
+        (Box::new(io::stdin().lock()), SECRETS_BYTES_MAX)
+    } else {
+        let file = File::open(path)?;
+        let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        (Box::new(file), bytes.min(SECRETS_BYTES_MAX))
+    };
+    let mut text = Zeroizing::new(String::with_capacity(bytes + 1));
+    let limit = u64::try_from(SECRETS_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    source.take(limit).read_to_string(&mut text)?;
+    if text.len() > SECRETS_BYTES_MAX {
+        let problem = format!("longer than {SECRETS_BYTES_MAX} bytes");
+        return Err(io::Error::new(ErrorKind::InvalidData, problem));
+    }
+    Ok(text)
+}
+
 /// Whether a plain file lets others than its owner read it.
 pub(super) fn is_open_to_others(path: &Path) -> bool {
     std::fs::metadata(path)

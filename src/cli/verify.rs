@@ -1,6 +1,7 @@
 //! `keyledger verify`
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -57,6 +58,10 @@ pub(super) struct Verify {
     #[arg(long, value_name = "ID", value_parser = flags::not_empty)]
     tenant: Option<String>,
 
+    /// The address that the request comes from; a key for certain addresses needs it
+    #[arg(long, value_name = "ADDRESS")]
+    client_ip: Option<IpAddr>,
+
     /// Decide by this revision of a stream or a later one, such as org-operator=7; repeat for more
     /// streams
     #[arg(long, value_name = "STREAM=REVISION", value_parser = flags::stream_revision)]
@@ -77,6 +82,7 @@ impl Verify {
         let request = proto::VerifyRequest {
             credential: String::clone(&credential),
             tenant_id: self.tenant.unwrap_or_default(),
+            client_ip: self.client_ip.map(|it| it.to_string()).unwrap_or_default(),
             permissions: self.permissions,
             service: self.service.unwrap_or_default(),
             environment: environment(self.environment),

@@ -5,6 +5,8 @@
 pub(super) mod activity;
 pub(super) mod common;
 pub(super) mod key;
+pub(super) mod key_change;
 pub(super) mod operator;
 pub(super) mod organization;
+pub(super) mod service_account;
 pub(super) mod verification;

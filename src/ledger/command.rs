@@ -6,8 +6,8 @@ use projections::api_key::Environment;
 use projections::digest::{RequestContent, RequestId, SecretDigest};
 use projections::envelope::RequestStamp;
 use projections::event::{
-    Hint, KeyOrigin, KeyedDigest, PepperRotated, PlanRules, RevocationReason, RoleDefinition,
-    ServiceAccountCreated,
+    DenialsSummarized, Hint, KeyOrigin, KeyedDigest, PepperRotated, PlanRules, RevocationReason,
+    RoleDefinition, ServiceAccountCreated,
 };
 use projections::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
 use projections::network::{Networks, RateLimit};
@@ -62,6 +62,8 @@ pub enum Command {
     RotatePepper(PepperRotated),
     /// Replace the operator's own minted keys by one new one.
     ReissueOperatorKey(Box<CreateKey>),
+    /// Record what was denied.
+    RecordDenials(DenialsSummarized),
 }
 
 impl Command {
@@ -73,6 +75,7 @@ impl Command {
             | Self::ConfigureInstallation(_)
             | Self::ConfigureKeys(_)
             | Self::RotatePepper(_)
+            | Self::RecordDenials(_)
             | Self::ReissueOperatorKey(_) => super::permissions::INSTALLATION_WRITE,
             Self::RegisterOrganization(_) | Self::CreateOrganization(_) => {
                 super::permissions::ORGANIZATIONS_WRITE
@@ -118,7 +121,8 @@ impl Command {
             | Self::EnableKey(_)
             | Self::CreateServiceAccount(_)
             | Self::UpdatePolicy(_)
-            | Self::RotatePepper(_) => false,
+            | Self::RotatePepper(_)
+            | Self::RecordDenials(_) => false,
         }
     }
 
@@ -145,7 +149,8 @@ impl Command {
             | Self::EnableKey(_)
             | Self::CreateServiceAccount(_)
             | Self::UpdatePolicy(_)
-            | Self::RotatePepper(_) => Urgency::Normal,
+            | Self::RotatePepper(_)
+            | Self::RecordDenials(_) => Urgency::Normal,
         }
     }
 }
@@ -180,7 +185,7 @@ pub struct Rules {
 #[derive(Clone, Debug)]
 pub struct ConfigureKeys {
     /// The keys that the configuration holds now.
-    pub keys: Vec<CreateKey>,
+    pub keys: Vec<ImportedKey>,
 }
 
 /// What an organization shall be.
@@ -253,13 +258,20 @@ pub struct ImportKeys {
     pub keys: Vec<ImportedKey>,
 }
 
-/// A key that was made elsewhere.
+/// A key whose secret was made elsewhere.
 #[derive(Clone, Debug)]
 pub struct ImportedKey {
     /// What it shall be.
     pub key: CreateKey,
-    /// What would stand for its secret under each retired pepper.
-    pub retired: Vec<SecretDigest>,
+    /// What else may stand for its secret: under each retired pepper, and in another form.
+    pub others: Vec<SecretDigest>,
+}
+
+impl ImportedKey {
+    /// All that may stand for its secret.
+    pub fn digests(&self) -> impl Iterator<Item = SecretDigest> {
+        std::iter::once(self.key.digest.blake3).chain(self.others.iter().copied())
+    }
 }
 
 /// Most keys that one command brings into force or ends, and most keys of a service

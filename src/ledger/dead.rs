@@ -15,6 +15,7 @@ use projections::digest::SecretDigest;
 use projections::event::DigestForm;
 use projections::id::{KeyId, OrganizationId};
 use projections::key::Key;
+use projections::time::Timestamp;
 use projections::verification::{self, Code, Question};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -24,6 +25,7 @@ use super::fingerprints::{self, Fingerprints};
 use super::snapshot_store::{DEAD_KEYS_READ_MAX, DeadRow, SnapshotError, SnapshotStore};
 use super::snapshots::{Of, Seal};
 use super::tables::Published;
+use super::usage;
 use super::verify::{Answer, Reach};
 
 /// What is known of dead keys in memory, and where the rest is.
@@ -43,6 +45,15 @@ const RECALLED_MAX: usize = 1_024;
 pub struct DeadTicket {
     digest: SecretDigest,
     form: DigestForm,
+}
+
+/// A key as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRow {
+    /// Its row.
+    pub key: Arc<Key>,
+    /// When it was last used, as far as this node knows; none for never.
+    pub last_used: Option<Timestamp>,
 }
 
 /// A dead key, read back.
@@ -85,16 +96,23 @@ impl DeadKeys {
 }
 
 /// The row as it is kept.
-pub(super) fn sealed(seal: &Seal, organization: OrganizationId, key: &Key) -> DeadRow {
+pub(super) fn sealed(
+    seal: &Seal,
+    organization: OrganizationId,
+    key: &Key,
+    last_used: Option<Timestamp>,
+) -> DeadRow {
+    let last_s = last_used.map_or(0, usage::seconds);
+    let bytes = [&last_s.to_le_bytes()[..], &key.to_canonical()].concat();
     DeadRow {
         organization,
         key: key.id,
         fingerprint: fingerprints::of(&key.digest.blake3),
-        sealed: seal.seal(Of::DeadKey(organization, key.id), &key.to_canonical()),
+        sealed: seal.seal(Of::DeadKey(organization, key.id), &bytes),
     }
 }
 
-fn opened(seal: &Seal, row: &DeadRow) -> Result<Arc<Key>, SnapshotError> {
+fn opened(seal: &Seal, row: &DeadRow) -> Result<KeyRow, SnapshotError> {
     let damaged = || {
         let what = format!("the row of dead key {} is not the one that was written", row.key);
         tracing::error!(what, "delete projections.db with the server stopped, and start again");
@@ -102,8 +120,10 @@ fn opened(seal: &Seal, row: &DeadRow) -> Result<Arc<Key>, SnapshotError> {
     };
     let bytes =
         seal.open(Of::DeadKey(row.organization, row.key), &row.sealed).ok_or_else(damaged)?;
+    let (last_s, bytes) = bytes.split_first_chunk().ok_or_else(damaged)?;
+    let last_used = usage::of_seconds(u32::from_le_bytes(*last_s));
     let key = Key::from_canonical(bytes).map_err(|_| damaged())?;
-    if key.id == row.key { Ok(Arc::new(key)) } else { Err(damaged()) }
+    if key.id == row.key { Ok(KeyRow { key: Arc::new(key), last_used }) } else { Err(damaged()) }
 }
 
 impl Ledger {
@@ -129,7 +149,7 @@ impl Ledger {
         let found = self.dead.read(move |store, seal| {
             let rows = store.dead_keys_like(fingerprints::of(&digest))?;
             for row in rows {
-                let key = opened(seal, &row)?;
+                let KeyRow { key, .. } = opened(seal, &row)?;
                 let same: bool = key.digest.blake3.0.ct_eq(&digest.0).into();
                 if same && key.digest.form == form {
                     return Ok(Some((row.organization, key)));
@@ -183,6 +203,13 @@ impl Ledger {
         with(Answer::Decided(verification::decide(key, &tables, &operator, question)))
     }
 
+    /// A key in memory, as lists show it.
+    #[must_use]
+    pub fn row(&self, key: Arc<Key>) -> KeyRow {
+        let last_used = self.last_used(&key);
+        KeyRow { key, last_used }
+    }
+
     /// Whether the dead keys of an organization are those that left the tables which
     /// somebody else came to. What cannot be read is not.
     pub async fn has_dead_of(&self, organization: &Published, others: &Published) -> bool {
@@ -192,7 +219,7 @@ impl Ledger {
             let after = kept.last().map(|key: &Arc<Key>| key.id);
             match self.dead_keys_after(organization, after, DEAD_KEYS_READ_MAX).await {
                 Ok(more) if more.is_empty() => return kept == wanted,
-                Ok(more) => kept.extend(more),
+                Ok(more) => kept.extend(more.into_iter().map(|row| row.key)),
                 Err(_) => return false,
             }
         }
@@ -207,9 +234,9 @@ impl Ledger {
         &self,
         organization: &Published,
         id: KeyId,
-    ) -> Result<Option<Arc<Key>>, SnapshotError> {
+    ) -> Result<Option<KeyRow>, SnapshotError> {
         if let Some(key) = organization.departed_key(id) {
-            return Ok(Some(key));
+            return Ok(Some(self.row(key)));
         }
         if organization.buried_count() == 0 {
             return Ok(None);
@@ -233,21 +260,22 @@ impl Ledger {
         organization: &Published,
         after: Option<KeyId>,
         rows_max: usize,
-    ) -> Result<Vec<Arc<Key>>, SnapshotError> {
+    ) -> Result<Vec<KeyRow>, SnapshotError> {
         let rows_max = rows_max.min(DEAD_KEYS_READ_MAX);
         // First what is in memory: what leaves it meanwhile is found on the disk.
-        let mut keys = organization.departed_after(after, rows_max);
+        let departed = organization.departed_after(after, rows_max);
+        let mut rows: Vec<KeyRow> = departed.into_iter().map(|key| self.row(key)).collect();
         if organization.buried_count() > 0 {
             let owner = organization.id;
             let read = self.dead.read(move |store, seal| {
                 let rows = store.dead_keys_after(owner, after, rows_max)?;
                 rows.iter().map(|row| opened(seal, row)).collect::<Result<Vec<_>, _>>()
             });
-            keys.extend(read.await?);
-            keys.sort_by_key(|key| key.id);
-            keys.dedup_by_key(|key| key.id);
-            keys.truncate(rows_max);
+            rows.extend(read.await?);
+            rows.sort_by_key(|row| row.key.id);
+            rows.dedup_by_key(|row| row.key.id);
+            rows.truncate(rows_max);
         }
-        Ok(keys)
+        Ok(rows)
     }
 }

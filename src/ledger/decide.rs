@@ -102,6 +102,7 @@ pub fn decide(given: &Given<'_>, command: &Command) -> Result<Decided, Rejection
         Command::CreateServiceAccount(draft) => service_account::create(given, draft),
         Command::UpdatePolicy(policy) => organization::update_policy(given, policy),
         Command::RotatePepper(event) => installation::rotate_pepper(given, event),
+        Command::RecordDenials(event) => Ok(Decided::Events(vec![event.clone().into()])),
     }
 }
 

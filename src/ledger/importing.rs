@@ -54,10 +54,8 @@ pub(super) fn first_taken(command: &ImportKeys, tables: &Tables, dead: &DeadKeys
     let index = tables.index();
     let mut seen = HashSet::new();
     command.keys.iter().position(|it| {
-        let known = |digest: &SecretDigest| index.key(digest).is_some() || dead.may_hold(digest);
-        known(&it.key.digest.blake3)
-            || it.retired.iter().any(known)
-            || !seen.insert(it.key.digest.blake3)
+        let known = |digest: SecretDigest| index.key(&digest).is_some() || dead.may_hold(&digest);
+        it.digests().any(known) || !seen.insert(it.key.digest.blake3)
     })
 }
 
@@ -95,7 +93,7 @@ mod tests {
             allowed_ips: None,
             rate_limit: None,
         };
-        let imported = |secret| ImportedKey { key: key(secret), retired: Vec::new() };
+        let imported = |secret| ImportedKey { key: key(secret), others: Vec::new() };
         ImportKeys { keys: secrets.iter().map(imported).collect() }
     }
 

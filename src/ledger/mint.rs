@@ -4,6 +4,7 @@ use projections::api_key::{self, Environment};
 use projections::digest::SecretDigest;
 use projections::event::{DigestForm, Hint, KeyedDigest};
 use projections::text::KeyPrefix;
+use sha2::{Digest as _, Sha256};
 
 use super::secret::{NoEntropy, Secret, mint_secret_text};
 use super::vault::peppers::Peppers;
@@ -47,6 +48,15 @@ pub fn digest_of_sha256(sha256: &[u8; 32], peppers: &Peppers) -> KeyedDigest {
 #[must_use]
 pub fn retired_digests_of_sha256(sha256: &[u8; 32], peppers: &Peppers) -> Vec<SecretDigest> {
     peppers.digests(sha256).skip(1).collect()
+}
+
+/// What else may stand for a text: under each retired pepper, and as a text of which only
+/// the SHA-256 digest was known, under every pepper.
+#[must_use]
+pub fn other_digests(text: &str, peppers: &Peppers) -> Vec<SecretDigest> {
+    let sha256 = Sha256::digest(text.as_bytes());
+    let by_text = peppers.digests(text.as_bytes()).skip(1);
+    by_text.chain(peppers.digests(&sha256)).collect()
 }
 
 fn keyed(form: DigestForm, bytes: &[u8], peppers: &Peppers) -> KeyedDigest {

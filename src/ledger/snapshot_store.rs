@@ -31,6 +31,15 @@ pub enum SnapshotError {
     Unavailable(String),
 }
 
+/// What a snapshot is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotOf {
+    /// The tables of an organization.
+    Tables(OrganizationId),
+    /// When the keys of an organization were last used.
+    Usage(OrganizationId),
+}
+
 /// The row of a key that left the tables, as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadRow {
@@ -49,8 +58,8 @@ pub trait SnapshotStore: Send + Sync + 'static {
     /// The manifest that was written last; none where there is none.
     fn manifest(&self) -> Result<Option<Vec<u8>>, SnapshotError>;
 
-    /// The snapshot of one organization that was written last.
-    fn snapshot(&self, organization: OrganizationId) -> Result<Vec<u8>, SnapshotError>;
+    /// The snapshot that was written last; empty where there is none.
+    fn snapshot(&self, of: SnapshotOf) -> Result<Vec<u8>, SnapshotError>;
 
     /// The fingerprints that were written under this number.
     fn fingerprints(&self, run: u64) -> Result<Vec<u8>, SnapshotError>;
@@ -88,9 +97,8 @@ pub trait SnapshotStore: Send + Sync + 'static {
 
 /// What is being written. Dropping it undoes it.
 pub trait Saving {
-    /// Replaces the snapshot of an organization.
-    fn snapshot(&mut self, organization: OrganizationId, bytes: &[u8])
-    -> Result<(), SnapshotError>;
+    /// Replaces a snapshot.
+    fn snapshot(&mut self, of: SnapshotOf, bytes: &[u8]) -> Result<(), SnapshotError>;
 
     /// Adds a dead key, or replaces it.
     fn dead_key(&mut self, row: &DeadRow) -> Result<(), SnapshotError>;

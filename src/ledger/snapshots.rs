@@ -17,19 +17,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use projections::envelope::Envelope;
 use projections::event::DigestForm;
 use projections::id::OrganizationId;
 use projections::key::Key;
-use projections::recorded::Revision;
+use projections::organization::Head;
+use projections::recorded::{Recorded, Revision};
 use tokio::sync::Mutex;
 
-pub(super) use manifest::{Anchor, Entry, Manifest, Of, Seal};
+pub(super) use manifest::{Anchor, Entry, Manifest, Of, Seal, UsageEntry};
 
 use super::Ledger;
 use super::dead;
 use super::event_store::{EventStore, Position, READ_EVENTS_MAX, ReadError, ReadItem};
 use super::fingerprints::{self, Fingerprints};
-use super::snapshot_store::{SnapshotError, SnapshotStore};
+use super::snapshot_store::{SnapshotError, SnapshotOf, SnapshotStore};
+use super::start::Folded;
 use super::tables::Published;
 
 /// After how many events snapshots are taken, unless told otherwise.
@@ -79,6 +82,10 @@ pub(super) struct Rounds {
     pub(super) anchor: Option<Anchor>,
     /// The organizations that moved since they were last written, and how far.
     pub(super) moved: BTreeMap<OrganizationId, Revision>,
+    /// The organizations whose usage streams moved since then, and how far.
+    pub(super) moved_usage: BTreeMap<OrganizationId, Head>,
+    /// Some usage stream is damaged.
+    usage_is_damaged: bool,
     /// What was written last.
     pub(super) manifest: Manifest,
 }
@@ -90,6 +97,17 @@ impl Snapshots {
 }
 
 impl Rounds {
+    /// The rounds that come after a start.
+    pub(super) fn behind(folded: &Folded, manifest: Manifest) -> Self {
+        Self {
+            anchor: folded.last.clone(),
+            moved: folded.moved(&manifest),
+            moved_usage: folded.usage.moved(&manifest),
+            usage_is_damaged: folded.usage.is_damaged(),
+            manifest,
+        }
+    }
+
     /// Reads what the store holds behind the last event that was read.
     async fn read(&mut self, store: &Arc<dyn EventStore>) -> Result<(), RoundError> {
         loop {
@@ -107,8 +125,13 @@ impl Rounds {
     fn see(&mut self, item: &ReadItem) -> Result<(), RoundError> {
         let Ok(event) = item else { return Err(RoundError::Damaged) };
         self.anchor = Some(anchor(event, self.anchor.as_ref().map(|it| it.position)));
-        if let Some(id) = event.recorded.stream.as_organization() {
-            self.moved.insert(id, event.recorded.revision);
+        let Recorded { stream, revision, leaf_hash, stored, .. } = &event.recorded;
+        if let Some(id) = stream.as_organization() {
+            self.moved.insert(id, *revision);
+        } else if let Some(id) = stream.as_usage() {
+            let envelope = Envelope::decode(stored).map_err(|_| RoundError::Damaged)?;
+            let head = Head { revision: *revision, leaf_hash: *leaf_hash, at: envelope.at };
+            self.moved_usage.insert(id, head);
         }
         Ok(())
     }
@@ -188,10 +211,10 @@ impl Ledger {
         let mut rounds = self.snapshots.rounds.lock().await;
         self.tables.forget_moved();
         rounds.read(&self.store).await?;
-        if self.tables.any_stopped() {
+        if rounds.usage_is_damaged || self.tables.any_stopped() {
             return Err(RoundError::Damaged);
         }
-        if rounds.moved.is_empty() {
+        if rounds.moved.is_empty() && rounds.moved_usage.is_empty() {
             return Ok(Taken::default());
         }
         for (id, revision) in &rounds.moved {
@@ -202,15 +225,18 @@ impl Ledger {
         }
         let moved: Vec<_> =
             rounds.moved.keys().filter_map(|id| self.tables.organization(*id)).collect();
+        let moved_usage = rounds.moved_usage.clone();
         let mut manifest = rounds.manifest.clone();
         manifest.anchor.clone_from(&rounds.anchor);
         let (ledger, stop) = (Arc::clone(self), Arc::clone(&self.snapshots.stop));
-        let writing =
-            tokio::task::spawn_blocking(move || write(&*store, &ledger, &moved, manifest, &stop));
+        let writing = tokio::task::spawn_blocking(move || {
+            write(&*store, &ledger, &moved, &moved_usage, manifest, &stop)
+        });
         let written =
             writing.await.map_err(|error| SnapshotError::Unavailable(error.to_string()))??;
         let mut taken = Taken { organizations: rounds.moved.len() as u64, buried: 0 };
         rounds.moved.clear();
+        rounds.moved_usage.clear();
         rounds.manifest = written.manifest;
         // First it is known that they may be dead, then they are let go of.
         if let Some(fingerprints) = written.fingerprints {
@@ -235,6 +261,7 @@ fn write(
     store: &dyn SnapshotStore,
     ledger: &Ledger,
     moved: &[Arc<Published>],
+    moved_usage: &BTreeMap<OrganizationId, Head>,
     mut manifest: Manifest,
     stop: &AtomicBool,
 ) -> Result<Written, SnapshotError> {
@@ -246,26 +273,38 @@ fn write(
         let tables = Arc::clone(&organization.tables());
         let Some(head) = tables.head() else { continue };
         let bytes = tables.to_canonical();
-        saving.snapshot(organization.id, &bytes)?;
+        let of = SnapshotOf::Tables(organization.id);
+        saving.snapshot(of, &bytes)?;
         // The tables were looked at first: all that left them by then is here.
         let rows = organization.departed_by(head.revision);
         for key in &rows {
-            saving.dead_key(&dead::sealed(seal, organization.id, key))?;
+            let last_used = ledger.last_used(key);
+            saving.dead_key(&dead::sealed(seal, organization.id, key, last_used))?;
             new.push(fingerprints::of(&key.digest.blake3));
             manifest.dead_sha256 += u64::from(key.digest.form == DigestForm::Sha256);
-            manifest.dead_foreign += u64::from(!key.minted);
+            if !key.minted {
+                *manifest.dead_foreign.entry(key.digest.pepper).or_default() += 1;
+            }
         }
         let entry = Entry {
             revision: head.revision,
             leaf_hash: head.leaf_hash,
             keys: tables.keys_here() as u64,
             dead: organization.buried_count() + rows.len() as u64,
-            checksum: seal.checksum(Of::Snapshot(organization.id), &bytes),
+            checksum: seal.checksum(Of::Snapshot(of), &bytes),
         };
         manifest.entries.insert(organization.id, entry);
         if !rows.is_empty() {
             buried.push((Arc::clone(organization), rows));
         }
+    }
+    for (id, head) in moved_usage {
+        let Some(organization) = ledger.tables.organization(*id) else { continue };
+        let bytes = ledger.last_uses(&organization);
+        let of = SnapshotOf::Usage(*id);
+        saving.snapshot(of, &bytes)?;
+        let checksum = seal.checksum(Of::Snapshot(of), &bytes);
+        manifest.usage.insert(*id, UsageEntry { head: *head, checksum });
     }
     let mut fingerprints = None;
     if !new.is_empty() {

@@ -7,12 +7,10 @@ mod configure;
 mod load;
 mod replay;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use projections::api_key::CREDENTIAL_CHARS_MAX;
 use projections::corrupt::CorruptHistory;
-use projections::digest::SecretDigest;
 use projections::recorded::StreamName;
 use tokio::sync::Semaphore;
 
@@ -29,13 +27,13 @@ use super::stats::LedgerStats;
 use super::tables::Tables;
 use super::vault::Vault;
 use super::vault::peppers::{PepperId, Peppers};
-use super::{COMMANDS_MAX, Ledger, LedgerError};
+use super::{COMMANDS_MAX, Ledger, LedgerError, denials, pepper_use, rate_limits, usage};
 use load::Loaded;
+use replay::Before;
+pub(super) use replay::{Arrived, Folded};
 
 /// Fewest characters in `ADMIN_API_TOKEN`.
 pub const ADMIN_API_TOKEN_CHARS_MIN: usize = 24;
-/// What a pepper is recognised by.
-const PEPPER_CHECK_TEXT: &[u8] = b"keyledger pepper check";
 
 /// All that a ledger is made of.
 pub struct Parts {
@@ -99,11 +97,17 @@ pub enum StartError {
         "stream `{0}` is of a kind unknown to this version; run the version that wrote it, or a newer one"
     )]
     UnknownStream(StreamName),
-    /// The pepper is another one than the installation began with.
-    #[error(
-        "the pepper is not the one this installation began with; put its secrets directory back"
-    )]
-    WrongPepper,
+    /// A pepper is another one than history tells of.
+    #[error("pepper {0} is not the one of this installation; put its secrets directory back")]
+    WrongPepper(PepperId),
+    /// A pepper is not there, and keys need it.
+    #[error("pepper {pepper} is missing; restore it from a backup (keys that need it: {keys})")]
+    MissingPepper {
+        /// The pepper.
+        pepper: PepperId,
+        /// How many keys need it.
+        keys: u64,
+    },
     /// Events are gone, and nothing says whose they were: any organization may lack one.
     #[error(
         "stored history is damaged, and nothing says whose it is: {0}; restore the data directory from a backup"
@@ -166,22 +170,24 @@ impl Ledger {
         };
         let tables = Tables::new();
         let from = loaded.as_ref().map_or(0, |it| it.manifest.entries.len() as u64);
-        let (manifest, folded, fingerprints) = match loaded {
+        let (manifest, mut folded, fingerprints) = match loaded {
             Some(Loaded { manifest, folded, fingerprints }) => (manifest, folded, fingerprints),
             None => {
-                let folded = replay::fold_all(&parts.store, HashMap::new(), None).await?;
+                let folded = replay::fold_all(&parts.store, Before::default()).await?;
                 (Manifest::default(), folded, Fingerprints::default())
             }
         };
-        let rounds =
-            Rounds { anchor: folded.last.clone(), moved: folded.moved(&manifest), manifest };
+        let rounds = Rounds::behind(&folded, manifest);
         for (id, entry) in &rounds.manifest.entries {
             tables.obtain(*id).set_buried(entry.dead);
         }
-        tables.add_dead(rounds.manifest.dead_sha256, rounds.manifest.dead_foreign);
+        tables.add_dead(rounds.manifest.dead_sha256, &rounds.manifest.dead_foreign);
+        let usage = std::mem::take(&mut folded.usage);
         let mut replayed = replay::publish(folded, &tables)?;
         replayed.snapshots = from;
         tables.moved_before(replayed.events);
+        let places = usage.restore(&tables);
+        let peppers = pepper_use::settled(&tables, parts.clock.now(), parts.peppers)?;
         let ledger = Arc::new(Self {
             store: parts.store,
             vault: parts.vault,
@@ -190,15 +196,18 @@ impl Ledger {
             tables,
             pipelines: papaya::HashMap::new(),
             stamper: RequestStamper::new(parts.lookup_key),
-            peppers: parts.peppers,
+            peppers,
             admission: Semaphore::new(COMMANDS_MAX),
             abroad: Arc::default(),
             importing: Importing::default(),
             dead: DeadKeys::new(snapshots.clone(), seal, fingerprints),
             snapshots: Snapshots::new(snapshots, rounds),
+            noted: usage::Noted::new(),
+            recorder: tokio::sync::Mutex::new(usage::recorder::Recorder::new(places)),
+            denials: denials::Denials::new(),
+            rate_limits: rate_limits::RateLimits::new(),
             stats: LedgerStats::default(),
         });
-        ledger.check_pepper()?;
         Ok((ledger, replayed))
     }
 
@@ -206,7 +215,7 @@ impl Ledger {
     /// published. Takes as long as a start without snapshots.
     pub async fn rebuilt(&self) -> Result<Tables, StartError> {
         let tables = Tables::new();
-        let folded = replay::fold_all(&self.store, HashMap::new(), None).await?;
+        let folded = replay::fold_all(&self.store, Before::default()).await?;
         replay::publish(folded, &tables)?;
         Ok(tables)
     }
@@ -215,20 +224,6 @@ impl Ledger {
     #[must_use]
     pub fn is_new(&self) -> bool {
         self.tables.operator().tables().revision().is_none()
-    }
-
-    fn check_pepper(&self) -> Result<(), StartError> {
-        let operator = self.tables.operator().tables();
-        let Some(installation) = operator.installation() else { return Ok(()) };
-        let is_ours = |(id, check): (&u32, &SecretDigest)| {
-            self.peppers.digest_under(PepperId(*id), PEPPER_CHECK_TEXT) == Some(*check)
-        };
-        let all = installation.peppers.iter().all(is_ours);
-        if all && self.peppers.current() == PepperId(installation.pepper) {
-            Ok(())
-        } else {
-            Err(StartError::WrongPepper)
-        }
     }
 }
 

@@ -25,6 +25,8 @@ use projections::organization::{Change, Organization};
 use projections::recorded::{Revision, StreamName};
 use tokio::sync::Notify;
 
+use super::usage::{Head, Uses};
+
 /// One organization, as readers find it.
 pub struct Published {
     /// The organization.
@@ -115,12 +117,13 @@ impl Published {
 }
 
 /// A key in the index, with the organization it belongs to.
-#[derive(Clone)]
 pub struct IndexedKey {
     /// The row.
     pub key: Arc<Key>,
     /// Its organization.
     pub organization: Arc<Published>,
+    /// How it is used.
+    pub uses: Uses,
 }
 
 /// Digests are uniform already: their bits are taken as they are.
@@ -164,7 +167,12 @@ impl IndexView<'_> {
     /// The latest row of a key that was found by this digest before.
     #[must_use]
     pub fn latest(&self, digest: &SecretDigest) -> Option<&IndexedKey> {
-        self.index.get(&digest.head(), &self.guard)
+        self.at(digest.head())
+    }
+
+    /// The latest row of the key at this place.
+    pub(super) fn at(&self, place: Head) -> Option<&IndexedKey> {
+        self.index.get(&place, &self.guard)
     }
 }
 
@@ -177,6 +185,8 @@ pub struct Tables {
     sha256_keys: AtomicU64,
     /// Keys whose text the ledger did not make.
     foreign_keys: AtomicU64,
+    /// How many of those are kept as dead, outside memory, by the pepper of their digest.
+    dead_foreign: Mutex<BTreeMap<u32, u64>>,
     stopped: AtomicU64,
     waiting: AtomicU64,
     published: Notify,
@@ -200,6 +210,7 @@ impl Tables {
             index: Index::default(),
             sha256_keys: AtomicU64::new(0),
             foreign_keys: AtomicU64::new(0),
+            dead_foreign: Mutex::default(),
             stopped: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             published: Notify::new(),
@@ -288,6 +299,7 @@ impl Tables {
             | Change::Profile
             | Change::Rule
             | Change::Policy
+            | Change::Evidence
             | Change::ServiceAccount(_) => {}
         }
         organization.tables.store(tables);
@@ -324,6 +336,9 @@ impl Tables {
     /// Lets go of keys of an organization that left the tables and are kept as dead now.
     pub(super) fn bury(&self, organization: &Published, rows: &[Arc<Key>]) {
         organization.buried.fetch_add(rows.len() as u64, Ordering::AcqRel);
+        for key in rows.iter().filter(|key| !key.minted) {
+            *self.dead_foreign().entry(key.digest.pepper).or_default() += 1;
+        }
         let index = self.index.pin();
         for key in rows {
             let digest = key.digest.blake3.head();
@@ -338,9 +353,20 @@ impl Tables {
     }
 
     /// Counts dead keys among those that are looked for.
-    pub(super) fn add_dead(&self, sha256_keys: u64, foreign_keys: u64) {
+    pub(super) fn add_dead(&self, sha256_keys: u64, foreign: &BTreeMap<u32, u64>) {
         self.sha256_keys.fetch_add(sha256_keys, Ordering::Release);
-        self.foreign_keys.fetch_add(foreign_keys, Ordering::Release);
+        self.foreign_keys.fetch_add(foreign.values().sum(), Ordering::Release);
+        self.dead_foreign().clone_from(foreign);
+    }
+
+    fn dead_foreign(&self) -> MutexGuard<'_, BTreeMap<u32, u64>> {
+        self.dead_foreign.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many keys whose text the ledger did not make are kept as dead, outside memory, by
+    /// the pepper of their digest.
+    pub(super) fn dead_foreign_keys(&self) -> BTreeMap<u32, u64> {
+        self.dead_foreign().clone()
     }
 
     /// How many keys are found by their digests in memory.
@@ -364,14 +390,26 @@ impl Tables {
     }
 
     fn put(&self, organization: &Arc<Published>, key: &Arc<Key>) {
-        let entry = IndexedKey { key: Arc::clone(key), organization: Arc::clone(organization) };
-        if self.index.pin().insert(key.digest.blake3.head(), entry).is_none() {
-            if key.digest.form == DigestForm::Sha256 {
-                self.sha256_keys.fetch_add(1, Ordering::Release);
+        let index = self.index.pin();
+        let place = key.digest.blake3.head();
+        // One writer puts the rows of an organization, one after the other.
+        let carried = index.get(&place).map(|old| old.uses.carried()).unwrap_or_default();
+        let entry = IndexedKey {
+            key: Arc::clone(key),
+            organization: Arc::clone(organization),
+            uses: carried.carried(),
+        };
+        if let Some(old) = index.insert(place, entry) {
+            if let Some(new) = index.get(&place) {
+                new.uses.add_since(&old.uses, &carried);
             }
-            if !key.minted {
-                self.foreign_keys.fetch_add(1, Ordering::Release);
-            }
+            return;
+        }
+        if key.digest.form == DigestForm::Sha256 {
+            self.sha256_keys.fetch_add(1, Ordering::Release);
+        }
+        if !key.minted {
+            self.foreign_keys.fetch_add(1, Ordering::Release);
         }
     }
 

@@ -1,8 +1,11 @@
 //! The pipeline under every fault that a store can have, and the start over what it left.
 
+mod recording;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use projections::corrupt::Fault;
 use projections::digest::SecretDigest;
 use projections::event::{DigestForm, KeyOrigin, KeyedDigest, RevocationReason};
 use projections::id::KeyId;
@@ -129,7 +132,7 @@ fn code(ledger: &Ledger, number: u8) -> Result<Code, OrganizationId> {
     let mut presented = Presented::default();
     presented.bearer(&text);
     ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
-        Answer::Decided(decision) => Ok(decision.code),
+        Answer::Decided(decision) | Answer::RateLimited { decision, .. } => Ok(decision.code),
         Answer::Refused(code) => Ok(code),
         Answer::Unavailable(id) => Err(id),
         Answer::Elsewhere(_) => panic!("nothing is kept elsewhere"),
@@ -570,7 +573,7 @@ async fn a_type_is_written_only_once_the_installation_says_so() {
 async fn another_pepper_is_found_out() {
     let world = World::new().await;
     let error = open(&world.store, &world.time, 9).await.err().unwrap();
-    assert!(matches!(error, StartError::WrongPepper), "{error:?}");
+    assert!(matches!(error, StartError::WrongPepper(PepperId::FIRST)), "{error:?}");
 }
 
 #[tokio::test]
@@ -667,7 +670,7 @@ async fn a_key_known_by_its_sha256_digest_verifies() {
         let mut presented = Presented::default();
         presented.api_key(text);
         ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
-            Answer::Decided(decision) => decision.code,
+            Answer::Decided(decision) | Answer::RateLimited { decision, .. } => decision.code,
             Answer::Refused(code) => code,
             Answer::Unavailable(_) | Answer::Elsewhere(_) => panic!("stopped"),
         })

@@ -1,7 +1,10 @@
 //! The way of a question to its answer.
 //!
-//! A look-up by digest, the pure decision of [`projections::verification`], and nothing
-//! else: no lock that a writer holds, no allocation where the answer is yes, no I/O.
+//! A look-up by digest, the pure decision of [`projections::verification`], a note of what
+//! came of it, and nothing else: no lock that a writer holds, no allocation where the answer
+//! is yes, no I/O.
+
+use std::time::Duration;
 
 use projections::api_key;
 use projections::digest::SecretDigest;
@@ -13,10 +16,11 @@ use projections::text::KeyPrefix;
 use projections::verification::{self, Code, Decision, Question};
 use sha2::{Digest as _, Sha256};
 
-use super::Ledger;
 use super::dead::DeadTicket;
 use super::snapshot_store::SnapshotError;
 use super::tables::{IndexView, IndexedKey};
+use super::usage::{Looked, Uses};
+use super::{Ledger, denials};
 
 /// Whose credentials the asker may know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +40,67 @@ impl Reach {
     }
 }
 
+/// What a look at a credential is for, and so what is noted of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To know. Nothing is noted.
+    Look,
+    /// Somebody knocks with it. What keeps them out is noted; the rest is once they come in.
+    Knock,
+    /// Somebody calls the ledger with it: a use of the key.
+    Enter,
+    /// Somebody whose call is under way is looked at again.
+    Again,
+    /// Somebody sends another message on a call that stays: a use of the key, but no
+    /// further call, where calls are limited.
+    Message,
+    /// Somebody asks about it, with this key: a use of the key that is asked about.
+    Ask(KeyId),
+}
+
+/// Who asks, and what for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking {
+    /// Whose credentials they may know.
+    pub reach: Reach,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+impl From<Reach> for Asking {
+    fn from(reach: Reach) -> Self {
+        Self { reach, purpose: Purpose::Look }
+    }
+}
+
+impl Purpose {
+    /// Whether what is allowed counts as a use.
+    fn uses(self) -> bool {
+        matches!(self, Self::Enter | Self::Message | Self::Ask(_))
+    }
+
+    /// Whether this denial is to be noted now.
+    fn notes(self, code: Code) -> bool {
+        match self {
+            Self::Look => false,
+            Self::Knock => !matches!(code, Code::PermissionDenied | Code::ServiceNotAllowed),
+            Self::Enter | Self::Again | Self::Message | Self::Ask(_) => true,
+        }
+    }
+}
+
 /// The answer to a question.
 pub enum Answer<'a> {
     /// A known credential was decided about.
     Decided(Decision<'a>),
+    /// A known credential was decided about and would be allowed, but has been used as
+    /// often as it may for now. The code of the decision says so.
+    RateLimited {
+        /// The decision.
+        decision: Decision<'a>,
+        /// How long until it may be used again, if it is not used meanwhile.
+        retry_after: Duration,
+    },
     /// No credential that the asker may know was presented; the code says how so.
     Refused(Code),
     /// The ledger cannot know: the organization's history proved corrupt.
@@ -49,21 +110,78 @@ pub enum Answer<'a> {
     Elsewhere(DeadTicket),
 }
 
+/// How a key that was found is used.
+struct Found<'a> {
+    uses: &'a Uses,
+    looked: Looked,
+}
+
 impl Ledger {
-    /// Decides about what a request presents, and gives the answer to `with`.
+    /// Decides about what a request presents, notes what is to be noted of it, and gives
+    /// the answer to `with`.
     pub fn verify<R>(
         &self,
         presented: Presented<'_>,
         question: &Question<'_>,
-        reach: Reach,
+        asking: impl Into<Asking>,
         with: impl FnOnce(Answer<'_>) -> R,
     ) -> R {
+        let Asking { reach, purpose } = asking.into();
+        let with = |found: Option<Found<'_>>, answer: Answer<'_>| {
+            with(self.noted(found, answer, question, purpose))
+        };
         match presented.deciding() {
-            Err(code) => with(Answer::Refused(code)),
+            Err(code) => with(None, Answer::Refused(code)),
             // No session is ever issued by this version, so none is known.
-            Ok(Deciding::Session(_)) => with(Answer::Refused(Code::Unknown)),
+            Ok(Deciding::Session(_)) => with(None, Answer::Refused(Code::Unknown)),
             Ok(Deciding::ApiKey(text)) => self.verify_api_key(text, question, reach, with),
         }
+    }
+
+    /// Notes an answer: a use, which may be one too many, or a denial.
+    #[inline]
+    fn noted<'a>(
+        &self,
+        found: Option<Found<'_>>,
+        answer: Answer<'a>,
+        question: &Question<'_>,
+        purpose: Purpose,
+    ) -> Answer<'a> {
+        let answer = match (answer, found) {
+            (Answer::Decided(decision), Some(found))
+                if decision.code == Code::Allowed && purpose.uses() =>
+            {
+                let limit = decision.key.rate_limit().filter(|_| purpose != Purpose::Message);
+                let (owner, id) = (decision.organization_id, decision.key.id);
+                match limit.map(|limit| self.rate_limits.take(owner, id, limit)) {
+                    Some(Err(retry_after)) => {
+                        let decision = Decision { code: Code::RateLimited, ..decision };
+                        Answer::RateLimited { decision, retry_after }
+                    }
+                    None | Some(Ok(())) => {
+                        if found.uses.count(found.looked, question.now) {
+                            self.noted.note(decision.key.digest.blake3.head());
+                        }
+                        return Answer::Decided(decision);
+                    }
+                }
+            }
+            (answer, _) => answer,
+        };
+        let (code, known) = match &answer {
+            // Nothing is known yet.
+            Answer::Unavailable(_) | Answer::Elsewhere(_) => return answer,
+            Answer::Refused(code) => (*code, None),
+            Answer::Decided(decision) | Answer::RateLimited { decision, .. } => {
+                (decision.code, Some((decision.organization_id, decision.key.id)))
+            }
+        };
+        if purpose.notes(code)
+            && let Some(code) = denials::code(code)
+        {
+            self.note_denial(known, code, question, purpose);
+        }
+        answer
     }
 
     fn verify_api_key<R>(
@@ -71,24 +189,29 @@ impl Ledger {
         text: &str,
         question: &Question<'_>,
         reach: Reach,
-        with: impl FnOnce(Answer<'_>) -> R,
+        with: impl FnOnce(Option<Found<'_>>, Answer<'_>) -> R,
     ) -> R {
         let prefix = api_key::prefix_of(text);
         if prefix.is_none() && !self.tables.has_foreign_keys() {
-            return with(Answer::Refused(Code::Malformed));
+            return with(None, Answer::Refused(Code::Malformed));
         }
         let index = self.tables.index();
         let Some((digest, found)) = self.find(&index, text) else {
             if let Some(ticket) = self.dead_ticket(text) {
                 return match self.recalled(&ticket) {
-                    Some(found) => self.verify_dead(found.as_deref(), question, reach, with),
-                    None => with(Answer::Elsewhere(ticket)),
+                    Some(found) => self.verify_dead(found.as_deref(), question, reach, |answer| {
+                        with(None, answer)
+                    }),
+                    None => with(None, Answer::Elsewhere(ticket)),
                 };
             }
-            return with(match prefix {
-                None => Answer::Refused(Code::Malformed),
-                Some(prefix) => self.unknown(prefix, reach),
-            });
+            return with(
+                None,
+                match prefix {
+                    None => Answer::Refused(Code::Malformed),
+                    Some(prefix) => self.unknown(prefix, reach),
+                },
+            );
         };
         self.decide_found(&index, &digest, found, question, reach, with)
     }
@@ -99,13 +222,17 @@ impl Ledger {
         &self,
         digest: &SecretDigest,
         question: &Question<'_>,
-        reach: Reach,
+        asking: impl Into<Asking>,
         with: impl FnOnce(Answer<'_>) -> R,
     ) -> R {
+        let Asking { reach, purpose } = asking.into();
+        let with = |found: Option<Found<'_>>, answer: Answer<'_>| {
+            with(self.noted(found, answer, question, purpose))
+        };
         let index = self.tables.index();
         match index.key(digest) {
             Some(found) => self.decide_found(&index, digest, found, question, reach, with),
-            None => with(Answer::Refused(Code::Unknown)),
+            None => with(None, Answer::Refused(Code::Unknown)),
         }
     }
 
@@ -116,21 +243,21 @@ impl Ledger {
         found: &IndexedKey,
         question: &Question<'_>,
         reach: Reach,
-        with: impl FnOnce(Answer<'_>) -> R,
+        with: impl FnOnce(Option<Found<'_>>, Answer<'_>) -> R,
     ) -> R {
         let published = &found.organization;
         if !reach.includes(published.id) {
-            return with(Answer::Refused(Code::Unknown));
+            return with(None, Answer::Refused(Code::Unknown));
         }
         loop {
             if published.stopped().is_some() {
-                return with(Answer::Unavailable(published.id));
+                return with(None, Answer::Unavailable(published.id));
             }
             let tables = published.tables();
             // INVARIANT (tables.rs): a row read after the tables is no older than they are,
             // and if it is at most one event newer, that event changed this row alone.
             let Some(found) = index.latest(digest) else {
-                return with(Answer::Refused(Code::Unknown));
+                return with(None, Answer::Refused(Code::Unknown));
             };
             if found.key.changed_at > Revision::after(tables.revision()) {
                 continue;
@@ -142,9 +269,9 @@ impl Ledger {
                 operator = self.tables.operator().tables();
                 &*operator
             };
-            return with(Answer::Decided(verification::decide(
-                &found.key, &tables, operator, question,
-            )));
+            let used = Found { uses: &found.uses, looked: found.uses.look() };
+            let decision = verification::decide(&found.key, &tables, operator, question);
+            return with(Some(used), Answer::Decided(decision));
         }
     }
 
@@ -159,7 +286,7 @@ impl Ledger {
         reach: Reach,
     ) -> Result<Option<(OrganizationId, KeyId)>, SnapshotError> {
         let found = self.find(&self.tables.index(), text).map(|(_, found)| {
-            let IndexedKey { key, organization } = found;
+            let IndexedKey { key, organization, uses: _ } = found;
             (organization.id, key.id)
         });
         let found = match (found, self.dead_ticket(text)) {

@@ -23,7 +23,7 @@ use projections::time::Timestamp;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::authentication::{Authenticated, authenticate};
+use super::authentication::{Authenticated, authenticate, authenticate_again, shown};
 use super::key::known;
 use super::{Door, page, read, status, write};
 use crate::ledger::activity::{Direction, Step, Walk};
@@ -65,7 +65,9 @@ impl AuditService for Audit {
         if let Some(revision) = request.get_ref().at_least_revision {
             reach(&self.door, ledger, &organization, Revision(revision)).await?;
             // What was waited for may be the end of the reader's own key, or of history.
-            reader = authenticate(ledger, &request, permissions::ACTIVITY_READ)?;
+            let now = ledger.clock().now();
+            let shown = shown(ledger, &request)?;
+            reader = authenticate_again(ledger, &shown, permissions::ACTIVITY_READ, now)?;
             organization = asked(ledger, &reader, &request)?;
         }
         query_activity(ledger, &reader, &organization, request.get_ref()).await.map(Response::new)
@@ -77,7 +79,7 @@ fn asked(
     reader: &Authenticated,
     request: &Request<proto::QueryActivityRequest>,
 ) -> Result<Arc<Published>, Status> {
-    known(ledger, reader.target(&request.get_ref().organization_id)?)
+    known(ledger, reader.target(ledger, &request.get_ref().organization_id)?)
 }
 
 /// Waits until the tables hold a revision.

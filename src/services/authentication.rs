@@ -6,6 +6,7 @@ use http::Extensions;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use ipnet::IpNet;
 use projections::digest::SecretDigest;
+use projections::event::DenialCode;
 use projections::id::OrganizationId;
 use projections::permission::Permission;
 use projections::presented::Presented;
@@ -19,7 +20,7 @@ use super::client_ip::client_ip;
 use super::status;
 use crate::ledger::Ledger;
 use crate::ledger::command::{Caller, Personal};
-use crate::ledger::verify::{Answer, Reach};
+use crate::ledger::verify::{Answer, Asking, Purpose, Reach};
 use crate::spans;
 
 /// What keyledger itself is called in a key's service access.
@@ -53,8 +54,22 @@ impl Authenticated {
         }
     }
 
+    /// Notes that it was denied what it asked for.
+    fn note_denial(&self, ledger: &Ledger, code: DenialCode) {
+        if let Some(key_id) = self.caller.credential() {
+            ledger.note_denied_caller(self.organization_id, key_id, code);
+        }
+    }
+
+    /// How it asks about another's credential.
+    #[must_use]
+    pub fn asking(&self) -> Asking {
+        let purpose = self.caller.credential().map_or(Purpose::Look, Purpose::Ask);
+        Asking { reach: self.reach(), purpose }
+    }
+
     /// The organization that a request is for: the named one, or the caller's own.
-    pub fn target(&self, named: &str) -> Result<OrganizationId, Status> {
+    pub fn target(&self, ledger: &Ledger, named: &str) -> Result<OrganizationId, Status> {
         if named.is_empty() {
             return match self.reach() {
                 Reach::Organization(own) => Ok(own),
@@ -68,6 +83,7 @@ impl Authenticated {
         if id == self.organization_id || self.organization_id.is_operator() {
             Ok(id)
         } else {
+            self.note_denial(ledger, DenialCode::TenantMismatch);
             Err(status::other_organization())
         }
     }
@@ -89,7 +105,8 @@ pub fn in_force(
     origin: Option<IpAddr>,
 ) -> Result<Shown, Status> {
     let now = ledger.clock().now();
-    look(ledger, headers, origin, Wanted::Texts(&[]), now).map(|looked| looked.shown)
+    look(ledger, headers, origin, Wanted::Texts(&[]), now, Purpose::Knock)
+        .map(|looked| looked.shown)
 }
 
 /// Lets in whoever holds the permission in their own organization.
@@ -109,11 +126,12 @@ pub fn authenticate_at<T>(
     now: Timestamp,
 ) -> Result<Authenticated, Status> {
     match request.extensions().get::<Shown>() {
-        Some(shown) => authenticate_again(ledger, shown, permission, now),
+        Some(shown) => look_again(ledger, shown, permission, now, Purpose::Enter),
         None => {
             let origin = origin_ip(request.extensions());
             let headers = request.metadata().as_ref();
-            look(ledger, headers, origin, Wanted::One(permission), now)?.admitted(permission)
+            look(ledger, headers, origin, Wanted::One(permission), now, Purpose::Enter)?
+                .admitted(permission)
         }
     }
 }
@@ -126,16 +144,37 @@ pub fn shown<T>(ledger: &Ledger, request: &Request<T>) -> Result<Shown, Status> 
     }
 }
 
-/// Lets in whoever showed this key before, if it is in force and holds the permission.
+/// Lets whoever was let in with this key go on, if it is still in force and holds the
+/// permission. That is no further use of the key.
 pub fn authenticate_again(
     ledger: &Ledger,
     shown: &Shown,
     permission: Permission<'static>,
     now: Timestamp,
 ) -> Result<Authenticated, Status> {
+    look_again(ledger, shown, permission, now, Purpose::Again)
+}
+
+/// As [`authenticate_again`], for another message on a call that stays: that is a use.
+pub fn authenticate_message(
+    ledger: &Ledger,
+    shown: &Shown,
+    permission: Permission<'static>,
+    now: Timestamp,
+) -> Result<Authenticated, Status> {
+    look_again(ledger, shown, permission, now, Purpose::Message)
+}
+
+fn look_again(
+    ledger: &Ledger,
+    shown: &Shown,
+    permission: Permission<'static>,
+    now: Timestamp,
+    purpose: Purpose,
+) -> Result<Authenticated, Status> {
     let question = callers(Wanted::One(permission), shown.origin, now);
     ledger
-        .verify_again(&shown.digest, &question, Reach::Installation, |answer| {
+        .verify_again(&shown.digest, &question, callers_asking(purpose), |answer| {
             looked(&answer, shown.origin)
         })?
         .admitted(permission)
@@ -172,11 +211,16 @@ fn look(
     origin: Option<IpAddr>,
     permissions: Wanted<'_>,
     now: Timestamp,
+    purpose: Purpose,
 ) -> Result<Looked, Status> {
     let question = callers(permissions, origin, now);
-    ledger.verify(presented(headers)?, &question, Reach::Installation, |answer| {
+    ledger.verify(presented(headers)?, &question, callers_asking(purpose), |answer| {
         looked(&answer, origin)
     })
+}
+
+fn callers_asking(purpose: Purpose) -> Asking {
+    Asking { reach: Reach::Installation, purpose }
 }
 
 /// What is asked of a caller's own key.
@@ -197,6 +241,7 @@ fn looked(answer: &Answer<'_>, origin: Option<IpAddr>) -> Result<Looked, Status>
         Answer::Refused(code) => return Err(status::unauthenticated(*code)),
         // How it ended is of no use to whoever shows it, and not worth a look at the disk.
         Answer::Elsewhere(_) => return Err(status::ended_long_ago()),
+        Answer::RateLimited { retry_after, .. } => return Err(status::rate_limited(*retry_after)),
         Answer::Decided(decision) => decision,
     };
     let lacks = match decision.code {
@@ -232,6 +277,7 @@ pub fn authenticate_operator<T>(
     if authenticated.organization_id.is_operator() {
         Ok(authenticated)
     } else {
+        authenticated.note_denial(ledger, DenialCode::PermissionDenied);
         Err(status::permission_denied(permission))
     }
 }

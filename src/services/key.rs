@@ -3,6 +3,7 @@
 mod draft;
 mod import;
 mod list;
+mod repeatable;
 mod revoke_many;
 
 use std::sync::Arc;
@@ -15,9 +16,12 @@ use projections::permission::Permission;
 use projections::text::Description;
 use tonic::{Request, Response, Status};
 
+use repeatable::Repeatable;
+
 use super::authentication::{Authenticated, authenticate, correlation_id, origin};
 use super::{Door, read, status, write};
 use crate::ledger::command::{Command, Order, Personal, RevokeKey, UpdateKeyLabel};
+use crate::ledger::dead::KeyRow;
 use crate::ledger::permissions::{API_KEYS_READ, API_KEYS_WRITE};
 use crate::ledger::tables::Published;
 use crate::ledger::vault::seal::{OpenError, open};
@@ -50,17 +54,11 @@ impl KeyService for Keys {
         let (organization, context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
         let message = request.into_inner();
         let (command, minted) = draft::create_key(ledger, &organization, &message)?;
-        let sameness = proto::CreateKeyRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let order = context.order(
+        let order = context.order_in(
             ledger,
+            organization.id,
             Command::CreateKey(Box::new(command)),
-            ("CreateKey", &message.idempotency_key, &sameness),
-            message.expected_revision,
+            &message,
         )?;
         let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
         let key = outcome(ledger, &organization, executed).await?;
@@ -82,13 +80,13 @@ impl KeyService for Keys {
         let ledger = entered.ledger();
         let caller = authenticate(ledger, &request, API_KEYS_READ)?;
         let message = request.into_inner();
-        let organization = known(ledger, caller.target(&message.organization_id)?)?;
+        let organization = known(ledger, caller.target(ledger, &message.organization_id)?)?;
         let id: KeyId = read::field("key_id", &message.key_id)?;
         let tables = Arc::clone(&organization.tables());
         let row = row(ledger, &organization, &tables, id).await?;
         let mut key = write_key(ledger, &row, &tables);
         if let Some(revocation) = &mut key.revocation {
-            add_comment(ledger, &organization, &row, revocation).await?;
+            add_comment(ledger, &organization, &row.key, revocation).await?;
         }
         let revision = write::revision(&organization.stream, tables.revision());
         Ok(Response::new(proto::GetKeyResponse { key: Some(key), revision }))
@@ -102,7 +100,7 @@ impl KeyService for Keys {
         let ledger = entered.ledger();
         let caller = authenticate(ledger, &request, API_KEYS_READ)?;
         let message = request.into_inner();
-        let organization = known(ledger, caller.target(&message.organization_id)?)?;
+        let organization = known(ledger, caller.target(ledger, &message.organization_id)?)?;
         list::list_keys(ledger, &organization, &message).await.map(Response::new)
     }
 
@@ -121,17 +119,11 @@ impl KeyService for Keys {
             name: read::optional("name", &message.name)?,
             description: description.map(|it| read::optional("description", it)).transpose()?,
         };
-        let sameness = proto::UpdateKeyLabelRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let order = context.order(
+        let order = context.order_in(
             ledger,
+            organization.id,
             Command::UpdateKeyLabel(command),
-            ("UpdateKeyLabel", &message.idempotency_key, &sameness),
-            message.expected_revision,
+            &message,
         )?;
         let (key, revision) = change(ledger, &organization, &order).await?;
         Ok(Response::new(proto::UpdateKeyLabelResponse { key: Some(key), revision }))
@@ -148,29 +140,27 @@ impl KeyService for Keys {
         let message = request.into_inner();
         let (command, minted) = draft::rotate_key(ledger, &organization, &message)?;
         let predecessor_id = command.key_id;
-        let sameness = proto::RotateKeyRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let order = context.order(
+        let order = context.order_in(
             ledger,
+            organization.id,
             Command::RotateKey(Box::new(command)),
-            ("RotateKey", &message.idempotency_key, &sameness),
-            message.expected_revision,
+            &message,
         )?;
         let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
         let key = outcome(ledger, &organization, executed).await?;
         let tables = Arc::clone(&organization.tables());
         let secret =
             if executed.repeat { String::new() } else { minted.secret.expose().to_owned() };
+        // A repeat remembers the first event of the two.
+        let predecessor = row(ledger, &organization, &tables, predecessor_id).await?;
+        let rotation = predecessor.key.rotation().copied();
+        let recorded = rotation.map(|it| it.act.revision).or(executed.revision);
         Ok(Response::new(proto::RotateKeyResponse {
             key: Some(key),
             secret,
             secret_already_issued: executed.repeat,
-            predecessor: tables.key(predecessor_id).map(|row| write_key(ledger, row, &tables)),
-            revision: write::revision(&organization.stream, executed.revision),
+            predecessor: Some(write_key(ledger, &predecessor, &tables)),
+            revision: write::revision(&organization.stream, recorded),
         }))
     }
 
@@ -184,14 +174,7 @@ impl KeyService for Keys {
         let (organization, context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
         let message = request.into_inner();
         let command = Command::EndRotation(read::field("key_id", &message.key_id)?);
-        let sameness = proto::EndRotationRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let repeat = ("EndRotation", message.idempotency_key.as_str(), &sameness);
-        let order = context.order(ledger, command, repeat, message.expected_revision)?;
+        let order = context.order_in(ledger, organization.id, command, &message)?;
         let (key, revision) = change(ledger, &organization, &order).await?;
         Ok(Response::new(proto::EndRotationResponse { key: Some(key), revision }))
     }
@@ -207,14 +190,7 @@ impl KeyService for Keys {
         let message = request.into_inner();
         context.comment(&message.comment)?;
         let command = Command::DisableKey(read::field("key_id", &message.key_id)?);
-        let sameness = proto::DisableKeyRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let repeat = ("DisableKey", message.idempotency_key.as_str(), &sameness);
-        let order = context.order(ledger, command, repeat, message.expected_revision)?;
+        let order = context.order_in(ledger, organization.id, command, &message)?;
         let (key, revision) = change(ledger, &organization, &order).await?;
         Ok(Response::new(proto::DisableKeyResponse { key: Some(key), revision }))
     }
@@ -230,14 +206,7 @@ impl KeyService for Keys {
         let message = request.into_inner();
         context.comment(&message.comment)?;
         let command = Command::EnableKey(read::field("key_id", &message.key_id)?);
-        let sameness = proto::EnableKeyRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let repeat = ("EnableKey", message.idempotency_key.as_str(), &sameness);
-        let order = context.order(ledger, command, repeat, message.expected_revision)?;
+        let order = context.order_in(ledger, organization.id, command, &message)?;
         let (key, revision) = change(ledger, &organization, &order).await?;
         Ok(Response::new(proto::EnableKeyResponse { key: Some(key), revision }))
     }
@@ -269,18 +238,8 @@ impl KeyService for Keys {
             reason: read::revocation_reason(message.reason)?,
         };
         context.comment(&message.comment)?;
-        let sameness = proto::RevokeKeyRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let order = context.order(
-            ledger,
-            Command::RevokeKey(command),
-            ("RevokeKey", &message.idempotency_key, &sameness),
-            message.expected_revision,
-        )?;
+        let order =
+            context.order_in(ledger, organization.id, Command::RevokeKey(command), &message)?;
         let (mut key, revision) = change(ledger, &organization, &order).await?;
         if let Some(revocation) = &mut key.revocation {
             revocation.comment = message.comment;
@@ -310,7 +269,7 @@ pub(super) fn begin<T>(
     permission: Permission<'static>,
 ) -> Result<(Arc<Published>, Context), Status> {
     let caller = authenticate(ledger, request, permission)?;
-    let organization = known(ledger, caller.target(organization_id)?)?;
+    let organization = known(ledger, caller.target(ledger, organization_id)?)?;
     Ok((organization, Context::of(ledger, &caller, request)?))
 }
 
@@ -362,6 +321,19 @@ impl Context {
             causation_id: None,
             personal: self.personal.clone(),
         }
+    }
+
+    /// The order to carry out what a request asks for in an organization.
+    pub(super) fn order_in<M: Repeatable>(
+        self,
+        ledger: &Ledger,
+        organization_id: OrganizationId,
+        command: Command,
+        message: &M,
+    ) -> Result<Order, Status> {
+        let sameness = message.sameness(organization_id);
+        let repeat = (M::METHOD, message.idempotency_key(), &sameness);
+        self.order(ledger, command, repeat, message.expected_revision())
     }
 
     /// The order to carry out a command; `repeat` names the method, the idempotency key
@@ -422,16 +394,20 @@ async fn row(
     organization: &Published,
     tables: &Organization,
     id: KeyId,
-) -> Result<Arc<Key>, Status> {
-    if let Some(row) = tables.key(id) {
-        return Ok(Arc::clone(row));
+) -> Result<KeyRow, Status> {
+    if let Some(key) = tables.key(id) {
+        return Ok(ledger.row(Arc::clone(key)));
     }
     let dead = ledger.dead_key(organization, id).await;
     dead.map_err(|error| status::from_dead_keys(&error))?.ok_or_else(|| status::key_not_found(id))
 }
 
-fn write_key(ledger: &Ledger, row: &Key, tables: &Organization) -> proto::Key {
-    write::key(row, tables, &ledger.tables().operator().tables(), ledger.clock().now())
+fn write_key(ledger: &Ledger, row: &KeyRow, tables: &Organization) -> proto::Key {
+    let operator = ledger.tables().operator().tables();
+    proto::Key {
+        last_used_at: row.last_used.map(write::timestamp),
+        ..write::key(&row.key, tables, &operator, ledger.clock().now())
+    }
 }
 
 /// Adds what the revoker wrote, read from the event itself and opened.

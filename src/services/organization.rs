@@ -63,7 +63,8 @@ impl OrganizationService for Organizations {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
         let caller = authenticate(ledger, &request, permissions::ORGANIZATIONS_READ)?;
-        let organization = known(ledger, caller.target(&request.get_ref().organization_id)?)?;
+        let organization =
+            known(ledger, caller.target(ledger, &request.get_ref().organization_id)?)?;
         let tables = organization.tables();
         Ok(Response::new(proto::GetOrganizationResponse {
             organization: tables.profile().map(|profile| {
@@ -92,17 +93,11 @@ impl OrganizationService for Organizations {
         let named = &request.get_ref().organization_id;
         let (organization, context) = begin(ledger, &request, named, permissions::POLICY_WRITE)?;
         let message = request.into_inner();
-        let sameness = proto::UpdatePolicyRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let order = context.order(
+        let order = context.order_in(
             ledger,
+            organization.id,
             Command::UpdatePolicy(read::policy(message.policy.as_ref())?),
-            ("UpdatePolicy", &message.idempotency_key, &sameness),
-            message.expected_revision,
+            &message,
         )?;
         let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
         Ok(Response::new(proto::UpdatePolicyResponse {
@@ -127,17 +122,11 @@ impl OrganizationService for Organizations {
             description: read::optional("description", &message.description)?,
             roles: read::roles(&message.role_ids)?,
         };
-        let sameness = proto::CreateServiceAccountRequest {
-            organization_id: organization.id.text(),
-            idempotency_key: String::new(),
-            expected_revision: None,
-            ..message.clone()
-        };
-        let order = context.order(
+        let order = context.order_in(
             ledger,
+            organization.id,
             Command::CreateServiceAccount(Box::new(draft)),
-            ("CreateServiceAccount", &message.idempotency_key, &sameness),
-            message.expected_revision,
+            &message,
         )?;
         let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
         let tables = Arc::clone(&organization.tables());
@@ -159,7 +148,7 @@ impl OrganizationService for Organizations {
         let ledger = entered.ledger();
         let caller = authenticate(ledger, &request, permissions::SERVICE_ACCOUNTS_READ)?;
         let message = request.into_inner();
-        let organization = known(ledger, caller.target(&message.organization_id)?)?;
+        let organization = known(ledger, caller.target(ledger, &message.organization_id)?)?;
         let rows_max = page::size(message.page_size)?;
         let parameters = [organization.stream.as_str()];
         let list = page::List::new(ledger.stamper(), "ListServiceAccounts", &parameters);

@@ -1,6 +1,7 @@
 //! Errors as callers see them: refusals in full, faults not at all.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use projections::id::{KeyId, OrganizationId};
 use projections::organization::Change;
@@ -58,6 +59,17 @@ pub fn too_many_requests() -> Status {
         "TOO_MANY_REQUESTS",
         "too many requests are under way; try again shortly",
     )
+}
+
+/// The caller's key was used as often as it may be for now.
+pub fn rate_limited(retry_after: Duration) -> Status {
+    let mut details = ErrorDetails::with_retry_info(Some(retry_after));
+    details.set_error_info("RATE_LIMITED", DOMAIN, HashMap::new());
+    let message = format!(
+        "the credential was used as often as it may be for now; try again in {} ms",
+        retry_after.as_millis()
+    );
+    Status::with_error_details(GrpcCode::ResourceExhausted, message, details)
 }
 
 /// An organization answers nothing because its history is corrupt.

@@ -25,11 +25,11 @@ pub use revisions::{REVISION_WAIT_MAX, REVISIONS_MAX};
 pub use stream::{Answers, IDLE_MAX, LOOK_EVERY};
 
 use super::answers::{self, ANSWERS};
-use super::authentication::authenticate_at;
+use super::authentication::{authenticate_again, authenticate_at, shown};
 use super::wire::unary::Framed;
 use super::{Door, status};
 use crate::ledger::dead::DeadTicket;
-use crate::ledger::verify::Reach;
+use crate::ledger::verify::Asking;
 use crate::ledger::{Ledger, permissions};
 use crate::proto;
 use crate::spans;
@@ -86,8 +86,8 @@ impl Verification {
         Self { door, idle_max: IDLE_MAX }
     }
 
-    fn asked<'a>(&'a self, ledger: &'a Ledger, reach: Reach, now: Timestamp) -> Asked<'a> {
-        Asked { ledger, trusted_proxies: self.door.trusted_proxies(), reach, now }
+    fn asked<'a>(&'a self, ledger: &'a Ledger, asking: Asking, now: Timestamp) -> Asked<'a> {
+        Asked { ledger, trusted_proxies: self.door.trusted_proxies(), asking, now }
     }
 
     /// `Verify`.
@@ -101,13 +101,14 @@ impl Verification {
             revisions::reach(&self.door, ledger, &asker, &message.at_least_revision, "").await?;
             now = ledger.clock().now();
             // What was waited for may be the end of the asker's own key.
-            asker = authenticate_at(ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
+            let shown = shown(ledger, &request)?;
+            asker = authenticate_again(ledger, &shown, permissions::CREDENTIALS_VERIFY, now)?;
         }
         let correlation_id = question::correlation_id_or_new(ledger, &message.correlation_id)
             .map_err(|wrong| wrong.status(""))?;
         spans::note_correlation_id(&correlation_id);
         let mut out = Framed::with_room(answer::ROOM_BYTES);
-        let asked = self.asked(ledger, asker.reach(), now);
+        let asked = self.asked(ledger, asker.asking(), now);
         let code = decide(asked, message, &correlation_id, out.message());
         let again = || decide(asked, message, &correlation_id, out.message());
         let code = recalled(ledger, code, again).await.map_err(|it| it.status(""))?;
@@ -121,7 +122,7 @@ impl Verification {
 struct Asked<'a> {
     ledger: &'a Ledger,
     trusted_proxies: &'a [IpNet],
-    reach: Reach,
+    asking: Asking,
     now: Timestamp,
 }
 
@@ -137,7 +138,7 @@ fn decide(
     let (presented, question) = question::read(message, asked).map_err(NoDecision::Wrong)?;
     let code = asked
         .ledger
-        .verify(presented, &question, asked.reach, |it| answer::write(it, correlation_id, out))?;
+        .verify(presented, &question, asked.asking, |it| answer::write(it, correlation_id, out))?;
     ANSWERS.answered(&began, code.into());
     Ok(code)
 }

@@ -2,49 +2,54 @@
 //! other, or the services that the key is limited to.
 //!
 //! A service is taken to be what permissions of the same name are about: `dns:write` is
-//! about the service `dns`. These are hints for people. Nothing is refused for them.
+//! about the service `dns`. A service that no role and no scope is about by name, such as
+//! `cdn` beside `cache:purge`, is one that nothing is known about, and nothing is said of
+//! it. These are hints for people. Nothing is refused for them.
 
 use projections::key::Key;
+use projections::organization::Organization;
 use projections::permission::{Permission, PermissionPattern};
 use projections::role::Role;
+use projections::text::ServiceName;
 use projections::verification::Authority;
 
 use crate::proto;
 use crate::proto::KeyWarningCode as Code;
 
-/// The warnings about a key, as its roles are now.
+/// The warnings about a key, as the roles of its organization and of the operator are now.
 #[must_use]
-pub fn of(key: &Key, authority: &Authority<'_>) -> Vec<proto::KeyWarning> {
+pub fn of(
+    key: &Key,
+    organization: &Organization,
+    operator: &Organization,
+) -> Vec<proto::KeyWarning> {
+    let authority = Authority::of(key, organization, operator);
     let mut found = Vec::new();
     if let Some(services) = key.services() {
-        let concerns = |role: &Role, service: &str| {
-            role.definition.permissions.iter().any(|pattern| is_about(pattern, service))
+        let names = |role: &Role, service: &ServiceName| {
+            role.definition.permissions.iter().any(|it| resource(it) == service.as_str())
         };
-        for role in authority.roles() {
-            if !services.iter().any(|service| concerns(role, service.as_str())) {
-                let message = format!(
-                    "role `{}` permits nothing on the key's services",
-                    role.definition.name
-                );
-                found.push((Code::RoleOutsideServices, message));
+        let is_known = |service: &&ServiceName| {
+            organization.roles().chain(operator.roles()).any(|role| names(role, service))
+                || key
+                    .scopes
+                    .as_ref()
+                    .is_some_and(|scopes| scopes.iter().any(|it| it.resource() == service.as_str()))
+        };
+        let known: Vec<&ServiceName> = services.iter().filter(is_known).collect();
+        // A role may be about a service of another name.
+        if known.len() == services.len() {
+            for role in authority.roles() {
+                if !known.iter().any(|service| concerns(role, service)) {
+                    let name = &role.definition.name;
+                    let message = format!("role `{name}` permits nothing on the key's services");
+                    found.push((Code::RoleOutsideServices, message));
+                }
             }
         }
-        for service in services {
-            let by_role = authority.roles().any(|role| concerns(role, service.as_str()));
-            let by_scope = key.scopes.as_ref().is_some_and(|scopes| {
-                scopes
-                    .iter()
-                    .any(|it| it.resource() == service.as_str() || it == Permission::ORG_ADMIN)
-            });
-            let held = match (&key.scopes, authority.role_ids()) {
-                (Some(_), None) => by_scope,
-                (None, _) => by_role,
-                (Some(_), Some(_)) => by_role && by_scope,
-            };
-            if !held {
-                let message = format!("nothing that the key holds is about service `{service}`");
-                found.push((Code::ServiceWithoutPermission, message));
-            }
+        for service in known.into_iter().filter(|service| !may_act_on(key, &authority, service)) {
+            let message = format!("nothing that the key holds is about service `{service}`");
+            found.push((Code::ServiceWithoutPermission, message));
         }
     }
     if let (Some(scopes), Some(_)) = (&key.scopes, authority.role_ids()) {
@@ -59,7 +64,31 @@ pub fn of(key: &Key, authority: &Authority<'_>) -> Vec<proto::KeyWarning> {
         .collect()
 }
 
-fn is_about(pattern: &PermissionPattern, service: &str) -> bool {
-    let (resource, _) = pattern.as_str().split_once(':').unwrap_or_default();
-    resource == "*" || resource == service || pattern.as_permission() == Some(Permission::ORG_ADMIN)
+/// Whether anything that the key holds is about this service.
+fn may_act_on(key: &Key, authority: &Authority<'_>, service: &ServiceName) -> bool {
+    match key.scopes.as_ref().filter(|scopes| !scopes.imply_everything()) {
+        Some(scopes) => {
+            scopes.iter().any(|it| it.resource() == service.as_str() && authority.holds(it))
+        }
+        // Scopes that narrow nothing, or none: the roles say it all, where there are any.
+        None if authority.role_ids().is_none() => key.scopes.is_some(),
+        None => authority.roles().any(|role| concerns(role, service)),
+    }
 }
+
+/// Whether a role permits something on this service.
+fn concerns(role: &Role, service: &ServiceName) -> bool {
+    role.definition.permissions.iter().any(|pattern| {
+        let resource = resource(pattern);
+        resource == "*"
+            || resource == service.as_str()
+            || pattern.as_permission() == Some(Permission::ORG_ADMIN)
+    })
+}
+
+fn resource(pattern: &PermissionPattern) -> &str {
+    pattern.as_str().split_once(':').unwrap_or_default().0
+}
+
+#[cfg(test)]
+mod tests;

@@ -170,7 +170,7 @@ pub fn key(
         }),
         disabled: key.disabled().map(|it| act(it, id)),
         last_used_at: None,
-        warnings: warnings::of(key, &authority),
+        warnings: warnings::of(key, organization, operator),
     }
 }
 

@@ -17,7 +17,7 @@ use projections::id::{KeyId, OrganizationId};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, params};
 
 use crate::ledger::snapshot_store::{
-    DEAD_KEYS_READ_MAX, DeadRow, Saving, SnapshotError, SnapshotStore,
+    DEAD_KEYS_READ_MAX, DeadRow, Saving, SnapshotError, SnapshotOf, SnapshotStore,
 };
 
 /// "KLDP": what `file(1)` and we know the database by.
@@ -33,8 +33,8 @@ const TABLES: &str = "
 CREATE TABLE manifest (only_one INTEGER PRIMARY KEY CHECK (only_one = 0), bytes BLOB NOT NULL)
     STRICT;
 CREATE TABLE snapshots (
-    organization BLOB NOT NULL, part INTEGER NOT NULL, bytes BLOB NOT NULL,
-    UNIQUE (organization, part)
+    organization BLOB NOT NULL, kind INTEGER NOT NULL, part INTEGER NOT NULL,
+    bytes BLOB NOT NULL, UNIQUE (organization, kind, part)
 ) STRICT;
 CREATE TABLE fingerprints (run INTEGER PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
 CREATE TABLE dead_keys (
@@ -154,6 +154,14 @@ fn remove(path: &Path) -> Result<(), SnapshotError> {
     Ok(())
 }
 
+/// Where a snapshot is kept: whose it is, and which of its kinds.
+fn place(of: SnapshotOf) -> ([u8; 16], i64) {
+    match of {
+        SnapshotOf::Tables(organization) => (organization.to_bytes(), 0),
+        SnapshotOf::Usage(organization) => (organization.to_bytes(), 1),
+    }
+}
+
 fn dead_row(row: &Row<'_>) -> rusqlite::Result<DeadRow> {
     Ok(DeadRow {
         organization: OrganizationId::from_bytes(row.get(0)?),
@@ -169,11 +177,13 @@ impl SnapshotStore for DerivedStore {
         Ok(self.reader().query_row(bytes, [], |row| row.get(0)).optional()?)
     }
 
-    fn snapshot(&self, organization: OrganizationId) -> Result<Vec<u8>, SnapshotError> {
+    fn snapshot(&self, of: SnapshotOf) -> Result<Vec<u8>, SnapshotError> {
+        let (id, kind) = place(of);
         let reader = self.reader();
-        let parts = "SELECT bytes FROM snapshots WHERE organization = ?1 ORDER BY part";
+        let parts =
+            "SELECT bytes FROM snapshots WHERE organization = ?1 AND kind = ?2 ORDER BY part";
         let mut statement = reader.prepare_cached(parts)?;
-        let mut rows = statement.query([organization.to_bytes()])?;
+        let mut rows = statement.query(params![id, kind])?;
         let mut bytes = Vec::new();
         while let Some(row) = rows.next()? {
             bytes.extend_from_slice(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?);
@@ -264,18 +274,15 @@ impl Drop for Round<'_> {
 }
 
 impl Saving for Round<'_> {
-    fn snapshot(
-        &mut self,
-        organization: OrganizationId,
-        bytes: &[u8],
-    ) -> Result<(), SnapshotError> {
-        let id = organization.to_bytes();
-        let remove = "DELETE FROM snapshots WHERE organization = ?1";
-        self.writer.prepare_cached(remove)?.execute([id])?;
-        let insert = "INSERT INTO snapshots (organization, part, bytes) VALUES (?1, ?2, ?3)";
+    fn snapshot(&mut self, of: SnapshotOf, bytes: &[u8]) -> Result<(), SnapshotError> {
+        let (id, kind) = place(of);
+        let remove = "DELETE FROM snapshots WHERE organization = ?1 AND kind = ?2";
+        self.writer.prepare_cached(remove)?.execute(params![id, kind])?;
+        let insert =
+            "INSERT INTO snapshots (organization, kind, part, bytes) VALUES (?1, ?2, ?3, ?4)";
         for (bytes, part) in bytes.chunks(PART_BYTES).zip(0_i64..) {
             self.go_on()?;
-            self.writer.prepare_cached(insert)?.execute(params![id, part, bytes])?;
+            self.writer.prepare_cached(insert)?.execute(params![id, kind, part, bytes])?;
         }
         Ok(())
     }

@@ -129,8 +129,9 @@ pub struct FileVault {
 }
 
 impl FileVault {
-    /// Opens the vault in this directory and reads the peppers beside it. At the first
-    /// start it makes the directory, the secret files and the vault.
+    /// Opens the vault in this directory and reads all peppers beside it: which of them
+    /// is current, and which are missing, only history can say. At the first start it makes
+    /// the directory, the secret files and the vault.
     ///
     /// # Errors
     ///
@@ -152,13 +153,33 @@ impl FileVault {
             }
         };
         let root = RootKey::new(secret(ROOT_KEY_FILE)?);
-        let pepper = secret(&pepper_file(PepperId::FIRST))?;
+        let mut later = files::peppers_in(directory)?;
+        later.retain(|pepper| there && *pepper > PepperId::FIRST);
+        let first = match secret(&pepper_file(PepperId::FIRST)) {
+            // Retired and taken away, perhaps: whoever knows the keys can tell.
+            Err(SecretFileError::Missing { .. }) if !later.is_empty() => None,
+            outcome => Some(outcome?),
+        };
+        let first_check = first.as_deref().map(pepper_check_value);
+        let mut peppers = first.map(|pepper| Peppers::new(PepperId::FIRST, pepper));
+        for id in later {
+            let pepper = files::read_key(&directory.join(pepper_file(id)))?;
+            peppers = Some(match peppers {
+                Some(peppers) => peppers.with_retired(id, pepper),
+                None => Peppers::new(id, pepper),
+            });
+        }
+        let missing =
+            || SecretFileError::Missing { path: directory.join(pepper_file(PepperId::FIRST)) };
+        let peppers = peppers.ok_or_else(missing)?;
 
         let mut tables = Tables::open(&path, start)?;
+        let root_check = root.check_value().ok_or(OpenVaultError::Cipher)?;
         for (name, file, value) in [
-            ("root", ROOT_KEY_FILE.to_owned(), root.check_value().ok_or(OpenVaultError::Cipher)?),
-            ("pepper-1", pepper_file(PepperId::FIRST), pepper_check_value(&pepper)),
+            ("root", ROOT_KEY_FILE.to_owned(), Some(root_check)),
+            ("pepper-1", pepper_file(PepperId::FIRST), first_check),
         ] {
+            let Some(value) = value else { continue };
             let same = tables
                 .check(start, name, &value)
                 .map_err(|source| OpenVaultError::Database { path: path.clone(), source })?;
@@ -188,7 +209,7 @@ impl FileVault {
             .name("vault".to_owned())
             .spawn(move || worker.run(waiting))
             .map_err(OpenVaultError::Thread)?;
-        Ok((Self { jobs, cache }, Peppers::new(PepperId::FIRST, pepper)))
+        Ok((Self { jobs, cache }, peppers))
     }
 
     /// Hands a job to the vault's thread and waits for its answer.

@@ -29,6 +29,24 @@ pub fn pepper_file(id: PepperId) -> String {
     format!("pepper-{id}.key")
 }
 
+/// The peppers that this directory holds files of, in the order of their making.
+///
+/// # Errors
+///
+/// The file system fails.
+pub fn peppers_in(directory: &Path) -> Result<Vec<PepperId>, SecretFileError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).map_err(io_error("read", directory))? {
+        let name = entry.map_err(io_error("read", directory))?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("pepper-"));
+        let number = number.and_then(|it| it.strip_suffix(".key")).and_then(|it| it.parse().ok());
+        let pepper = number.map(PepperId).filter(|it| name.to_str() == Some(&pepper_file(*it)));
+        found.extend(pepper);
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
 /// What is wrong with a secret file, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {

@@ -15,6 +15,16 @@ const CREATE_KEY: &str = "keyledger.v1.KeyService/CreateKey";
 const GET_KEY: &str = "keyledger.v1.KeyService/GetKey";
 const LIST_KEYS: &str = "keyledger.v1.KeyService/ListKeys";
 const REVOKE_KEY: &str = "keyledger.v1.KeyService/RevokeKey";
+const REVOKE_KEYS: &str = "keyledger.v1.KeyService/RevokeKeys";
+const ROTATE_KEY: &str = "keyledger.v1.KeyService/RotateKey";
+const END_ROTATION: &str = "keyledger.v1.KeyService/EndRotation";
+const DISABLE_KEY: &str = "keyledger.v1.KeyService/DisableKey";
+const ENABLE_KEY: &str = "keyledger.v1.KeyService/EnableKey";
+const UPDATE_KEY_LABEL: &str = "keyledger.v1.KeyService/UpdateKeyLabel";
+const IMPORT_KEYS: &str = "keyledger.v1.KeyService/ImportKeys";
+const UPDATE_POLICY: &str = "keyledger.v1.OrganizationService/UpdatePolicy";
+const CREATE_SERVICE_ACCOUNT: &str = "keyledger.v1.OrganizationService/CreateServiceAccount";
+const LIST_SERVICE_ACCOUNTS: &str = "keyledger.v1.OrganizationService/ListServiceAccounts";
 const CREATE_ORGANIZATION: &str = "keyledger.v1.OrganizationService/CreateOrganization";
 const GET_ORGANIZATION: &str = "keyledger.v1.OrganizationService/GetOrganization";
 const LIST_ORGANIZATIONS: &str = "keyledger.v1.OrganizationService/ListOrganizations";
@@ -90,12 +100,12 @@ impl Bench {
         self.refuses(method, bytes, &told).await;
     }
 
-    async fn revisions(&self) -> (u64, u64) {
-        (self.0.revision().await, self.0.operator.revision("operator").await)
+    async fn revisions(&self) -> usize {
+        self.0.home.facts()
     }
 
     /// After all of it: nothing has changed, and the server serves.
-    async fn ends_as_it_began(self, before: (u64, u64)) {
+    async fn ends_as_it_began(self, before: usize) {
         assert_eq!(self.revisions().await, before);
         self.0.key("after all", &["a:b"]).await;
         let said = self.0.server.stop().await;
@@ -213,6 +223,198 @@ async fn bytes_that_are_no_request() {
         }
     }
     bench.refuses(CREATE_KEY, deep, "scopes").await;
+    bench.ends_as_it_began(before).await;
+}
+
+/// What the life of a key takes: each field of each request, by its name.
+#[tokio::test]
+async fn requests_that_change_keys() {
+    let bench = Bench::new().await;
+    let before = bench.revisions().await;
+    let id = bench.0.id.clone();
+    let key = bench.0.key("there", &["a:b"]).await.0;
+    let before = before + 1;
+    let target = joined(&[text(1, &id), text(2, &key)]);
+    let negative = |field: u32| text(field, number(1, i64::from(-1).cast_unsigned()));
+    // The last field of each is its idempotency key, the one before the expected revision.
+    for (method, idempotency_key) in [
+        (ROTATE_KEY, 7),
+        (END_ROTATION, 4),
+        (DISABLE_KEY, 5),
+        (ENABLE_KEY, 5),
+        (UPDATE_KEY_LABEL, 6),
+    ] {
+        let (expected, unknown) = (idempotency_key - 1, idempotency_key + 1);
+        let with = |more: Vec<u8>| joined(&[target.clone(), more]);
+        bench.refuses_field(method, with(text(unknown, "x")), &unknown.to_string()).await;
+        bench.refuses_field(method, with(text(idempotency_key, "a b")), "idempotency_key").await;
+        let twice = joined(&[number(expected, 1), number(expected, 1)]);
+        bench.refuses_field(method, with(twice), "expected_revision").await;
+        bench.refuses_field(method, with(text(expected, "x")), "expected_revision").await;
+        bench.refuses_field(method, with(text(2, &key)), "key_id").await;
+        bench.refuses_field(method, joined(&[text(1, &id), text(2, "key_")]), "key_id").await;
+        bench
+            .refuses_field(method, joined(&[text(1, "org_"), text(2, &key)]), "organization_id")
+            .await;
+        bench.refuses_field(method, with(text(idempotency_key, [0xff])), "idempotency_key").await;
+    }
+    for (method, more, field) in [
+        (ROTATE_KEY, negative(3), "grace"),
+        (ROTATE_KEY, text(3, number(1, u64::MAX >> 1)), "grace"),
+        (ROTATE_KEY, text(3, number(3, 1)), "grace.3"),
+        (ROTATE_KEY, joined(&[text(4, []), text(5, [])]), "lifetime"),
+        (ROTATE_KEY, text(5, []), "lifetime"),
+        (ROTATE_KEY, negative(5), "lifetime"),
+        (ROTATE_KEY, text(4, number(2, 1_000_000_000)), "expires_at"),
+        (DISABLE_KEY, text(3, "x".repeat(501)), "comment"),
+        (ENABLE_KEY, text(3, "a\u{0}"), "comment"),
+        (UPDATE_KEY_LABEL, text(3, "x".repeat(101)), "name"),
+        (UPDATE_KEY_LABEL, text(3, " x"), "name"),
+        (UPDATE_KEY_LABEL, text(4, "x".repeat(501)), "description"),
+        (UPDATE_KEY_LABEL, joined(&[text(4, "x"), text(4, "x")]), "description"),
+    ] {
+        bench.refuses_field(method, joined(&[target.clone(), more]), field).await;
+    }
+    bench.ends_as_it_began(before).await;
+}
+
+/// Fields inside a list are named with their place in it.
+#[tokio::test]
+async fn imports_and_lists_of_keys() {
+    let bench = Bench::new().await;
+    let before = bench.revisions().await;
+    let id = bench.0.id.clone();
+    let good = |number: u8| {
+        joined(&[text(1, [number; 32]), text(2, format!("n{number}")), text(4, text(1, "a:b"))])
+    };
+    let import = |keys: &[Vec<u8>]| {
+        let mut bytes = text(1, &id);
+        keys.iter().for_each(|key| bytes.extend(text(2, key)));
+        bytes
+    };
+    bench.refuses_field(IMPORT_KEYS, import(&[]), "keys").await;
+    let short = |number: usize| joined(&[text(1, [0; 32]), text(2, number.to_string())]);
+    let many: Vec<_> = (0..1_001).map(short).collect();
+    bench.refuses_field(IMPORT_KEYS, import(&many), "keys").await;
+    for (more, field) in [
+        (text(2, "x"), "name"),
+        (text(5, "admin"), "role_ids[0]"),
+        (joined(&[text(5, super::support::ADMIN), text(5, super::support::ADMIN)]), "role_ids[1]"),
+        (text(6, []), "services.services"),
+        (text(6, text(1, "a/b")), "services.services[0]"),
+        (number(7, 3), "environment"),
+        (text(8, number(2, 1_000_000_000)), "expires_at"),
+        (text(9, []), "lifetime"),
+        (joined(&[text(8, []), text(9, [])]), "lifetime"),
+        (text(10, joined(&[text(1, "k"), text(2, "x".repeat(257))])), "metadata.k"),
+        (text(11, text(1, "a b")), "limits"),
+        (text(12, "sva_"), "service_account_id"),
+        (text(13, "10.0.0"), "allowed_ips[0]"),
+        (joined(&[text(13, "10.0.0.1"), text(13, "10.1.0.0/8")]), "allowed_ips[1]"),
+        (joined(&[text(13, "10.0.0.1"), text(13, "10.0.0.1/32")]), "allowed_ips[1]"),
+        (text(14, []), "rate_limit"),
+        (text(14, number(1, 1)), "rate_limit"),
+        (text(14, joined(&[number(1, 1_000_001), number(2, 1)])), "rate_limit"),
+        (text(15, "x"), "15"),
+    ] {
+        let bytes = import(&[good(1), joined(&[good(2), more])]);
+        bench.refuses_field(IMPORT_KEYS, bytes, &format!("keys[1].{field}")).await;
+    }
+    for (bytes, field) in [
+        (joined(&[text(1, [0; 31]), text(2, "n")]), "sha256"),
+        (joined(&[text(1, [0; 33]), text(2, "n")]), "sha256"),
+        (text(2, "n"), "sha256"),
+        (joined(&[text(1, [0; 32]), text(2, [0xff])]), "name"),
+        (text(1, [0; 32]), "name"),
+        (joined(&[text(1, [0; 32]), text(2, "n"), text(4, [])]), "scopes.permissions"),
+        (joined(&[text(1, [0; 32]), text(2, "n"), text(4, text(1, "a"))]), "scopes.permissions"),
+    ] {
+        let bytes = import(&[good(1), good(2), good(3), bytes]);
+        bench.refuses_field(IMPORT_KEYS, bytes, &format!("keys[3].{field}")).await;
+    }
+    // The same fields of a key that is made.
+    let key = key_request(&id);
+    for (more, field) in [
+        (text(14, "sva_"), "service_account_id"),
+        (text(15, ""), "allowed_ips[0]"),
+        (text(15, "10.1.0.0/8"), "allowed_ips[0]"),
+        ((0..33).flat_map(|n| text(15, format!("10.0.0.{n}"))).collect(), "allowed_ips[32]"),
+        (text(16, joined(&[number(1, 1), number(2, 86_401)])), "rate_limit"),
+        (text(16, number(3, 1)), "rate_limit.3"),
+    ] {
+        bench.refuses_field(CREATE_KEY, joined(&[key.clone(), more]), field).await;
+    }
+    // Lists of keys to revoke.
+    let list = |list: Vec<u8>| joined(&[text(1, &id), text(2, list)]);
+    let key = "key_00000000000000000000000009";
+    for (bytes, field) in [
+        (text(1, &id), "which"),
+        (list(Vec::new()), "list"),
+        (list((0..1_001).flat_map(|_| text(2, "x")).collect()), "list"),
+        (list(joined(&[text(1, key), text(1, "key_")])), "list.key_ids[1]"),
+        (list(text(1, [0xff])), "list.key_ids[0]"),
+        (list(text(2, [0xff])), "list.leaked[0]"),
+        (list(text(3, "x")), "list.3"),
+        (joined(&[text(1, &id), text(3, "sva_")]), "service_account_id"),
+        (joined(&[list(text(1, key)), text(3, "sva_")]), "service_account_id"),
+        (joined(&[list(text(1, key)), number(4, 2)]), "reason"),
+        (joined(&[list(text(1, key)), text(5, "x".repeat(501))]), "comment"),
+        (joined(&[list(text(1, key)), text(6, "x")]), "6"),
+    ] {
+        bench.refuses_field(REVOKE_KEYS, bytes, field).await;
+    }
+    bench
+        .refuses_field(LIST_KEYS, joined(&[text(1, &id), text(8, "sva_")]), "service_account_id")
+        .await;
+    bench.ends_as_it_began(before).await;
+}
+
+#[tokio::test]
+async fn policies_and_service_accounts() {
+    let bench = Bench::new().await;
+    let before = bench.revisions().await;
+    let id = bench.0.id.clone();
+    let with = |more: Vec<u8>| joined(&[text(1, &id), more]);
+    let seconds =
+        |field: u32, seconds: i64| text(2, text(field, number(1, seconds.cast_unsigned())));
+    for (more, field) in [
+        (Vec::new(), "policy"),
+        (seconds(1, -1), "policy.key_lifetime_max"),
+        (text(2, text(1, [])), "policy.key_lifetime_max"),
+        (text(2, text(1, number(2, 5))), "policy.key_lifetime_max"),
+        (seconds(1, 1 << 32), "policy.key_lifetime_max"),
+        (seconds(2, -1), "policy.rotation_grace_max"),
+        (text(2, number(3, 2)), "policy.allowed_ips_required"),
+        (text(2, number(4, 1)), "policy.4"),
+        (joined(&[text(2, []), text(2, [])]), "policy"),
+        (joined(&[text(2, []), text(4, "a b")]), "idempotency_key"),
+        (joined(&[text(2, []), text(5, "x")]), "5"),
+    ] {
+        bench.refuses_field(UPDATE_POLICY, with(more), field).await;
+    }
+    let named = with(text(2, "bot"));
+    for (bytes, field) in [
+        (text(1, &id), "name"),
+        (with(text(2, "a\nb")), "name"),
+        (with(text(2, "x".repeat(101))), "name"),
+        (joined(&[named.clone(), text(3, "x".repeat(501))]), "description"),
+        (joined(&[named.clone(), text(4, "admin")]), "role_ids[0]"),
+        (
+            joined(&[
+                named.clone(),
+                (0..21).flat_map(|_| text(4, super::support::ADMIN)).collect(),
+            ]),
+            "role_ids",
+        ),
+        (joined(&[named.clone(), text(6, "é")]), "idempotency_key"),
+        (joined(&[named.clone(), text(7, "x")]), "7"),
+        (joined(&[named, text(2, "bot")]), "name"),
+    ] {
+        bench.refuses_field(CREATE_SERVICE_ACCOUNT, bytes, field).await;
+    }
+    bench.refuses_field(LIST_SERVICE_ACCOUNTS, with(number(2, 1_001)), "page_size").await;
+    bench.refuses_field(LIST_SERVICE_ACCOUNTS, with(text(3, "x")), "page_token").await;
+    bench.refuses_field(LIST_SERVICE_ACCOUNTS, with(text(4, "x")), "4").await;
     bench.ends_as_it_began(before).await;
 }
 
@@ -507,7 +709,7 @@ async fn texts_and_lists_past_their_limits() {
     };
     let created = bench.0.admin.create_key(request.clone()).await.unwrap().key.unwrap();
     assert_eq!((created.metadata, created.limits), (request.metadata, request.limits));
-    let before = (before.0 + 1, before.1);
+    let before = before + 1;
     bench.ends_as_it_began(before).await;
 }
 
@@ -517,19 +719,20 @@ async fn messages_and_headers_past_their_limits() {
     let before = bench.revisions().await;
     // One message may have 128 KiB. Past that it is not read at all: tonic answers
     // OUT_OF_RANGE and tells the limit.
-    let fits = joined(&[text(1, &bench.0.id), text(2, "n".repeat(131_000))]);
-    bench.refuses_field(CREATE_KEY, fits, "name").await;
-    for method in [VERIFY, VERIFY_STREAM, GET_STATUS, LIST_ORGANIZATIONS] {
+    let fits = text(1, "n".repeat(131_000));
+    bench.refuses_field(CREATE_ORGANIZATION, fits, "name").await;
+    for method in [CREATE_ORGANIZATION, VERIFY, VERIFY_STREAM, GET_STATUS, LIST_ORGANIZATIONS] {
         let status = bench.call(method, text(1, vec![b'x'; 128 * 1024])).await.unwrap_err();
         assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
         assert!(status.message().contains("the limit is: 131072 bytes"), "{status:?}");
     }
-    // A batch may have 1 MiB.
+    // A batch, and an import, may have 1 MiB.
     let batch = |bytes: usize| text(1, text(7, "n".repeat(bytes)));
     bench.refuses_field(VERIFY_BATCH, batch(1_048_000), "questions[0].service").await;
-    // So may what is asked of the service of keys: an import is as long.
-    bench.refuses_field(CREATE_KEY, batch(1_048_000), "organization_id").await;
-    for method in [VERIFY_BATCH, CREATE_KEY] {
+    let import = text(2, joined(&[text(1, [0; 32]), text(2, "n".repeat(1_047_000))]));
+    let import = joined(&[text(1, &bench.0.id), import]);
+    bench.refuses_field(IMPORT_KEYS, import, "keys[0].name").await;
+    for method in [VERIFY_BATCH, CREATE_KEY, IMPORT_KEYS] {
         let status = bench.call(method, batch(1024 * 1024)).await.unwrap_err();
         assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
         assert!(status.message().contains("the limit is: 1048576 bytes"), "{status:?}");
@@ -602,7 +805,7 @@ async fn messages_and_headers_past_their_limits() {
     ])
     .await
     .unwrap();
-    bench.ends_as_it_began((before.0 + 1, before.1)).await;
+    bench.ends_as_it_began(before + 1).await;
 }
 
 /// Whoever shows no key in force is answered before a byte of the request is there: they

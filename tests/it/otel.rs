@@ -434,18 +434,18 @@ async fn a_collector_that_is_not_there_costs_spans_and_one_line_of_the_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_lies_is_not_believed() {
-    let took = |rejected_spans| {
-        let error_message = format!("\u{1b}[31mred\nline{}", "x".repeat(5_000));
+    let took = |rejected_spans, length| {
+        let error_message = format!("\u{1b}[31mred\nline{}", "x".repeat(length));
         let partial_success = Some(ExportTracePartialSuccess { rejected_spans, error_message });
         Answer::Bytes(ExportTraceServiceResponse { partial_success }.encode_to_vec())
     };
     let refusal = Status::unavailable(format!("\u{1b}[31m{}", "x".repeat(5_000)));
     for (answer, reason) in [
-        (took(i64::MAX), Some("rejected")),
-        (took(i64::MIN), None),
+        (took(i64::MAX, 5_000), Some("rejected")),
+        (took(i64::MIN, 5_000), None),
         (Answer::Refusal(refusal), Some("failed")),
         (Answer::Bytes(b"\xff\xff\xff".to_vec()), Some("failed")),
-        (Answer::Bytes(vec![0; 1 << 20]), Some("failed")),
+        (took(0, 1 << 20), Some("failed")),
     ] {
         let (collector, address) = Collector::start(answer).await;
         let ill = Ill::told(address).await;

@@ -421,14 +421,14 @@ async fn every_method_tells_every_caller_what_the_table_says() {
         let callers = world.callers(row).await;
         assert_eq!(callers.len(), CALLERS.len());
         for (number, (client, expected)) in callers.iter().zip(row.expected).enumerate() {
-            let before = world.acme.home.events().len();
+            let before = world.acme.home.facts();
             let answer = world.call(row, client, number).await;
             let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
             let who = CALLERS[number];
             assert_eq!(code, expected, "{} by {who}: {answer:?}", row.method);
             // Whoever is refused has changed nothing.
             if expected != Code::Ok {
-                assert_eq!(world.acme.home.events().len(), before, "{} by {who}", row.method);
+                assert_eq!(world.acme.home.facts(), before, "{} by {who}", row.method);
             }
         }
     }

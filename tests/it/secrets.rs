@@ -151,6 +151,7 @@ impl Story {
             let gone = operator.with_key(&made.secret);
             story.fails(gone.list_keys(ListKeysRequest::default()).await);
         }
+        story.keys_of_many_kinds(server, &admin).await;
         story.in_wrong_places(server, &admin).await;
         story.hidden.personal("a revocation's comment", COMMENT);
         story.hidden.personal("a part of the comment", "Quux's laptop");
@@ -171,6 +172,71 @@ impl Story {
         operator.verify(request).await.unwrap();
         self.fails(operator.with_key(secret).get_status(proto::GetStatusRequest {}).await);
         self.fails(operator.with_key(&format!("{secret}x")).get_status(Default::default()).await);
+    }
+
+    /// Rotated, imported and leaked ones.
+    async fn keys_of_many_kinds(&mut self, server: &Server, admin: &Client) {
+        let made = admin.create_key(scoped("", "to rotate", &["a:b"])).await.unwrap();
+        self.hidden.secret("a rotated key", &made.secret);
+        let id = made.key.unwrap().id;
+        let request = proto::RotateKeyRequest {
+            key_id: id.clone(),
+            idempotency_key: format!("{IDEMPOTENCY_KEY}-rotate"),
+            ..Default::default()
+        };
+        let rotated = admin.rotate_key(request.clone()).await.unwrap();
+        self.hidden.secret("a key that took another's place", &rotated.secret);
+        assert!(admin.rotate_key(request.clone()).await.unwrap().secret.is_empty());
+        let request = proto::RotateKeyRequest { idempotency_key: String::new(), ..request };
+        self.fails(admin.rotate_key(request).await);
+        for comment in [COMMENT, "x".repeat(501).as_str()] {
+            let (key_id, comment) = (rotated.key.clone().unwrap().id, comment.to_owned());
+            let request = proto::DisableKeyRequest { key_id, comment, ..Default::default() };
+            match admin.disable_key(request).await {
+                Ok(_) => {}
+                Err(status) => self.errors.push(status),
+            }
+        }
+        // Imported by its digest, which is as good as hidden: it could be imported elsewhere.
+        let foreign = "foreign-key-0f9a-5550199-quux-xyzzy";
+        self.hidden.secret("an imported key", foreign);
+        let item = |name: &str| proto::ImportedKey {
+            sha256: Sha256::digest(foreign.as_bytes()).to_vec(),
+            name: name.into(),
+            scopes: Some(proto::Scopes { permissions: vec!["a:b".into()] }),
+            ..Default::default()
+        };
+        let import =
+            |keys: Vec<proto::ImportedKey>| proto::ImportKeysRequest { keys, ..Default::default() };
+        admin.import_keys(import(vec![item("imported")])).await.unwrap();
+        self.fails(admin.import_keys(import(vec![item("imported")])).await);
+        self.fails(admin.import_keys(import(vec![item("again")])).await);
+        self.fails(admin.import_keys(import(vec![item("a"), item("b")])).await);
+        // Whole keys where digests belong, and the other way round.
+        let sha256 = foreign.as_bytes().to_vec();
+        let wrong = proto::ImportedKey { sha256, ..item("wrong") };
+        self.fails(admin.import_keys(import(vec![wrong])).await);
+        let leaked = |texts: &[&str]| {
+            let leaked = texts.iter().map(|it| (*it).to_owned()).collect();
+            let list = proto::KeyList { key_ids: Vec::new(), leaked };
+            proto::RevokeKeysRequest {
+                which: Some(proto::revoke_keys_request::Which::List(list)),
+                comment: COMMENT.into(),
+                ..Default::default()
+            }
+        };
+        let unknown = "leaked-elsewhere-5550199-never-seen-here";
+        self.hidden.secret("a leaked text that is no key", unknown);
+        admin.revoke_keys(leaked(&[foreign, &made.secret, unknown])).await.unwrap();
+        self.fails(admin.revoke_keys(leaked(&vec![unknown; 1_001])).await);
+        let mut bytes = leaked(&[foreign, unknown]).encode_to_vec();
+        bytes.extend([0xff; 3]);
+        let method = "keyledger.v1.KeyService/RevokeKeys";
+        self.fails(call_raw(server.channel(), method, admin.request(bytes)).await);
+        let list = proto::KeyList { key_ids: vec![foreign.into()], leaked: Vec::new() };
+        let which = Some(proto::revoke_keys_request::Which::List(list));
+        let wrong = proto::RevokeKeysRequest { which, ..Default::default() };
+        self.fails(admin.revoke_keys(wrong).await);
     }
 
     /// A secret where none belongs, and requests that cannot be read around one.

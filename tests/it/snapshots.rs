@@ -98,7 +98,7 @@ async fn codes(client: &Client, secrets: &[&String]) -> Vec<DecisionCode> {
     assert_eq!(batch, codes);
     let mut stream = client.verify_stream().await.unwrap();
     for (id, (question, code)) in questions.into_iter().zip(&codes).enumerate() {
-        assert_eq!(stream.decide(id as u64, question).await.code(), *code);
+        assert_eq!(stream.decide(id as u64, question).await.unwrap().code(), *code);
     }
     codes
 }

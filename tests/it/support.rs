@@ -113,6 +113,15 @@ impl Home {
         });
         rows.unwrap().collect::<Result<_, _>>().unwrap()
     }
+
+    /// How many events there are, those aside by which the ledger notes by itself what was
+    /// used and denied: they come when they come.
+    pub(crate) fn facts(&self) -> usize {
+        let notes = |event: &StoredEvent| {
+            event.stream.starts_with("usage-") || event.json()["type"] == "DenialsSummarized"
+        };
+        self.events().iter().filter(|event| !notes(event)).count()
+    }
 }
 
 /// A row of the events, as any SQLite tool shows it.
@@ -436,6 +445,16 @@ methods! {
     get_key(KeyServiceClient, GetKeyRequest) -> GetKeyResponse;
     list_keys(KeyServiceClient, ListKeysRequest) -> ListKeysResponse;
     revoke_key(KeyServiceClient, RevokeKeyRequest) -> RevokeKeyResponse;
+    revoke_keys(KeyServiceClient, RevokeKeysRequest) -> RevokeKeysResponse;
+    rotate_key(KeyServiceClient, RotateKeyRequest) -> RotateKeyResponse;
+    end_rotation(KeyServiceClient, EndRotationRequest) -> EndRotationResponse;
+    disable_key(KeyServiceClient, DisableKeyRequest) -> DisableKeyResponse;
+    enable_key(KeyServiceClient, EnableKeyRequest) -> EnableKeyResponse;
+    update_key_label(KeyServiceClient, UpdateKeyLabelRequest) -> UpdateKeyLabelResponse;
+    import_keys(KeyServiceClient, ImportKeysRequest) -> ImportKeysResponse;
+    update_policy(OrganizationServiceClient, UpdatePolicyRequest) -> UpdatePolicyResponse;
+    create_service_account(OrganizationServiceClient, CreateServiceAccountRequest) -> CreateServiceAccountResponse;
+    list_service_accounts(OrganizationServiceClient, ListServiceAccountsRequest) -> ListServiceAccountsResponse;
     create_organization(OrganizationServiceClient, CreateOrganizationRequest) -> CreateOrganizationResponse;
     get_organization(OrganizationServiceClient, GetOrganizationRequest) -> GetOrganizationResponse;
     list_organizations(OrganizationServiceClient, ListOrganizationsRequest) -> ListOrganizationsResponse;
@@ -600,6 +619,15 @@ pub(crate) fn refused<T>(answer: Result<T, Status>, code: Code, says: &str) -> S
     status
 }
 
+/// The refusal that an answer must be, by its reason; it says what it says in plain text.
+#[track_caller]
+pub(crate) fn rejected<T>(answer: Result<T, Status>, expected: &str) -> Status {
+    let Err(status) = answer else { panic!("was accepted; expected {expected}") };
+    assert_eq!(reason(&status), expected, "{status:?}");
+    assert!(!status.message().is_empty());
+    status
+}
+
 /// The reason in `google.rpc.ErrorInfo`.
 #[track_caller]
 pub(crate) fn reason(status: &Status) -> String {
@@ -641,6 +669,86 @@ impl Acme {
 
     pub(crate) async fn revision(&self) -> u64 {
         self.operator.revision(&self.id).await
+    }
+
+    /// The answer about a credential, in one word.
+    pub(crate) async fn code(&self, secret: &str) -> DecisionCode {
+        self.operator.ask(secret, &[]).await.code()
+    }
+
+    /// How many events the organization's stream holds, without summaries of denials, which
+    /// come when they come.
+    pub(crate) fn writes(&self) -> usize {
+        let stream = format!("org-{}", self.id);
+        let own = self.home.events().into_iter().filter(|it| it.stream == stream);
+        own.filter(|it| it.json()["type"] != "DenialsSummarized").count()
+    }
+
+    /// The key as it is now.
+    pub(crate) async fn get(&self, key_id: &str) -> proto::Key {
+        let key_id = key_id.to_owned();
+        let request = proto::GetKeyRequest { organization_id: self.id.clone(), key_id };
+        self.operator.get_key(request).await.unwrap().key.unwrap()
+    }
+
+    /// Asks until the answer about a credential is this one.
+    pub(crate) async fn wait_for(&self, secret: &str, code: DecisionCode) {
+        let until = Instant::now() + DEADLINE;
+        while self.code(secret).await != code {
+            assert!(Instant::now() < until, "never {code:?}");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// A key, whenever it was used last: looking at it is a use of another one.
+pub(crate) fn unused(mut key: proto::Key) -> proto::Key {
+    key.last_used_at = None;
+    key
+}
+
+/// Many who ask about one credential, each on a connection of its own, until its end.
+pub(crate) struct Verifiers {
+    over: Arc<std::sync::atomic::AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<u64>>,
+}
+
+impl Verifiers {
+    /// They ask from now on. Nobody who begins to ask once it is over may be told anything
+    /// but `after`.
+    pub(crate) async fn of(acme: &Acme, secret: &str, after: DecisionCode) -> Self {
+        let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let mut tasks = Vec::new();
+        for _ in 0..4 {
+            let channel = acme.server.connect().await;
+            let client = Client { channel, key: acme.operator.key.clone() };
+            let (over, secret) = (Arc::clone(&over), secret.to_owned());
+            tasks.push(tokio::spawn(async move {
+                let (mut before, mut ended) = (0, 0);
+                while ended < 20 {
+                    let is_over = over.load(std::sync::atomic::Ordering::SeqCst);
+                    let code = client.ask(&secret, &[]).await.code();
+                    if is_over {
+                        assert_eq!(code, after, "after its end was acknowledged");
+                        ended += 1;
+                    } else {
+                        before += u64::from(code == DecisionCode::Allowed);
+                    }
+                }
+                before
+            }));
+        }
+        Self { over, tasks }
+    }
+
+    /// The end was acknowledged.
+    pub(crate) async fn over(self) {
+        self.over.store(true, std::sync::atomic::Ordering::SeqCst);
+        let mut before = 0;
+        for task in self.tasks {
+            before += task.await.unwrap();
+        }
+        assert!(before > 0, "nobody saw it in force");
     }
 }
 

@@ -249,10 +249,13 @@ def test_a_pipelines_key(protos, server, data):
         if not running:
             server.stop()
         streams = audit(data)
-        assert set(streams) == {"org-operator", f"org-{acme}"}
-        types = [event["type"] for event in streams[f"org-{acme}"]]
+        # What the ledger notes by itself, when it comes to it: uses and denials.
+        noted = {"usage-operator", f"usage-{acme}"}
+        assert set(streams) - noted == {"org-operator", f"org-{acme}"}
+        facts = [it for it in streams[f"org-{acme}"] if it["type"] != "DenialsSummarized"]
+        types = [event["type"] for event in facts]
         assert types == ["OrganizationCreated", "KeyCreated", "KeyCreated", "KeyRevoked"]
-        assert streams[f"org-{acme}"][-1]["data"]["key_id"] == created.key.id
+        assert facts[-1]["data"]["key_id"] == created.key.id
         text = json.dumps(streams)
         for hidden in (secret[9:], administrator.secret[9:], admin_key[5:], "seen in a log"):
             assert hidden not in text
@@ -370,3 +373,85 @@ def test_what_generic_tools_see(protos, server):
     with pytest.raises(grpc.RpcError) as raised:
         health.Check(health_pb2.HealthCheckRequest(service="keyledger.v1.Nothing"))
     assert raised.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_rotation_and_headers(protos, server, data):
+    """Rotation without downtime, an import by digest, and the headers users' pages name."""
+    key, organization = protos.key, protos.organization
+    verification = protos.verification
+    keys = protos.key_grpc.KeyServiceStub(server.channel)
+    organizations = protos.organization_grpc.OrganizationServiceStub(server.channel)
+    verifier = protos.verification_grpc.VerificationServiceStub(server.channel)
+    code = verification.DecisionCode.Name
+    admin_key = (data / "admin.key").read_text().strip()
+    # An administrator's key by the header that is made for it.
+    operator = [("x-admin-api-key", admin_key)]
+    acme = organizations.CreateOrganization(
+        organization.CreateOrganizationRequest(name="acme", key_prefix="vtx"), metadata=operator
+    ).organization.id
+
+    def make(name, *permissions, environment=protos.common.ENVIRONMENT_LIVE):
+        return keys.CreateKey(
+            key.CreateKeyRequest(
+                organization_id=acme,
+                name=name,
+                scopes=protos.common.Scopes(permissions=permissions),
+                environment=environment,
+            ),
+            metadata=operator,
+        )
+
+    def ask(secret, *permissions):
+        request = verification.VerifyRequest(api_key=[secret], permissions=permissions)
+        answer = verifier.Verify(request, metadata=operator)
+        return code(answer.code).removeprefix("DECISION_CODE_")
+
+    old = make("ci-pipeline", "workflows:read", "api-keys:write", "api-keys:read")
+    test = make("sandbox", "events:write", environment=protos.common.ENVIRONMENT_TEST)
+    assert old.secret.startswith("vtx_live_") and test.secret.startswith("vtx_test_")
+    # A live key rotates itself, shown as Bearer.
+    rotated = keys.RotateKey(
+        key.RotateKeyRequest(key_id=old.key.id), metadata=bearer(old.secret)
+    )
+    assert rotated.predecessor.rotation.successor_id == rotated.key.id
+    assert rotated.secret[-6:] == checksum(rotated.secret[:-6])
+    for secret in (old.secret, rotated.secret):
+        assert ask(secret, "workflows:read") == "ALLOWED"
+    keys.EndRotation(key.EndRotationRequest(key_id=old.key.id), metadata=bearer(rotated.secret))
+    assert ask(old.secret) == "REVOKED"
+    assert ask(rotated.secret, "workflows:read") == "ALLOWED"
+    refused(
+        grpc.StatusCode.UNAUTHENTICATED,
+        keys.ListKeys,
+        key.ListKeysRequest(),
+        metadata=[("x-api-key", old.secret)],
+    )
+    # A key of another system goes on as it is, by its digest alone.
+    legacy = "legacy-key-of-another-system-0001"
+    keys.ImportKeys(
+        key.ImportKeysRequest(
+            organization_id=acme,
+            keys=[
+                key.ImportedKey(
+                    sha256=hashlib.sha256(legacy.encode()).digest(),
+                    name="legacy",
+                    scopes=protos.common.Scopes(permissions=["events:write"]),
+                )
+            ],
+        ),
+        metadata=operator,
+    )
+    assert ask(legacy, "events:write") == "ALLOWED"
+    # Leaked, it goes, and so does the other one.
+    answer = keys.RevokeKeys(
+        key.RevokeKeysRequest(list=key.KeyList(leaked=[legacy, test.secret, "never-seen"])),
+        metadata=operator,
+    )
+    outcome = key.KeyRevocationOutcome.Name
+    outcomes = [outcome(it.outcome).removeprefix("KEY_REVOCATION_OUTCOME_") for it in answer.keys]
+    assert outcomes == ["REVOKED", "REVOKED", "UNKNOWN"]
+    assert ask(legacy) == ask(test.secret) == "REVOKED"
+    text = json.dumps(audit(data))
+    for hidden in (legacy, old.secret[9:], rotated.secret[9:], "never-seen"):
+        assert hidden not in text
+        assert hashlib.sha256(hidden.encode()).hexdigest() not in text

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::tell::tell;
+use super::tell::{names_key, tell};
 use super::{ACTIONS, action};
 use crate::envelope::Envelope;
 use crate::event::Event;
@@ -73,8 +73,13 @@ impl Filter {
             && credential.is_none_or(|key| envelope.credential == Some(key))
             && correlation_id.as_ref().is_none_or(|id| envelope.correlation_id == *id)
             && action.as_ref().is_none_or(|pattern| done(pattern, &envelope.event))
-            && target.as_ref().is_none_or(|id| tell(&envelope.event).target.id.to_string() == *id)
+            && target.as_ref().is_none_or(|id| on(id, &envelope.event))
     }
+}
+
+fn on(target: &str, event: &Event) -> bool {
+    tell(event).target.id.to_string() == *target
+        || target.parse().is_ok_and(|id| names_key(event, id))
 }
 
 fn done(pattern: &ActionPattern, event: &Event) -> bool {

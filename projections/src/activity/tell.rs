@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use super::{FieldChange, Outcome, Target, TargetId, Value};
 use crate::api_key::Environment;
 use crate::event::{
-    BuiltInRoleDefined, Event, InstallationCreated, KeyCreated, KeyLabel, KeyOrigin, KeyRelabelled,
-    KeyRevoked, KeyRotated, KeyRotationEnded, KeyStateBefore, OrganizationCreated,
-    OrganizationRegistered, PepperRotated, PlanDefined, PolicyUpdated, RevocationReason,
-    RoleDefinition, SchemaActivated, ServiceAccountCreated,
+    BuiltInRoleDefined, CountedDenial, Denial, DenialCode, DenialsSummarized, Event,
+    InstallationCreated, KeyCreated, KeyLabel, KeyOrigin, KeyRelabelled, KeyRevoked, KeyRotated,
+    KeyRotationEnded, KeyStateBefore, KeyUses, OrganizationCreated, OrganizationRegistered,
+    PepperRotated, PlanDefined, PolicyUpdated, RevocationReason, RoleDefinition, SchemaActivated,
+    ServiceAccountCreated,
 };
 use crate::id::{KeyId, OrganizationId};
 use crate::network::Networks;
@@ -67,6 +68,87 @@ pub(super) fn tell(event: &Event) -> Told<'_> {
         Event::ServiceAccountCreated(data) => service_account_created(data),
         Event::PolicyUpdated(data) => policy_updated(data),
         Event::PepperRotated(data) => pepper_rotated(data),
+        Event::DenialsSummarized(data) => denials_summarized(data),
+        Event::UsageRecorded(data) => {
+            let mut told = Told::of(TargetId::Credentials, None, "had their use recorded");
+            told.changes.made("keys", texts(&key_ids(&data.keys)));
+            told
+        }
+    }
+}
+
+fn key_ids(keys: &[KeyUses]) -> Vec<KeyId> {
+    keys.iter().map(|it| it.key_id).collect()
+}
+
+/// Whether an event speaks of this key among others, which are its target together.
+pub(super) fn names_key(event: &Event, id: KeyId) -> bool {
+    if let Event::DenialsSummarized(data) = event {
+        return data.denials.iter().any(|it| it.denial.key_id == Some(id));
+    }
+    let Event::UsageRecorded(data) = event else { return false };
+    data.keys.iter().any(|it| it.key_id == id)
+}
+
+fn denials_summarized(data: &DenialsSummarized) -> Told<'_> {
+    let DenialsSummarized { first_at, last_at, denials, others } = data;
+    let all_of = |id: KeyId| denials.iter().all(|it| it.denial.key_id == Some(id));
+    let one = denials.first().and_then(|it| it.denial.key_id);
+    let target = match one.filter(|id| *others == 0 && all_of(*id)) {
+        Some(id) => TargetId::Key(id),
+        None => TargetId::Credentials,
+    };
+    let (total, once) = (data.total(), data.total() == 1);
+    let were = if target == TargetId::Credentials { "were" } else { "was" };
+    let deed =
+        if once { format!("{were} denied once") } else { format!("{were} denied {total} times") };
+    let mut told = Told::of(target, None, deed);
+    told.outcome = Outcome::Denied;
+    told.reason = match denials.as_slice() {
+        [only] if *others == 0 => Some(denial_code(only.denial.code)),
+        _ => None,
+    };
+    let changes = &mut told.changes;
+    changes.made("first_at", Value::Instant(*first_at));
+    changes.made("last_at", Value::Instant(*last_at));
+    changes.made("denials", Value::Texts(denials.iter().map(|it| denial(it).into()).collect()));
+    let number = i64::try_from(*others).unwrap_or(i64::MAX);
+    changes.made_some("others", (number > 0).then_some(Value::Number(number)));
+    told
+}
+
+/// 12 × permission_denied, key_…, asked with key_…, for cdn
+fn denial(counted: &CountedDenial) -> String {
+    let Denial { code, key_id, asked_with, service } = &counted.denial;
+    let mut text = format!("{} × {}", counted.count, denial_code(*code));
+    if let Some(id) = key_id {
+        text.push_str(&format!(", {id}"));
+    }
+    if let Some(id) = asked_with {
+        text.push_str(&format!(", asked with {id}"));
+    }
+    if let Some(service) = service {
+        text.push_str(&format!(", for {service}"));
+    }
+    text
+}
+
+fn denial_code(code: DenialCode) -> &'static str {
+    match code {
+        DenialCode::NoCredential => "no_credential",
+        DenialCode::Ambiguous => "ambiguous",
+        DenialCode::Malformed => "malformed",
+        DenialCode::Unknown => "unknown",
+        DenialCode::TenantMismatch => "tenant_mismatch",
+        DenialCode::Revoked => "revoked",
+        DenialCode::Disabled => "disabled",
+        DenialCode::Expired => "expired",
+        DenialCode::IpNotAllowed => "ip_not_allowed",
+        DenialCode::WrongEnvironment => "wrong_environment",
+        DenialCode::ServiceNotAllowed => "service_not_allowed",
+        DenialCode::PermissionDenied => "permission_denied",
+        DenialCode::RateLimited => "rate_limited",
+        DenialCode::NotInForce => "not_in_force",
     }
 }
 

@@ -48,6 +48,7 @@ impl Canonical for Change {
                 id.write(out);
             }
             Self::Rule => out.push(6),
+            Self::Evidence => out.push(7),
         }
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -59,6 +60,7 @@ impl Canonical for Change {
             4 => Self::Policy,
             5 => Self::Registration(Canonical::read(from)?),
             6 => Self::Rule,
+            7 => Self::Evidence,
             _ => return Err(Malformed("a change is of an unknown kind")),
         })
     }

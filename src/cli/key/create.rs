@@ -123,17 +123,12 @@ impl Create {
 }
 
 /// An empty list is refused on the wire; no flag means none at all.
-fn some(list: Vec<String>) -> Option<Vec<String>> {
+pub(super) fn some(list: Vec<String>) -> Option<Vec<String>> {
     (!list.is_empty()).then_some(list)
 }
 
 fn expiry(at: Option<prost_types::Timestamp>, lifetime: Option<Duration>) -> Option<Expiry> {
-    let after = |lifetime: Duration| {
-        Expiry::Lifetime(prost_types::Duration {
-            seconds: i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX),
-            nanos: i32::try_from(lifetime.subsec_nanos()).unwrap_or_default(),
-        })
-    };
+    let after = |lifetime| Expiry::Lifetime(flags::wire(lifetime));
     at.map(Expiry::ExpiresAt).or(lifetime.map(after))
 }
 
@@ -145,20 +140,27 @@ fn show(session: &Session<'_>, created: &Created, secret_only: bool) -> Outcome 
         } else {
             talk("note: the secret is shown this once; keep it now\n");
         }
+        created.warn();
         return Ok(code);
     }
     if created.secret_already_issued {
         return Err(Failure::refusal("this is a repeat: the first answer showed the secret")
             .hint("if that answer was lost, revoke the key and create another"));
     }
-    let line = Zeroizing::new(format!("{}\n", *created.secret));
-    print(&line).map_err(Failure::secret_lost)?;
+    print_secret(&created.secret)?;
+    created.warn();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a secret alone, on a line of its own.
+pub(super) fn print_secret(secret: &str) -> Result<(), Failure> {
+    let line = Zeroizing::new(format!("{secret}\n"));
+    print(&line).map_err(Failure::secret_lost)
 }
 
 impl Failure {
     /// The key is there, its secret went nowhere.
-    fn secret_lost(self) -> Self {
+    pub(super) fn secret_lost(self) -> Self {
         Self::fault("the key was made, but its secret could not be written")
             .hint("revoke it (`keyledger key list` shows it) and create another")
     }

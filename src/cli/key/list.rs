@@ -25,6 +25,10 @@ pub(in crate::cli) struct List {
     #[arg(long)]
     role: Option<String>,
 
+    /// Only keys of this service account
+    #[arg(long, value_name = "SERVICE_ACCOUNT")]
+    service_account: Option<String>,
+
     /// Only keys whose name begins so
     #[arg(long, value_name = "TEXT")]
     name_prefix: Option<String>,
@@ -43,6 +47,8 @@ pub(in crate::cli) struct List {
 enum State {
     /// In force.
     Active,
+    /// Out of force until somebody enables them.
+    Disabled,
     /// Their lifetime is over.
     Expired,
     /// Ended for good.
@@ -57,7 +63,7 @@ impl List {
             environment: environment(self.environment),
             role_id: self.role.as_deref().map(role::id_of).transpose()?.unwrap_or_default(),
             name_prefix: self.name_prefix.unwrap_or_default(),
-            service_account_id: String::new(),
+            service_account_id: self.service_account.unwrap_or_default(),
             page_size: 0,
             page_token: String::new(),
         };
@@ -83,6 +89,7 @@ fn state(state: Option<State>) -> i32 {
     match state {
         None => proto::KeyState::Unspecified,
         Some(State::Active) => proto::KeyState::Active,
+        Some(State::Disabled) => proto::KeyState::Disabled,
         Some(State::Expired) => proto::KeyState::Expired,
         Some(State::Revoked) => proto::KeyState::Revoked,
     }

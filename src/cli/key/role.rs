@@ -7,7 +7,7 @@ use crate::ledger::built_in;
 const ID_PREFIX: &str = "rol_";
 
 /// The identifier of a role that is given by identifier, or by the name of a built-in one.
-pub(super) fn id_of(role: &str) -> Result<String, Failure> {
+pub(in crate::cli) fn id_of(role: &str) -> Result<String, Failure> {
     if role.starts_with(ID_PREFIX) {
         return Ok(role.to_owned());
     }

@@ -32,17 +32,22 @@ impl StreamRevision {
 pub(in crate::cli) struct Principal {
     kind: String,
     organization_id: String,
+    service_account_id: String,
 }
 
 impl From<proto::Principal> for Principal {
     fn from(message: proto::Principal) -> Self {
         let kind = short(message.kind, "PRINCIPAL_KIND_", proto::PrincipalKind::as_str_name);
-        Self { kind, organization_id: message.organization_id }
+        Self {
+            kind,
+            organization_id: message.organization_id,
+            service_account_id: message.service_account_id,
+        }
     }
 }
 
 impl Principal {
-    /// What it is: `organization`, `operator`, `ledger`.
+    /// What it is: `organization`, `service_account`, `operator`, `ledger`.
     pub(in crate::cli) fn kind(&self) -> &str {
         &self.kind
     }
@@ -51,6 +56,7 @@ impl Principal {
     pub(in crate::cli) fn to_text(&self) -> String {
         match self.kind.as_str() {
             "organization" => format!("organization {}", self.organization_id),
+            "service_account" => format!("service account {}", self.service_account_id),
             kind => kind.to_owned(),
         }
     }
@@ -91,6 +97,47 @@ pub(in crate::cli) fn short<E: TryFrom<i32>>(
 /// `live` or `test`.
 pub(in crate::cli) fn environment(value: i32) -> String {
     short(value, "ENVIRONMENT_", proto::Environment::as_str_name)
+}
+
+/// See `Act` in `common.proto`.
+#[derive(Serialize)]
+pub(in crate::cli) struct Act {
+    pub(in crate::cli) at: Option<String>,
+    by: Option<Principal>,
+    with: String,
+}
+
+impl From<proto::Act> for Act {
+    fn from(message: proto::Act) -> Self {
+        Self { at: instant(message.at), by: message.by.map(Into::into), with: message.with }
+    }
+}
+
+impl Act {
+    /// For people: when, and who.
+    pub(in crate::cli) fn to_text(&self) -> String {
+        let at = self.at.as_deref().unwrap_or_default();
+        format!("{at} by {}", who(self.by.as_ref(), &self.with))
+    }
+}
+
+/// A principal and the key it used, for people.
+pub(in crate::cli) fn who(principal: Option<&Principal>, with: &str) -> String {
+    let who = principal.map(Principal::to_text).unwrap_or_default();
+    if with.is_empty() { who } else { format!("{who} with {with}") }
+}
+
+/// A length of time in whole seconds as flags take it: `1d12h`.
+pub(in crate::cli) fn span(seconds: i64) -> String {
+    let mut text = String::new();
+    let mut rest = seconds;
+    for (unit, length) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
+        if rest / length > 0 {
+            text.push_str(&format!("{}{unit}", rest / length));
+            rest %= length;
+        }
+    }
+    if text.is_empty() { "0".to_owned() } else { text }
 }
 
 /// RFC 3339.

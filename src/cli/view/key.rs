@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::super::output::{Fields, table};
+use super::super::output::{Fields, table, warn};
 use super::super::pages::Page;
 use super::common::{
-    Principal, RoleReference, StreamRevision, entries, environment, instant, short,
+    Act, Principal, RoleReference, StreamRevision, entries, environment, instant, short, who,
 };
 use crate::proto;
 
@@ -28,7 +28,7 @@ struct ServiceAccess {
 /// See `Key` in `key.proto`.
 #[derive(Serialize)]
 pub(in crate::cli) struct Key {
-    id: String,
+    pub(in crate::cli) id: String,
     organization_id: String,
     name: String,
     description: String,
@@ -41,10 +41,39 @@ pub(in crate::cli) struct Key {
     created_by: Option<Principal>,
     created_with: String,
     expires_at: Option<String>,
-    state: String,
+    last_used_at: Option<String>,
+    pub(in crate::cli) state: String,
     revocation: Option<Revocation>,
     metadata: BTreeMap<String, String>,
     limits: BTreeMap<String, i64>,
+    origin: String,
+    service_account_id: String,
+    allowed_ips: Vec<String>,
+    rate_limit: Option<RateLimit>,
+    predecessor_id: String,
+    pub(in crate::cli) rotation: Option<Rotation>,
+    disabled: Option<Act>,
+    warnings: Vec<Warning>,
+}
+
+#[derive(Serialize)]
+struct RateLimit {
+    requests: u32,
+    per_seconds: u32,
+}
+
+/// See `Rotation` in `key.proto`.
+#[derive(Serialize)]
+pub(in crate::cli) struct Rotation {
+    pub(in crate::cli) successor_id: String,
+    pub(in crate::cli) ends_at: Option<String>,
+    act: Option<Act>,
+}
+
+#[derive(Serialize)]
+struct Warning {
+    code: String,
+    message: String,
 }
 
 /// See `Revocation` in `key.proto`.
@@ -74,11 +103,45 @@ impl From<proto::Key> for Key {
             created_by: message.created_by.map(Into::into),
             created_with: message.created_with,
             expires_at: instant(message.expires_at),
+            last_used_at: instant(message.last_used_at),
             state: short(message.state, "KEY_STATE_", proto::KeyState::as_str_name),
             revocation: message.revocation.map(Into::into),
             metadata: message.metadata,
             limits: message.limits,
+            origin: short(message.origin, "KEY_ORIGIN_", proto::KeyOrigin::as_str_name),
+            service_account_id: message.service_account_id,
+            allowed_ips: message.allowed_ips,
+            rate_limit: message
+                .rate_limit
+                .map(|it| RateLimit { requests: it.requests, per_seconds: it.per_seconds }),
+            predecessor_id: message.predecessor_id,
+            rotation: message.rotation.map(Into::into),
+            disabled: message.disabled.map(Into::into),
+            warnings: message.warnings.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<proto::Rotation> for Rotation {
+    fn from(message: proto::Rotation) -> Self {
+        Self {
+            successor_id: message.successor_id,
+            ends_at: instant(message.ends_at),
+            act: message.act.map(Into::into),
+        }
+    }
+}
+
+impl From<proto::KeyWarning> for Warning {
+    fn from(message: proto::KeyWarning) -> Self {
+        let code = short(message.code, "KEY_WARNING_CODE_", proto::KeyWarningCode::as_str_name);
+        Self { code, message: message.message }
+    }
+}
+
+impl RateLimit {
+    fn to_text(&self) -> String {
+        format!("{}/{}s", self.requests, self.per_seconds)
     }
 }
 
@@ -108,16 +171,30 @@ impl Key {
             .add("name", &self.name)
             .add("description", &self.description)
             .add("masked", &self.masked)
+            .add("origin", if self.origin == "minted" { "" } else { &self.origin })
+            .add("service account", &self.service_account_id)
             .add("state", &self.state)
             .add("environment", environment)
             .add_all("roles", self.roles.iter().map(RoleReference::to_text))
             .add_all("scopes", all(self.scopes.as_ref().map(|it| &it.permissions)))
             .add_all("services", all(self.services.as_ref().map(|it| &it.services)))
+            .add_all("allowed from", self.allowed_ips.iter().cloned())
+            .add_some("rate limit", self.rate_limit.as_ref().map(RateLimit::to_text).as_ref())
             .add_all("metadata", entries(&self.metadata))
             .add_all("limits", entries(&self.limits))
             .add_some("created", self.created_at.as_ref())
             .add("created by", &who(self.created_by.as_ref(), &self.created_with))
-            .add("expires", self.expires_at.as_deref().unwrap_or("never"));
+            .add("expires", self.expires_at.as_deref().unwrap_or("never"))
+            .add("last used", self.last_used_at.as_deref().unwrap_or("never"))
+            .add("predecessor", &self.predecessor_id);
+        if let Some(rotation) = &self.rotation {
+            let by = rotation.act.as_ref().map(Act::to_text);
+            fields
+                .add("successor", &rotation.successor_id)
+                .add_some("valid until", rotation.ends_at.as_ref())
+                .add_some("rotated", by.as_ref());
+        }
+        fields.add_some("disabled", self.disabled.as_ref().map(Act::to_text).as_ref());
         if let Some(revocation) = &self.revocation {
             let comment = if revocation.comment_erased { "(erased)" } else { &revocation.comment };
             fields
@@ -126,9 +203,57 @@ impl Key {
                 .add("reason", &revocation.reason.replace('_', "-"))
                 .add("comment", comment);
         }
+        fields.add_all("warnings", self.warnings.iter().map(|it| it.message.clone()));
     }
 
-    fn row(&self) -> [String; 7] {
+    /// Says on stderr what looks like a mistake.
+    pub(super) fn warn(&self) {
+        for warning in &self.warnings {
+            warn(&warning.message);
+        }
+    }
+
+    /// The same, where there are several keys.
+    pub(super) fn warn_by_name(&self) {
+        for warning in &self.warnings {
+            warn(&format!("key `{}`: {}", self.name, warning.message));
+        }
+    }
+
+    /// Keys, one to a line.
+    pub(super) fn table(keys: &[Self]) -> String {
+        table(
+            ["ID", "NAME", "STATE", "MASKED", "ROLES", "SCOPES", "EXPIRES", "LAST USED", "REMARKS"],
+            keys.iter().map(Self::row),
+        )
+    }
+
+    /// What sets it apart from most keys, in few words.
+    fn remarks(&self) -> String {
+        let mut remarks = Vec::new();
+        if self.origin != "minted" {
+            remarks.push(self.origin.clone());
+        }
+        if !self.service_account_id.is_empty() {
+            remarks.push(format!("of {}", self.service_account_id));
+        }
+        if !self.allowed_ips.is_empty() {
+            remarks.push(format!("from {}", abridged(&self.allowed_ips)));
+        }
+        remarks.extend(self.rate_limit.as_ref().map(RateLimit::to_text));
+        if let Some(rotation) = self.rotation.as_ref().filter(|_| self.state != "revoked") {
+            let until = rotation.ends_at.as_deref().unwrap_or_default();
+            remarks.push(format!("rotated, valid until {until}"));
+        }
+        match self.warnings.len() {
+            0 => {}
+            1 => remarks.push("1 warning".to_owned()),
+            more => remarks.push(format!("{more} warnings")),
+        }
+        remarks.join("; ")
+    }
+
+    fn row(&self) -> [String; 9] {
         let roles: Vec<String> = self.roles.iter().map(RoleReference::to_text).collect();
         [
             self.id.clone(),
@@ -138,6 +263,8 @@ impl Key {
             roles.join(","),
             self.scopes.as_ref().map(|it| abridged(&it.permissions)).unwrap_or_default(),
             self.expires_at.clone().unwrap_or_else(|| "never".to_owned()),
+            self.last_used_at.clone().unwrap_or_else(|| "never".to_owned()),
+            self.remarks(),
         ]
     }
 }
@@ -150,11 +277,6 @@ fn abridged(scopes: &[String]) -> String {
     }
 }
 
-fn who(principal: Option<&Principal>, with: &str) -> String {
-    let who = principal.map(Principal::to_text).unwrap_or_default();
-    if with.is_empty() { who } else { format!("{who} with {with}") }
-}
-
 /// See `CreateKeyResponse`.
 #[derive(Serialize)]
 pub(in crate::cli) struct Created {
@@ -165,7 +287,7 @@ pub(in crate::cli) struct Created {
     revision: Option<StreamRevision>,
 }
 
-fn exposed<S: serde::Serializer>(
+pub(super) fn exposed<S: serde::Serializer>(
     secret: &Zeroizing<String>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
@@ -190,25 +312,38 @@ impl Created {
         fields.add("secret", &self.secret);
         one(fields, self.key.as_ref(), self.revision.as_ref())
     }
+
+    /// Says on stderr what looks like a mistake.
+    pub(in crate::cli) fn warn(&self) {
+        self.key.iter().for_each(Key::warn);
+    }
 }
 
-/// See `GetKeyResponse` and `RevokeKeyResponse`.
+/// A key as it is now, and where that was read or recorded: see `GetKeyResponse`.
 #[derive(Serialize)]
 pub(in crate::cli) struct Got {
-    key: Option<Key>,
+    pub(in crate::cli) key: Option<Key>,
     revision: Option<StreamRevision>,
 }
 
-impl From<proto::GetKeyResponse> for Got {
-    fn from(message: proto::GetKeyResponse) -> Self {
-        Self { key: message.key.map(Into::into), revision: message.revision.map(Into::into) }
-    }
+macro_rules! got {
+    ($($response:ident)+) => {
+        $(impl From<proto::$response> for Got {
+            fn from(message: proto::$response) -> Self {
+                let key = message.key.map(Into::into);
+                Self { key, revision: message.revision.map(Into::into) }
+            }
+        })+
+    };
 }
 
-impl From<proto::RevokeKeyResponse> for Got {
-    fn from(message: proto::RevokeKeyResponse) -> Self {
-        Self { key: message.key.map(Into::into), revision: message.revision.map(Into::into) }
-    }
+got! {
+    GetKeyResponse
+    RevokeKeyResponse
+    UpdateKeyLabelResponse
+    EndRotationResponse
+    DisableKeyResponse
+    EnableKeyResponse
 }
 
 impl Got {
@@ -218,7 +353,11 @@ impl Got {
     }
 }
 
-fn one(mut fields: Fields, key: Option<&Key>, revision: Option<&StreamRevision>) -> String {
+pub(super) fn one(
+    mut fields: Fields,
+    key: Option<&Key>,
+    revision: Option<&StreamRevision>,
+) -> String {
     if let Some(key) = key {
         key.describe(&mut fields);
     }
@@ -247,10 +386,7 @@ impl From<proto::ListKeysResponse> for Listed {
 impl Listed {
     /// For people.
     pub(in crate::cli) fn to_text(&self) -> String {
-        table(
-            ["ID", "NAME", "STATE", "MASKED", "ROLES", "SCOPES", "EXPIRES"],
-            self.keys.iter().map(Key::row),
-        )
+        Key::table(&self.keys)
     }
 }
 

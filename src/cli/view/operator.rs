@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::super::output::Fields;
+use super::super::output::{Fields, table};
 use super::common::instant;
 use crate::proto;
 
@@ -92,5 +92,61 @@ impl Reissued {
     pub(in crate::cli) fn to_text(&self) -> String {
         let mut fields = Fields::default();
         fields.add("API key file", &self.api_key_file).to_text()
+    }
+}
+
+/// A new pepper.
+#[derive(Serialize)]
+pub(in crate::cli) struct PepperRotated {
+    pub(in crate::cli) pepper: u32,
+    pub(in crate::cli) file: String,
+}
+
+impl PepperRotated {
+    /// For people.
+    pub(in crate::cli) fn to_text(&self) -> String {
+        let mut fields = Fields::default();
+        fields.add("pepper", &self.pepper.to_string()).add("file", &self.file).to_text()
+    }
+}
+
+/// A pepper, and how many keys rest on it.
+#[derive(Serialize)]
+pub(in crate::cli) struct Pepper {
+    pub(in crate::cli) pepper: u32,
+    pub(in crate::cli) file: String,
+    pub(in crate::cli) current: bool,
+    pub(in crate::cli) present: bool,
+    pub(in crate::cli) keys: u64,
+    pub(in crate::cli) needed_by: u64,
+    pub(in crate::cli) removable: bool,
+}
+
+/// Every pepper there was.
+#[derive(Serialize)]
+pub(in crate::cli) struct Peppers {
+    pub(in crate::cli) peppers: Vec<Pepper>,
+    pub(in crate::cli) organizations_stopped: u64,
+}
+
+impl Peppers {
+    /// For people.
+    pub(in crate::cli) fn to_text(&self) -> String {
+        let row = |it: &Pepper| {
+            let state = match (it.current, it.present) {
+                (true, _) => "current",
+                (false, true) if it.removable => "retired, may be removed",
+                (false, true) => "retired",
+                (false, false) => "removed",
+            };
+            [
+                it.pepper.to_string(),
+                state.to_owned(),
+                it.keys.to_string(),
+                it.needed_by.to_string(),
+                it.file.clone(),
+            ]
+        };
+        table(["PEPPER", "STATE", "KEYS", "NEEDED BY", "FILE"], self.peppers.iter().map(row))
     }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::output::{Fields, table};
 use super::super::pages::Page;
-use super::common::{StreamRevision, instant};
+use super::common::{StreamRevision, instant, span};
 use crate::proto;
 
 /// See `Organization` in `organization.proto`.
@@ -15,6 +15,79 @@ pub(in crate::cli) struct Organization {
     key_prefix: String,
     plan: String,
     created_at: Option<String>,
+    policy: Option<Policy>,
+}
+
+/// See `Policy` in `organization.proto`; lengths of time in seconds.
+#[derive(Serialize)]
+struct Policy {
+    key_lifetime_max_seconds: Option<i64>,
+    rotation_grace_max_seconds: Option<i64>,
+    allowed_ips_required: bool,
+}
+
+impl From<proto::Policy> for Policy {
+    fn from(message: proto::Policy) -> Self {
+        Self {
+            key_lifetime_max_seconds: message.key_lifetime_max.map(|it| it.seconds),
+            rotation_grace_max_seconds: message.rotation_grace_max.map(|it| it.seconds),
+            allowed_ips_required: message.allowed_ips_required,
+        }
+    }
+}
+
+impl Policy {
+    /// Adds the rules that there are.
+    fn describe(&self, fields: &mut Fields) {
+        let lifetime = self.key_lifetime_max_seconds.map(span);
+        let grace = self.rotation_grace_max_seconds.map(span);
+        let required = if self.allowed_ips_required { "required" } else { "" };
+        fields
+            .add_some("key lifetime max", lifetime.as_ref())
+            .add_some("rotation grace max", grace.as_ref())
+            .add("allowed addresses", required);
+    }
+}
+
+/// The rules that an organization gives itself, and where that was read or recorded.
+#[derive(Serialize)]
+pub(in crate::cli) struct PolicyNow {
+    policy: Option<Policy>,
+    revision: Option<StreamRevision>,
+}
+
+impl From<proto::UpdatePolicyResponse> for PolicyNow {
+    fn from(message: proto::UpdatePolicyResponse) -> Self {
+        Self { policy: message.policy.map(Into::into), revision: message.revision.map(Into::into) }
+    }
+}
+
+impl PolicyNow {
+    /// A policy that was read there.
+    pub(in crate::cli) fn new(
+        policy: proto::Policy,
+        revision: Option<proto::StreamRevision>,
+    ) -> Self {
+        Self { policy: Some(policy.into()), revision: revision.map(Into::into) }
+    }
+
+    /// For people.
+    pub(in crate::cli) fn to_text(&self) -> String {
+        let mut fields = Fields::default();
+        if let Some(it) = &self.policy {
+            let or = |limit: Option<i64>, otherwise: &str| {
+                limit.map_or_else(|| otherwise.to_owned(), span)
+            };
+            let lifetime = or(it.key_lifetime_max_seconds, "as long as the plan allows");
+            let required = if it.allowed_ips_required { "required" } else { "not required" };
+            fields
+                .add("key lifetime max", &lifetime)
+                .add("rotation grace max", &or(it.rotation_grace_max_seconds, "30d"))
+                .add("allowed addresses", required);
+        }
+        fields.add_all("revision", self.revision.iter().map(StreamRevision::to_text));
+        fields.to_text()
+    }
 }
 
 impl From<proto::Organization> for Organization {
@@ -25,6 +98,7 @@ impl From<proto::Organization> for Organization {
             key_prefix: message.key_prefix,
             plan: message.plan,
             created_at: instant(message.created_at),
+            policy: message.policy.map(Into::into),
         }
     }
 }
@@ -87,6 +161,7 @@ fn one<'a>(
             .add("key prefix", &it.key_prefix)
             .add("plan", &it.plan)
             .add_some("created", it.created_at.as_ref());
+        it.policy.iter().for_each(|policy| policy.describe(&mut fields));
     }
     fields.add_all("revision", revisions.into_iter().map(StreamRevision::to_text));
     fields.to_text()

@@ -27,6 +27,8 @@ pub(in crate::cli) struct Decision {
     expires_at: Option<String>,
     revisions: Vec<StreamRevision>,
     correlation_id: String,
+    /// As protobuf's JSON writes durations: `1.500s`.
+    retry_after: Option<String>,
     #[serde(skip)]
     meaning: &'static str,
 }
@@ -52,6 +54,9 @@ impl From<proto::VerifyResponse> for Decision {
             expires_at: instant(message.expires_at),
             revisions: message.revisions.into_iter().map(Into::into).collect(),
             correlation_id: message.correlation_id,
+            retry_after: message
+                .retry_after
+                .map(|it| format!("{}.{:03}s", it.seconds, it.nanos / 1_000_000)),
             meaning: proto::DecisionCode::try_from(message.code).map_or("", meaning),
         }
     }
@@ -100,7 +105,9 @@ impl Decision {
                 .add("expires", self.expires_at.as_deref().unwrap_or("never"))
                 .add_all("revisions", self.revisions.iter().map(StreamRevision::to_text));
         }
-        fields.add("correlation", &self.correlation_id);
+        fields
+            .add_some("retry after", self.retry_after.as_ref())
+            .add("correlation", &self.correlation_id);
         format!("{code}: {}\n{}", self.meaning, fields.to_text())
     }
 }

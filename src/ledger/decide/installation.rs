@@ -1,5 +1,7 @@
 //! Rules of the installation itself.
 
+use std::sync::Arc;
+
 use projections::event::{
     ActivatedSchema, BuiltInRoleDefined, Event, InstallationCreated, KeyOrigin, KeyRevoked,
     KeyStateBefore, OrganizationCreated, PepperRotated, PlanDefined, RevocationReason, SCHEMAS,
@@ -10,7 +12,7 @@ use projections::key::{Key, KeyState};
 
 use super::{Decided, Given, key};
 use crate::ledger::built_in;
-use crate::ledger::command::{ConfigureKeys, CreateInstallation, CreateKey, Rules};
+use crate::ledger::command::{ConfigureKeys, CreateInstallation, CreateKey, ImportedKey, Rules};
 use crate::ledger::rejection::Rejection;
 
 /// Makes the installation: all that its first start needs, in one append.
@@ -89,18 +91,24 @@ pub(super) fn configure_keys(
     command: &ConfigureKeys,
 ) -> Result<Decided, Rejection> {
     let mut events = Vec::new();
-    let is_wanted = |key: &Key| command.keys.iter().any(|wanted| wanted.digest == key.digest);
+    let is_of = |key: &Key, wanted: &ImportedKey| {
+        wanted.digests().any(|digest| digest == key.digest.blake3)
+    };
+    let is_wanted = |key: &Key| command.keys.iter().any(|wanted| is_of(key, wanted));
     for key in given.state.keys_after(None).filter(|key| key.is_configured() && !is_wanted(key)) {
         events.extend(superseded(given, key));
     }
     for wanted in &command.keys {
-        match given.state.keys_after(None).find(|key| key.digest == wanted.digest) {
-            Some(key) if key.revocation().is_some() => {
-                return Err(Rejection::ConfiguredKeyRevoked(wanted.name.to_string()));
-            }
-            Some(key) if !key.is_configured() => return Err(Rejection::SecretInUse),
-            Some(_) => {}
-            None => events.push(key::created(wanted, None).into()),
+        let same: Vec<&Arc<Key>> =
+            given.state.keys_after(None).filter(|key| is_of(key, wanted)).collect();
+        if same.iter().any(|key| key.revocation().is_some()) {
+            return Err(Rejection::ConfiguredKeyRevoked(wanted.key.name.to_string()));
+        }
+        if same.iter().any(|key| !key.is_configured()) {
+            return Err(Rejection::SecretInUse);
+        }
+        if same.is_empty() {
+            events.push(key::created(&wanted.key, None).into());
         }
     }
     Ok(events_or_nothing(events))

@@ -288,6 +288,12 @@ pub(super) fn expires_at(
     }
 }
 
+/// A key ends no later than one that is made now may end.
+fn within_lifetime(given: &Given<'_>, key: &Key) -> Result<(), Rejection> {
+    let end = key.expires_at().unwrap_or(Timestamp::MAX);
+    expires_at(given, Expiry::At(end)).map(|_| ())
+}
+
 /// Calls a key otherwise.
 pub(super) fn relabel(given: &Given<'_>, command: &UpdateKeyLabel) -> Result<Decided, Rejection> {
     let id = command.key_id;
@@ -339,6 +345,7 @@ pub(super) fn enable(given: &Given<'_>, id: KeyId) -> Result<Decided, Rejection>
     may_bring_into_force(given, key)?;
     name_is_free(given, &key.name, Some(key))?;
     within_policy(given, key.allowed_ips())?;
+    within_lifetime(given, key)?;
     Ok(Decided::Events(vec![KeyEnabled { key_id: id }.into()]))
 }
 

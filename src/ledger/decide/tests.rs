@@ -319,7 +319,10 @@ fn configured_keys_come_and_go_with_the_configuration() {
     let operator = OrganizationId::OPERATOR;
     let keys = |numbers: &[u8]| {
         Command::ConfigureKeys(ConfigureKeys {
-            keys: numbers.iter().map(|number| configured(*number)).collect(),
+            keys: numbers
+                .iter()
+                .map(|number| ImportedKey { key: configured(*number), others: Vec::new() })
+                .collect(),
         })
     };
     world.check_in(operator, Caller::Ledger, &keys(&[]), Ok(&["nothing"]));
@@ -331,12 +334,35 @@ fn configured_keys_come_and_go_with_the_configuration() {
     let revoked = Rejection::ConfiguredKeyRevoked("ADMIN_API_TOKEN".into());
     world.check_in(operator, Caller::Ledger, &keys(&[201]), Err(revoked));
     let minted = Command::ConfigureKeys(ConfigureKeys {
-        keys: vec![draft(203, |key| {
-            key.origin = KeyOrigin::Configured;
-            key.digest.blake3 = SecretDigest([200; 32]);
-        })],
+        keys: vec![ImportedKey {
+            key: draft(203, |key| {
+                key.origin = KeyOrigin::Configured;
+                key.digest.blake3 = SecretDigest([200; 32]);
+            }),
+            others: Vec::new(),
+        }],
     });
     world.check_in(operator, Caller::Ledger, &minted, Err(Rejection::SecretInUse));
+}
+
+/// A secret is the same one whichever digest stands for it.
+#[test]
+fn a_configured_key_is_the_same_under_another_pepper() {
+    let mut world = World::on("paid");
+    let operator = OrganizationId::OPERATOR;
+    // What stood for the secret of key 201 is one of several that may stand for this one's.
+    let rotated = |number: u8| {
+        let others = vec![SecretDigest([99; 32]), configured(201).digest.blake3];
+        let key = ImportedKey { key: configured(number), others };
+        Command::ConfigureKeys(ConfigureKeys { keys: vec![key] })
+    };
+    let plain = ImportedKey { key: configured(201), others: Vec::new() };
+    let plain = Command::ConfigureKeys(ConfigureKeys { keys: vec![plain] });
+    world.must(operator, Caller::Ledger, &plain);
+    world.check_in(operator, Caller::Ledger, &rotated(202), Ok(&["nothing"]));
+    world.must(operator, Caller::Ledger, &revoke(201));
+    let revoked = Rejection::ConfiguredKeyRevoked("ADMIN_API_TOKEN".into());
+    world.check_in(operator, Caller::Ledger, &rotated(202), Err(revoked));
 }
 
 #[test]
@@ -870,7 +896,7 @@ fn a_list_is_revoked_whole_or_not_at_all() {
 fn an_import_is_checked_key_by_key() {
     let mut world = with_admin("paid");
     let import = |drafts: Vec<CreateKey>| {
-        let keys = drafts.into_iter().map(|key| ImportedKey { key, retired: Vec::new() });
+        let keys = drafts.into_iter().map(|key| ImportedKey { key, others: Vec::new() });
         Command::ImportKeys(ImportKeys { keys: keys.collect() })
     };
     let foreign = |number| {
@@ -945,6 +971,29 @@ fn a_policy_is_tightened_by_its_organization_and_loosened_by_its_operator() {
         &Command::EnableKey(key_id(1)),
         Err(Rejection::AllowedIpsRequired),
     );
+}
+
+/// What is brought into force again keeps to the rules as they are now.
+#[test]
+fn a_key_is_enabled_within_the_policy_of_today() {
+    let mut world = with_admin("paid");
+    let hour = i64::from(3_600) * 1_000;
+    world.must(ACME, by(1), &create(2, |_| {}));
+    world.must(ACME, by(1), &create(3, |key| key.expiry = Expiry::After(2 * hour)));
+    world.must(ACME, by(1), &create(4, |key| key.expiry = Expiry::After(hour)));
+    for number in [2, 3, 4] {
+        world.must(ACME, by(1), &Command::DisableKey(key_id(number)));
+    }
+    let policy = Policy { key_lifetime_max_seconds: Some(3_600), ..Policy::default() };
+    world.must(ACME, by(1), &Command::UpdatePolicy(policy));
+    let above = || Err(Rejection::LifetimeAbovePolicy { max_seconds: 3_600 });
+    let enable = |number| Command::EnableKey(key_id(number));
+    world.check(by(1), &enable(2), above());
+    world.check(by(1), &enable(3), above());
+    world.check(by(1), &enable(4), Ok(&["KeyEnabled"]));
+    // What is left of it counts.
+    world.now += hour;
+    world.check(by(1), &enable(3), Ok(&["KeyEnabled"]));
 }
 
 #[test]
@@ -1161,7 +1210,9 @@ proptest! {
                         }
                         None
                     }
-                    Event::InstallationCreated(_)
+                    Event::DenialsSummarized(_)
+                    | Event::UsageRecorded(_)
+                    | Event::InstallationCreated(_)
                     | Event::SchemaActivated(_)
                     | Event::PlanDefined(_)
                     | Event::BuiltInRoleDefined(_)

@@ -11,10 +11,12 @@ use projections::digest::LeafHash;
 use projections::id::{KeyId, OrganizationId};
 use projections::organization::Head;
 use projections::recorded::{Revision, StreamName};
+use projections::time::Timestamp;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::ledger::event_store::Position;
+use crate::ledger::snapshot_store::SnapshotOf;
 
 /// The form of manifests, and of what they list, that this version writes and reads.
 const FORM: u8 = 1;
@@ -29,7 +31,7 @@ pub(in crate::ledger) struct Seal(Zeroizing<[u8; 32]>);
 #[derive(Clone, Copy)]
 pub(in crate::ledger) enum Of {
     Manifest,
-    Snapshot(OrganizationId),
+    Snapshot(SnapshotOf),
     DeadKey(OrganizationId, KeyId),
     Fingerprints(u64),
 }
@@ -44,7 +46,8 @@ impl Seal {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         match of {
             Of::Manifest => hasher.update(&[0, FORM]),
-            Of::Snapshot(organization) => hasher.update(&[1]).update(&organization.to_bytes()),
+            Of::Snapshot(SnapshotOf::Tables(id)) => hasher.update(&[1]).update(&id.to_bytes()),
+            Of::Snapshot(SnapshotOf::Usage(id)) => hasher.update(&[4]).update(&id.to_bytes()),
             Of::DeadKey(organization, key) => {
                 hasher.update(&[2]).update(&organization.to_bytes()).update(&key.to_bytes())
             }
@@ -99,6 +102,14 @@ impl Entry {
     }
 }
 
+/// One snapshot of when keys were last used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::ledger) struct UsageEntry {
+    /// The event of the usage stream that it holds, and all before it.
+    pub(in crate::ledger) head: Head,
+    pub(in crate::ledger) checksum: Checksum,
+}
+
 /// The manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::ledger) struct Manifest {
@@ -107,18 +118,20 @@ pub(in crate::ledger) struct Manifest {
     pub(in crate::ledger) anchor: Option<Anchor>,
     /// How many dead keys' digests were taken of a digest.
     pub(in crate::ledger) dead_sha256: u64,
-    /// How many dead keys' texts are not of the ledger's making.
-    pub(in crate::ledger) dead_foreign: u64,
+    /// How many dead keys' texts are not of the ledger's making, by the pepper of their digest.
+    pub(in crate::ledger) dead_foreign: BTreeMap<u32, u64>,
     pub(in crate::ledger) entries: BTreeMap<OrganizationId, Entry>,
+    pub(in crate::ledger) usage: BTreeMap<OrganizationId, UsageEntry>,
     /// The runs of fingerprints, by number.
     pub(in crate::ledger) runs: BTreeMap<u64, Checksum>,
 }
 
 impl Manifest {
     pub(in crate::ledger) fn to_bytes(&self) -> Option<Vec<u8>> {
-        let Self { anchor, dead_sha256, dead_foreign, entries, runs } = self;
+        let Self { anchor, dead_sha256, dead_foreign, entries, usage, runs } = self;
         let Anchor { before, position, stream, revision, leaf_hash } = anchor.as_ref()?;
-        let mut out = Vec::with_capacity(256 + entries.len() * 104 + runs.len() * 40);
+        let mut out =
+            Vec::with_capacity(256 + (entries.len() + usage.len()) * 104 + runs.len() * 40);
         out.push(FORM);
         out.push(u8::from(before.is_some()));
         out.extend(before.map_or(0, |it| it.0).to_le_bytes());
@@ -128,7 +141,11 @@ impl Manifest {
         out.extend((stream.as_str().len() as u64).to_le_bytes());
         out.extend(stream.as_str().as_bytes());
         out.extend(dead_sha256.to_le_bytes());
-        out.extend(dead_foreign.to_le_bytes());
+        out.extend((dead_foreign.len() as u64).to_le_bytes());
+        for (pepper, keys) in dead_foreign {
+            out.extend(pepper.to_le_bytes());
+            out.extend(keys.to_le_bytes());
+        }
         out.extend((entries.len() as u64).to_le_bytes());
         for (id, Entry { revision, leaf_hash, keys, dead, checksum }) in entries {
             out.extend(id.to_bytes());
@@ -136,6 +153,14 @@ impl Manifest {
             out.extend(leaf_hash.0);
             out.extend(keys.to_le_bytes());
             out.extend(dead.to_le_bytes());
+            out.extend(checksum);
+        }
+        out.extend((usage.len() as u64).to_le_bytes());
+        for (id, UsageEntry { head: Head { revision, leaf_hash, at }, checksum }) in usage {
+            out.extend(id.to_bytes());
+            out.extend(revision.0.to_le_bytes());
+            out.extend(leaf_hash.0);
+            out.extend(at.as_millis().to_le_bytes());
             out.extend(checksum);
         }
         out.extend((runs.len() as u64).to_le_bytes());
@@ -164,9 +189,12 @@ impl Manifest {
         let mut manifest = Self {
             anchor: Some(Anchor { before, position, stream, revision, leaf_hash }),
             dead_sha256: number(from)?,
-            dead_foreign: number(from)?,
             ..Self::default()
         };
+        for _ in 0..number(from)? {
+            let pepper = array(from).map(u32::from_le_bytes)?;
+            manifest.dead_foreign.insert(pepper, number(from)?);
+        }
         for _ in 0..number(from)? {
             let id = OrganizationId::from_bytes(array(from)?);
             let entry = Entry {
@@ -177,6 +205,15 @@ impl Manifest {
                 checksum: array(from)?,
             };
             manifest.entries.insert(id, entry);
+        }
+        for _ in 0..number(from)? {
+            let id = OrganizationId::from_bytes(array(from)?);
+            let head = Head {
+                revision: Revision(number(from)?),
+                leaf_hash: LeafHash(array(from)?),
+                at: Timestamp::from_millis(array(from).map(i64::from_le_bytes)?)?,
+            };
+            manifest.usage.insert(id, UsageEntry { head, checksum: array(from)? });
         }
         for _ in 0..number(from)? {
             manifest.runs.insert(number(from)?, array(from)?);
@@ -216,10 +253,22 @@ mod tests {
                 leaf_hash: LeafHash([2; 32]),
             }),
             dead_sha256: 1,
-            dead_foreign: 2,
+            dead_foreign: [(1, 2), (7, 3)].into(),
             entries: (0..3)
                 .map(|n| (OrganizationId::from_bytes([n; 16]), entry(n.into())))
                 .collect(),
+            usage: [(
+                OrganizationId::from_bytes([1; 16]),
+                UsageEntry {
+                    head: Head {
+                        revision: Revision(8),
+                        leaf_hash: LeafHash([4; 32]),
+                        at: Timestamp::MAX,
+                    },
+                    checksum: [5; 32],
+                },
+            )]
+            .into(),
             runs: [(1, [1; 32]), (9, [9; 32])].into(),
         }
     }
@@ -255,8 +304,9 @@ mod tests {
         let (key, other) = (KeyId::from_bytes([1; 16]), KeyId::from_bytes([2; 16]));
         let all = [
             Of::Manifest,
-            Of::Snapshot(one),
-            Of::Snapshot(two),
+            Of::Snapshot(SnapshotOf::Tables(one)),
+            Of::Snapshot(SnapshotOf::Tables(two)),
+            Of::Snapshot(SnapshotOf::Usage(one)),
             Of::DeadKey(one, key),
             Of::DeadKey(one, other),
             Of::DeadKey(two, key),
@@ -266,6 +316,6 @@ mod tests {
         let seals = [Seal::new(&[1; 32]), Seal::new(&[2; 32])];
         let checksums = seals.iter().flat_map(|seal| all.map(|of| seal.checksum(of, b"x")));
         let distinct: std::collections::BTreeSet<_> = checksums.collect();
-        assert_eq!(distinct.len(), 16);
+        assert_eq!(distinct.len(), 2 * all.len());
     }
 }

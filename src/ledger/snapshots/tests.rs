@@ -180,7 +180,7 @@ impl World {
 
     async fn code(&self, text: &str) -> Code {
         let code = |answer: Answer<'_>| match answer {
-            Answer::Decided(decision) => Ok(decision.code),
+            Answer::Decided(decision) | Answer::RateLimited { decision, .. } => Ok(decision.code),
             Answer::Refused(code) => Ok(code),
             Answer::Unavailable(id) => panic!("{id} is stopped"),
             Answer::Elsewhere(ticket) => Err(ticket),
@@ -220,7 +220,7 @@ impl World {
     /// The numbers of the keys that are listed.
     async fn dead(&self) -> Vec<u8> {
         let dead = self.ledger.dead_keys_after(&self.acme(), None, 1_000).await.unwrap();
-        dead.iter().map(|key| key.id.to_bytes()[0]).collect()
+        dead.iter().map(|row| row.key.id.to_bytes()[0]).collect()
     }
 }
 
@@ -274,7 +274,7 @@ async fn keys_that_ended_long_ago_leave_memory_and_stay_answerable() {
         assert_eq!(world.code(&text(3)).await, Code::Allowed, "{round}");
         assert_eq!(world.code(&text(9)).await, Code::Unknown, "{round}");
         assert_eq!(world.dead().await, [1, 2], "{round}");
-        let dead = world.ledger.dead_key(&world.acme(), key_id(2)).await.unwrap().unwrap();
+        let dead = world.ledger.dead_key(&world.acme(), key_id(2)).await.unwrap().unwrap().key;
         assert_eq!((dead.name.as_str(), dead.expires_at()), ("key 2", Some(soon)));
         assert!(world.ledger.dead_key(&world.acme(), key_id(3)).await.unwrap().is_none());
         let reach = Reach::Organization(ACME);
@@ -309,7 +309,7 @@ async fn keys_that_ended_long_ago_leave_memory_and_stay_answerable() {
         }
         // The secret of a dead key is nobody else's.
         let again = CreateKey { key_id: key_id(6), origin: KeyOrigin::Imported, ..draft(1, None) };
-        let again = ImportKeys { keys: vec![ImportedKey { key: again, retired: Vec::new() }] };
+        let again = ImportKeys { keys: vec![ImportedKey { key: again, others: Vec::new() }] };
         let taken = world.refused(Command::ImportKeys(again)).await;
         assert_eq!(taken, Rejection::SecretInUse.of_item("keys", 0));
         if round == 0 {
@@ -371,7 +371,7 @@ async fn dead_keys_whose_text_is_not_ours_are_looked_for_after_a_restart() {
         digest,
         ..draft(1, None)
     };
-    let import = ImportKeys { keys: vec![ImportedKey { key, retired: Vec::new() }] };
+    let import = ImportKeys { keys: vec![ImportedKey { key, others: Vec::new() }] };
     world.give(Command::ImportKeys(import)).await.unwrap();
     world.give(revoke(1)).await.unwrap();
     world.pass(KEY_MEMORY_MS);
@@ -577,7 +577,7 @@ async fn a_configured_key_is_refused_long_after_its_end() {
     // So it is with a key of a tenant, found by the digest alone.
     let digest = crate::ledger::mint::digest_of_sha256(&[9; 32], world.ledger.peppers());
     let key = CreateKey { prefix: None, origin: KeyOrigin::Imported, digest, ..draft(1, None) };
-    let import = ImportKeys { keys: vec![ImportedKey { key, retired: Vec::new() }] };
+    let import = ImportKeys { keys: vec![ImportedKey { key, others: Vec::new() }] };
     world.give(Command::ImportKeys(import)).await.unwrap();
     world.give(revoke(1)).await.unwrap();
     world.pass(KEY_MEMORY_MS);

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use projections::digest::SecretDigest;
 use projections::event::{DigestForm, Hint, KeyOrigin, KeyedDigest};
 use projections::id::{OrganizationId, RoleId};
 use projections::text::{CorrelationId, KeyPrefix, Name};
 
-use super::{ConfiguredKeys, PEPPER_CHECK_TEXT, StartError, check_admin_api_token};
+use super::{ConfiguredKeys, StartError, check_admin_api_token};
 use crate::ledger::command::{
-    Caller, Command, ConfigureKeys, CreateInstallation, CreateKey, Expiry, Order,
+    Caller, Command, ConfigureKeys, CreateInstallation, CreateKey, Expiry, ImportedKey, Order,
     OrganizationDraft, Personal,
 };
 use crate::ledger::rejection::Rejection;
 use crate::ledger::secret::Secret;
-use crate::ledger::{Executed, Ledger, LedgerError, built_in, mint};
+use crate::ledger::{Executed, Ledger, LedgerError, built_in, mint, pepper_use};
 
 impl Ledger {
     /// Makes the installation, with the operator's first key where one was minted. The
@@ -27,10 +28,10 @@ impl Ledger {
         let command = CreateInstallation {
             installation_id: self.ids.installation(self.clock.now()),
             pepper: self.peppers.current().0,
-            pepper_check: self.peppers.digest(PEPPER_CHECK_TEXT),
+            pepper_check: pepper_use::check(&self.peppers),
             rules: built_in::rules(),
             admin_key: admin_key.map(|secret| self.admin_key(secret)),
-            configured: self.configured(configured)?,
+            configured: self.configured(configured)?.into_iter().map(|it| it.key).collect(),
         };
         self.as_ledger(OrganizationId::OPERATOR, Command::CreateInstallation(Box::new(command)))
             .await?;
@@ -85,7 +86,7 @@ impl Ledger {
         self.as_ledger(OrganizationId::OPERATOR, command).await
     }
 
-    async fn as_ledger(
+    pub(in crate::ledger) async fn as_ledger(
         self: &Arc<Self>,
         id: OrganizationId,
         command: Command,
@@ -125,40 +126,33 @@ impl Ledger {
         )
     }
 
-    fn configured(&self, configured: &ConfiguredKeys) -> Result<Vec<CreateKey>, StartError> {
+    fn configured(&self, configured: &ConfiguredKeys) -> Result<Vec<ImportedKey>, StartError> {
         let mut keys = Vec::new();
         if let Some(token) = &configured.admin_api_token {
             check_admin_api_token(token)?;
             let text = token.expose();
             let digest = mint::digest(text, &self.peppers);
-            keys.push(self.operator_key(
-                built_in::admin_api_token_name(),
-                KeyOrigin::Configured,
-                None,
-                None,
-                digest,
-            ));
+            let name = built_in::admin_api_token_name();
+            let key = self.operator_key(name, KeyOrigin::Configured, None, None, digest);
+            keys.push(ImportedKey { key, others: mint::other_digests(text, &self.peppers) });
         }
         if let Some(sha256) = &configured.admin_key_sha256 {
             let digest = mint::digest_of_sha256(sha256, &self.peppers);
             debug_assert_eq!(digest.form, DigestForm::Sha256, "the digest of a digest says so");
-            keys.push(self.operator_key(
-                built_in::admin_digest_name(),
-                KeyOrigin::Configured,
-                None,
-                None,
-                digest,
-            ));
+            let name = built_in::admin_digest_name();
+            let key = self.operator_key(name, KeyOrigin::Configured, None, None, digest);
+            let others = mint::retired_digests_of_sha256(sha256, &self.peppers);
+            keys.push(ImportedKey { key, others });
         }
         // A digest leads to one key. The operator's own, as long as they are in its tables, are
         // the rules' to look at.
         let index = self.tables.index();
         let operator = self.tables.operator().tables();
-        let elsewhere = |key: &CreateKey| match index.key(&key.digest.blake3) {
+        let elsewhere = |digest: SecretDigest| match index.key(&digest) {
             Some(found) => operator.key(found.key.id).is_none(),
-            None => self.dead.may_hold(&key.digest.blake3),
+            None => self.dead.may_hold(&digest),
         };
-        if keys.iter().any(elsewhere) {
+        if keys.iter().flat_map(ImportedKey::digests).any(elsewhere) {
             return Err(LedgerError::from(Rejection::SecretInUse).into());
         }
         Ok(keys)

@@ -12,15 +12,17 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use projections::digest::LeafHash;
 use projections::id::OrganizationId;
 use projections::organization::Organization;
-use projections::recorded::StreamName;
+use projections::recorded::{Revision, StreamName};
 
-use super::replay::{self, Folded, Replaying};
+use super::replay::{self, Before, Folded, Replaying};
 use crate::ledger::event_store::{EventStore, READ_EVENTS_MAX, ReadError};
 use crate::ledger::fingerprints::{Fingerprints, Run};
-use crate::ledger::snapshot_store::{SnapshotError, SnapshotStore};
+use crate::ledger::snapshot_store::{SnapshotError, SnapshotOf, SnapshotStore};
 use crate::ledger::snapshots::{Anchor, Entry, Manifest, Of, Seal};
+use crate::ledger::usage::replay::{LastUses, Replaying as UsageReplaying};
 
 /// Why a start does without its snapshots.
 #[derive(Debug, thiserror::Error)]
@@ -59,16 +61,18 @@ pub(super) async fn load(
     let (its, from, by) = (Arc::clone(&manifest), Arc::clone(snapshots), Arc::clone(seal));
     let reading = tokio::task::spawn_blocking(move || {
         let fingerprints = fingerprints(&*from, &by, &its)?;
-        Ok::<_, Unusable>((fingerprints, organizations(&*from, &by, &its)?))
+        let organizations = organizations(&*from, &by, &its)?;
+        Ok::<_, Unusable>((fingerprints, organizations, usage(&*from, &by, &its)?))
     });
     ends_are_there(store, &manifest).await?;
     let ended = |error: tokio::task::JoinError| SnapshotError::Unavailable(error.to_string());
-    let (fingerprints, organizations) = reading.await.map_err(ended)??;
+    let (fingerprints, organizations, usage) = reading.await.map_err(ended)??;
     let streams: HashMap<StreamName, Replaying> = organizations
         .into_iter()
         .map(|tables| (StreamName::organization(tables.id), Replaying::behind(tables)))
         .collect();
-    let folded = replay::fold_all(store, streams, Some(anchor)).await.map_err(|error| {
+    let before = Before { streams, usage, last: Some(anchor) };
+    let folded = replay::fold_all(store, before).await.map_err(|error| {
         tracing::warn!(%error, "history behind the snapshots");
         Unusable::Tail
     })?;
@@ -106,19 +110,25 @@ async fn is_there(store: &Arc<dyn EventStore>, anchor: &Anchor) -> Result<(), Un
 
 /// The store holds, for each snapshot, the event that it ends with.
 async fn ends_are_there(store: &Arc<dyn EventStore>, manifest: &Manifest) -> Result<(), Unusable> {
-    let entries: Vec<_> = manifest.entries.iter().collect();
+    let tables = manifest
+        .entries
+        .iter()
+        .map(|(id, it)| (StreamName::organization(*id), it.revision, it.leaf_hash));
+    let usage = manifest
+        .usage
+        .iter()
+        .map(|(id, it)| (StreamName::usage(*id), it.head.revision, it.head.leaf_hash));
+    let ends: Vec<_> = tables.chain(usage).collect();
     // Side by side, as many as a page of events: the store's own readers set the pace.
-    for entries in entries.chunks(READ_EVENTS_MAX) {
-        let reads: Vec<_> = entries
-            .iter()
-            .map(|(id, entry)| {
-                store.read_stream(&StreamName::organization(**id), entry.revision, 1)
-            })
-            .collect();
-        for ((id, entry), read) in entries.iter().zip(reads) {
+    for ends in ends.chunks(READ_EVENTS_MAX) {
+        let read = |(stream, revision, _): &(StreamName, Revision, LeafHash)| {
+            store.read_stream(stream, *revision, 1)
+        };
+        let reads: Vec<_> = ends.iter().map(read).collect();
+        for ((stream, _, leaf_hash), read) in ends.iter().zip(reads) {
             let there = read.await.ok().and_then(|found| found.into_iter().next());
-            if there.is_none_or(|it| it.leaf_hash != entry.leaf_hash) {
-                return Err(Unusable::OtherHistory(StreamName::organization(**id).to_string()));
+            if there.is_none_or(|it| it.leaf_hash != *leaf_hash) {
+                return Err(Unusable::OtherHistory(stream.to_string()));
             }
         }
     }
@@ -142,7 +152,27 @@ fn fingerprints(
     Ok(Fingerprints::new(runs))
 }
 
-/// Reads every snapshot, on as many threads as may run.
+/// Reads when keys were last used.
+fn usage(
+    from: &dyn SnapshotStore,
+    seal: &Seal,
+    manifest: &Manifest,
+) -> Result<UsageReplaying, Unusable> {
+    let mut usage = UsageReplaying::default();
+    for (id, entry) in &manifest.usage {
+        let of = SnapshotOf::Usage(*id);
+        let bytes = from.snapshot(of)?;
+        let name = || format!("the usage snapshot of organization {id}");
+        if !seal.is(Of::Snapshot(of), &bytes, &entry.checksum) {
+            return Err(Unusable::Checksum(name()));
+        }
+        let last_uses = LastUses::from_bytes(&bytes).ok_or_else(|| Unusable::Form(name()))?;
+        usage.behind(*id, entry.head, last_uses);
+    }
+    Ok(usage)
+}
+
+/// Reads every snapshot of tables, on as many threads as may run.
 fn organizations(
     from: &dyn SnapshotStore,
     seal: &Seal,
@@ -178,9 +208,10 @@ fn organization(
     id: OrganizationId,
     entry: &Entry,
 ) -> Result<Organization, Unusable> {
-    let bytes = from.snapshot(id)?;
+    let of = SnapshotOf::Tables(id);
+    let bytes = from.snapshot(of)?;
     let name = || format!("the snapshot of organization {id}");
-    if !seal.is(Of::Snapshot(id), &bytes, &entry.checksum) {
+    if !seal.is(Of::Snapshot(of), &bytes, &entry.checksum) {
         return Err(Unusable::Checksum(name()));
     }
     let tables = Organization::from_canonical(&bytes).map_err(|_| Unusable::Form(name()))?;

@@ -16,6 +16,7 @@ use super::{Replayed, StartError};
 use crate::ledger::event_store::{EventStore, Position, Positioned, ReadError, ReadItem};
 use crate::ledger::snapshots::{Anchor, Manifest, anchor};
 use crate::ledger::tables::Tables;
+use crate::ledger::usage::replay::Replaying as UsageReplaying;
 
 /// One organization while its history is replayed.
 pub(super) struct Replaying {
@@ -47,9 +48,9 @@ enum Arriving {
 }
 
 /// An event that the store gave whole.
-struct Arrived {
-    leaf_hash: LeafHash,
-    envelope: Result<Envelope, Fault>,
+pub(in crate::ledger) struct Arrived {
+    pub(in crate::ledger) leaf_hash: LeafHash,
+    pub(in crate::ledger) envelope: Result<Envelope, Fault>,
 }
 
 /// How many events are read at once, a batch for each stage and those that wait.
@@ -57,20 +58,34 @@ const BATCH_EVENTS: usize = 2_048;
 /// How many batches may wait between two stages of a replay.
 const BATCHES_WAITING_MAX: usize = 2;
 
-/// What a replay comes to.
-pub(super) struct Folded {
+/// What is known before a replay.
+#[derive(Default)]
+pub(super) struct Before {
     pub(super) streams: HashMap<StreamName, Replaying>,
+    pub(super) usage: UsageReplaying,
+    /// The last event that is known; none where all of history is to be read.
+    pub(super) last: Option<Anchor>,
+}
+
+/// What a replay comes to.
+pub(in crate::ledger) struct Folded {
+    streams: HashMap<StreamName, Replaying>,
+    /// When keys were last used.
+    pub(in crate::ledger) usage: UsageReplaying,
     /// Events folded.
     pub(super) events: u64,
     /// The last event that was read; none where there is none.
-    pub(super) last: Option<Anchor>,
+    pub(in crate::ledger) last: Option<Anchor>,
     lost: u64,
     lost_what: String,
 }
 
 impl Folded {
     /// The organizations whose tables are not those of their snapshots, and how far they are.
-    pub(super) fn moved(&self, manifest: &Manifest) -> BTreeMap<OrganizationId, Revision> {
+    pub(in crate::ledger) fn moved(
+        &self,
+        manifest: &Manifest,
+    ) -> BTreeMap<OrganizationId, Revision> {
         let heads = self.streams.values().filter_map(|it| Some((it.tables.id, it.tables.head()?)));
         heads
             .filter(|(id, head)| manifest.entries.get(id).is_none_or(|it| !it.is_at(Some(*head))))
@@ -80,25 +95,26 @@ impl Folded {
 
     /// Whether nothing was wrong anywhere.
     pub(super) fn is_whole(&self) -> bool {
-        self.lost == 0 && self.streams.values().all(|it| it.fault.is_none() && it.missing == 0)
+        self.lost == 0
+            && !self.usage.is_damaged()
+            && self.streams.values().all(|it| it.fault.is_none() && it.missing == 0)
     }
 }
 
-/// Folds what the store holds behind an event (none: all of it) into tables that hold what
-/// is in front of it.
+/// Folds what the store holds behind what is known.
 ///
 /// In three stages side by side: the store reads and checks hashes, a thread decodes,
 /// and this task folds.
 pub(super) async fn fold_all(
     store: &Arc<dyn EventStore>,
-    streams: HashMap<StreamName, Replaying>,
-    last: Option<Anchor>,
+    before: Before,
 ) -> Result<Folded, StartError> {
+    let Before { streams, usage, last } = before;
     let (read, mut to_decode) = mpsc::channel(BATCHES_WAITING_MAX);
     let (decoded, mut to_fold) = mpsc::channel(BATCHES_WAITING_MAX);
     let after = last.as_ref().map(|it| it.position);
     let reading = tokio::spawn(read_all(Arc::clone(store), after, read));
-    let mut folded = Folded { streams, events: 0, last, lost: 0, lost_what: String::new() };
+    let mut folded = Folded { streams, usage, events: 0, last, lost: 0, lost_what: String::new() };
     let decoding = tokio::task::spawn_blocking(move || {
         let mut before = after;
         while let Some(batch) = to_decode.blocking_recv() {
@@ -115,7 +131,10 @@ pub(super) async fn fold_all(
         for arriving in arriving {
             match arriving {
                 Arriving::In(stream, revision, arrived) => {
-                    fold(&mut folded.streams, stream, revision, arrived)?;
+                    match stream.as_usage() {
+                        Some(id) => folded.usage.fold(id, revision, arrived),
+                        None => fold(&mut folded.streams, stream, revision, arrived)?,
+                    }
                     folded.events += 1;
                 }
                 Arriving::Lost(events, what) => {
@@ -131,7 +150,8 @@ pub(super) async fn fold_all(
     reading.await.map_err(ended)??;
     // A loss is known by the gap it left in its stream, and stops that stream alone. One
     // that left none was somebody's last word, perhaps a revocation: nobody can be believed.
-    if folded.lost > folded.streams.values().map(|it: &Replaying| it.missing).sum() {
+    let missing: u64 = folded.streams.values().map(|it| it.missing).sum();
+    if folded.lost > missing + folded.usage.missing() {
         return Err(StartError::Lost(folded.lost_what));
     }
     Ok(folded)

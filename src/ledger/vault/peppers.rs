@@ -46,6 +46,26 @@ impl Peppers {
         self
     }
 
+    /// The same with this pepper as the current one, and without those that are not known;
+    /// none if it is not among them.
+    #[must_use]
+    pub fn with_current(self, current: PepperId, known: impl Fn(PepperId) -> bool) -> Option<Self> {
+        let Self { current: before, current_key, mut retired } = self;
+        retired.push((before, current_key));
+        retired.retain(|(id, _)| known(*id));
+        // Newest first: most keys that are not under the current one are under the last.
+        retired.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
+        let place = retired.iter().position(|(id, _)| *id == current)?;
+        let (current, current_key) = retired.remove(place);
+        Some(Self { current, current_key, retired })
+    }
+
+    /// Whether this pepper is among them.
+    #[must_use]
+    pub fn has(&self, id: PepperId) -> bool {
+        id == self.current || self.retired.iter().any(|(retired, _)| *retired == id)
+    }
+
     /// The pepper under which new digests are made.
     #[must_use]
     pub fn current(&self) -> PepperId {
@@ -97,6 +117,12 @@ mod tests {
         assert_eq!(after.digest_under(PepperId(3), credential), None);
         let all: Vec<_> = after.digests(credential).collect();
         assert_eq!(all, [after.digest(credential), before.digest(credential)]);
+        let back = after.with_current(one, |_| true).unwrap();
+        assert_eq!((back.current(), back.has(two)), (one, true));
+        assert_eq!(back.digest(credential), before.digest(credential));
+        let alone = back.with_current(one, |id| id == one).unwrap();
+        assert!(alone.has(one) && !alone.has(two));
+        assert!(alone.with_current(two, |_| true).is_none());
         // The digest is BLAKE3's keyed mode and nothing else: logs in the field rest on it.
         assert_eq!(
             Peppers::new(one, key(0)).digest(b"").to_string(),

@@ -6,7 +6,7 @@ use projections::event::KeyOrigin;
 use projections::id::KeyId;
 use tonic::Status;
 
-use super::{Context, write_key};
+use super::{Context, row, write_key};
 use crate::ledger::Ledger;
 use crate::ledger::command::{
     Command, CreateKey, Expiry, ImportKeys, ImportedKey, KEYS_AT_ONCE_MAX,
@@ -34,17 +34,11 @@ pub(super) async fn import_keys(
         );
     }
     let mut ids: Vec<KeyId> = keys.iter().map(|it| it.key.key_id).collect();
-    let sameness = proto::ImportKeysRequest {
-        organization_id: organization.id.text(),
-        idempotency_key: String::new(),
-        expected_revision: None,
-        ..message.clone()
-    };
-    let order = context.order(
+    let order = context.order_in(
         ledger,
+        organization.id,
         Command::ImportKeys(ImportKeys { keys }),
-        ("ImportKeys", &message.idempotency_key, &sameness),
-        message.expected_revision,
+        &message,
     )?;
     let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
     let mut revision = executed.revision;
@@ -59,9 +53,13 @@ pub(super) async fn import_keys(
         ids = made.into_iter().map(|(id, _)| id).collect();
     }
     let tables = Arc::clone(&organization.tables());
-    let rows = ids.iter().filter_map(|id| tables.key(*id));
+    let mut keys = Vec::with_capacity(ids.len());
+    for id in ids {
+        let row = row(ledger, organization, &tables, id).await?;
+        keys.push(write_key(ledger, &row, &tables));
+    }
     Ok(proto::ImportKeysResponse {
-        keys: rows.map(|row| write_key(ledger, row, &tables)).collect(),
+        keys,
         revision: write::revision(&organization.stream, revision),
     })
 }
@@ -94,5 +92,5 @@ fn imported(ledger: &Ledger, item: &proto::ImportedKey) -> Result<ImportedKey, S
         allowed_ips: read::allowed_ips(&item.allowed_ips)?,
         rate_limit: read::rate_limit(item.rate_limit.as_ref())?,
     };
-    Ok(ImportedKey { key, retired: retired_digests_of_sha256(sha256, ledger.peppers()) })
+    Ok(ImportedKey { key, others: retired_digests_of_sha256(sha256, ledger.peppers()) })
 }

@@ -14,6 +14,7 @@ use tonic::Status;
 
 use super::write_key;
 use crate::ledger::Ledger;
+use crate::ledger::dead::KeyRow;
 use crate::ledger::tables::Published;
 use crate::proto;
 use crate::services::{page, read, status, write};
@@ -50,27 +51,27 @@ struct Rows<'a, I: Iterator<Item = &'a Arc<Key>>> {
     /// The last key that was given.
     last: Option<KeyId>,
     /// Dead keys behind it; none once there are no more.
-    dead: Option<VecDeque<Arc<Key>>>,
+    dead: Option<VecDeque<KeyRow>>,
 }
 
 impl<'a, I: Iterator<Item = &'a Arc<Key>>> Rows<'a, I> {
     /// The next key.
-    async fn next(&mut self) -> Result<Option<Arc<Key>>, Status> {
+    async fn next(&mut self) -> Result<Option<KeyRow>, Status> {
         let next = self.peek().await?;
-        if let Some(key) = &next {
-            self.last = Some(key.id);
+        if let Some(row) = &next {
+            self.last = Some(row.key.id);
         }
         Ok(next)
     }
 
     /// The key that is next.
-    async fn peek(&mut self) -> Result<Option<Arc<Key>>, Status> {
+    async fn peek(&mut self) -> Result<Option<KeyRow>, Status> {
         let last = self.last;
         let given = |key: &Key| last.is_some_and(|last| key.id <= last);
         while self.here.next_if(|key| given(key)).is_some() {}
         if let Some(dead) = &mut self.dead {
             // One that left while this list was made is in both.
-            while dead.pop_front_if(|key| given(key)).is_some() {}
+            while dead.pop_front_if(|row| given(&row.key)).is_some() {}
             if dead.is_empty() {
                 let rows = self.ledger.dead_keys_after(self.organization, last, DEAD_ROWS).await;
                 dead.extend(rows.map_err(|error| status::from_dead_keys(&error))?);
@@ -79,8 +80,8 @@ impl<'a, I: Iterator<Item = &'a Arc<Key>>> Rows<'a, I> {
         self.dead.take_if(|dead| dead.is_empty());
         let dead = self.dead.as_ref().and_then(VecDeque::front);
         Ok(match (self.here.peek(), dead) {
-            (Some(here), Some(dead)) if dead.id < here.id => Some(Arc::clone(dead)),
-            (Some(here), _) => Some(Arc::clone(here)),
+            (Some(here), Some(dead)) if dead.key.id < here.id => Some(dead.clone()),
+            (Some(here), _) => Some(self.ledger.row(Arc::clone(here))),
             (None, dead) => dead.cloned(),
         })
     }
@@ -129,7 +130,7 @@ pub(super) async fn list_keys(
     let mut looked_at = 0;
     while let Some(row) = rows.next().await? {
         looked_at += 1;
-        if filter.shows(&row) {
+        if filter.shows(&row.key) {
             let key = write_key(ledger, &row, &tables);
             bytes += key.encoded_len();
             keys.push(key);
@@ -138,7 +139,7 @@ pub(super) async fn list_keys(
             || bytes >= page::PAGE_BYTES_MAX
             || looked_at == page::PAGE_WORK_MAX;
         if full && rows.peek().await?.is_some() {
-            next_page_token = list.token(row.id.to_bytes());
+            next_page_token = list.token(row.key.id.to_bytes());
             break;
         }
     }

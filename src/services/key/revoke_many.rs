@@ -1,15 +1,15 @@
 //! RevokeKeys: many keys at once, by their owner or from a list of leaked ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use projections::id::{KeyId, OrganizationId, ServiceAccountId};
-use projections::key::KeyState;
 use tonic::Status;
 
 use super::{Context, known};
 use crate::ledger::Ledger;
 use crate::ledger::command::{Command, KEYS_AT_ONCE_MAX, RevokeKeys, WhichKeys};
+use crate::ledger::tables::Published;
 use crate::ledger::verify::Reach;
 use crate::proto;
 use crate::proto::KeyRevocationOutcome as Outcome;
@@ -29,62 +29,68 @@ pub(super) async fn revoke_keys(
         None => Err(status::invalid("which", "must be `list` or `service_account_id`")),
         Some(Which::ServiceAccountId(id)) => {
             let owner: ServiceAccountId = read::field("service_account_id", &id)?;
-            let target = caller.target(&message.organization_id)?;
+            let target = caller.target(ledger, &message.organization_id)?;
             let command = RevokeKeys { which: WhichKeys::Of(owner), reason };
-            let before = active_keys(ledger, target, owner)?;
             let mut answer = proto::RevokeKeysResponse::default();
-            revoke(ledger, target, &context, command, &mut answer).await?;
+            let ended = revoke(ledger, target, &context, command, &mut answer).await?;
             answer.keys =
-                before.into_iter().map(|id| item(Outcome::Revoked, Some((target, id)))).collect();
+                ended.into_iter().map(|id| item(Outcome::Revoked, Some((target, id)))).collect();
             Ok(answer)
         }
         Some(Which::List(list)) => {
-            let reach = reach(caller, &message.organization_id)?;
+            let reach = reach(ledger, caller, &message.organization_id)?;
             let found = found(ledger, reach, &list).await?;
             let mut by_organization: BTreeMap<OrganizationId, Vec<KeyId>> = BTreeMap::new();
-            let mut keys = Vec::with_capacity(found.len());
-            for found in found {
-                keys.push(match found {
-                    None => item(Outcome::Unknown, None),
-                    Some((organization, id)) if is_revoked(ledger, organization, id) => {
-                        item(Outcome::AlreadyRevoked, Some((organization, id)))
-                    }
-                    Some((organization, id)) => {
-                        by_organization.entry(organization).or_default().push(id);
-                        item(Outcome::Revoked, Some((organization, id)))
-                    }
-                });
+            for (organization, id) in found.iter().flatten() {
+                by_organization.entry(*organization).or_default().push(*id);
             }
-            let mut answer = proto::RevokeKeysResponse { keys, revisions: Vec::new() };
+            let mut answer = proto::RevokeKeysResponse::default();
+            let mut ended: BTreeSet<(OrganizationId, KeyId)> = BTreeSet::new();
+            let mut refused = None;
             for (organization, ids) in by_organization {
                 let command = RevokeKeys { which: WhichKeys::Listed(ids), reason };
-                revoke(ledger, organization, &context, command, &mut answer).await?;
+                match revoke(ledger, organization, &context, command, &mut answer).await {
+                    Ok(ids) => ended.extend(ids.into_iter().map(|id| (organization, id))),
+                    // What leaked elsewhere is revoked all the same.
+                    Err(error) => refused = refused.or(Some(error)),
+                }
             }
+            if let Some(error) = refused {
+                return Err(error);
+            }
+            let outcome = |found| match found {
+                None => item(Outcome::Unknown, None),
+                Some(key) if ended.contains(&key) => item(Outcome::Revoked, Some(key)),
+                Some(key) => item(Outcome::AlreadyRevoked, Some(key)),
+            };
+            answer.keys = found.into_iter().map(outcome).collect();
             Ok(answer)
         }
     }
 }
 
 /// Whose keys a list may name: an operator that names no organization reaches all.
-fn reach(caller: &Authenticated, named: &str) -> Result<Reach, Status> {
+fn reach(ledger: &Ledger, caller: &Authenticated, named: &str) -> Result<Reach, Status> {
     if named.is_empty() && caller.reach() == Reach::Installation {
         return Ok(Reach::Installation);
     }
-    caller.target(named).map(Reach::Organization)
+    caller.target(ledger, named).map(Reach::Organization)
 }
 
+/// Revokes keys of one organization; gives those that this call revoked.
 async fn revoke(
     ledger: &Arc<Ledger>,
     id: OrganizationId,
     context: &Context,
     command: RevokeKeys,
     answer: &mut proto::RevokeKeysResponse,
-) -> Result<(), Status> {
+) -> Result<Vec<KeyId>, Status> {
     let organization = known(ledger, id)?;
     let order = context.plain_order(Command::RevokeKeys(command));
     let executed = ledger.execute(id, &order).await.map_err(status::from)?;
+    let ended = ledger.keys_ended(&organization, &executed).await;
     answer.revisions.extend(write::revision(&organization.stream, executed.revision));
-    Ok(())
+    ended.map_err(|error| status::from_read(&error))
 }
 
 /// The keys of a list, in its order; none for those that the caller may not know.
@@ -99,9 +105,13 @@ async fn found(
         return Err(status::invalid("list", problem));
     }
     let mut found = Vec::with_capacity(asked);
+    let everywhere = match reach {
+        Reach::Installation => ledger.tables().all(),
+        Reach::Organization(own) => ledger.tables().organization(own).into_iter().collect(),
+    };
     for (place, text) in list.key_ids.iter().enumerate() {
         let id: KeyId = read::field(&format!("list.key_ids[{place}]"), text)?;
-        let organization = holder(ledger, reach, id).await?;
+        let organization = holder(ledger, &everywhere, id).await?;
         found.push(organization.map(|organization| (organization, id)));
     }
     for text in &list.leaked {
@@ -111,47 +121,22 @@ async fn found(
     Ok(found)
 }
 
-/// The organization that has this key, or had it long ago.
+/// Which of these organizations has this key, or had it long ago.
 async fn holder(
     ledger: &Ledger,
-    reach: Reach,
+    within: &[Arc<Published>],
     id: KeyId,
 ) -> Result<Option<OrganizationId>, Status> {
-    let within: Vec<_> = match reach {
-        Reach::Organization(own) => ledger.tables().organization(own).into_iter().collect(),
-        Reach::Installation => ledger.tables().all(),
-    };
     if let Some(holder) = within.iter().find(|it| it.tables().key(id).is_some()) {
         return Ok(Some(holder.id));
     }
     for organization in within {
-        let dead = ledger.dead_key(&organization, id).await;
+        let dead = ledger.dead_key(organization, id).await;
         if dead.map_err(|error| status::from_dead_keys(&error))?.is_some() {
             return Ok(Some(organization.id));
         }
     }
     Ok(None)
-}
-
-/// Whether nothing is left to end: it was revoked, or left the tables long after its end.
-fn is_revoked(ledger: &Ledger, organization: OrganizationId, id: KeyId) -> bool {
-    let now = ledger.clock().now();
-    let organization = ledger.tables().organization(organization);
-    organization
-        .is_some_and(|it| it.tables().key(id).is_none_or(|key| key.state(now) == KeyState::Revoked))
-}
-
-/// The keys of a service account that its revocation will end.
-fn active_keys(
-    ledger: &Ledger,
-    organization: OrganizationId,
-    owner: ServiceAccountId,
-) -> Result<Vec<KeyId>, Status> {
-    let now = ledger.clock().now();
-    let organization = known(ledger, organization)?;
-    let tables = organization.tables();
-    let in_force = |state| matches!(state, KeyState::Active | KeyState::Disabled);
-    Ok(tables.keys_of(owner).filter(|key| in_force(key.state(now))).map(|key| key.id).collect())
 }
 
 fn item(outcome: Outcome, key: Option<(OrganizationId, KeyId)>) -> proto::KeyRevocation {

@@ -26,11 +26,14 @@ pub(super) fn write(
     correlation_id: &str,
     out: &mut Vec<u8>,
 ) -> Result<proto::DecisionCode, NoDecision> {
-    let (code, decision) = match answer {
+    let (code, decision, retry_after) = match answer {
         Answer::Unavailable(id) => return Err(NoDecision::Stopped(id)),
         Answer::Elsewhere(ticket) => return Err(NoDecision::Elsewhere(ticket)),
-        Answer::Refused(code) => (wire_code(code), None),
-        Answer::Decided(decision) => (wire_code(decision.code), Some(decision)),
+        Answer::Refused(code) => (wire_code(code), None, None),
+        Answer::Decided(decision) => (wire_code(decision.code), Some(decision), None),
+        Answer::RateLimited { decision, retry_after } => {
+            (wire_code(decision.code), Some(decision), Some(retry_after))
+        }
     };
     number(out, 1, u64::from(code == proto::DecisionCode::Allowed));
     signed(out, 2, i32::from(code).into());
@@ -38,6 +41,12 @@ pub(super) fn write(
         decided(&decision, out);
     }
     text(out, 14, correlation_id);
+    if let Some(retry_after) = retry_after {
+        nested(out, 15, |out| {
+            number(out, 1, retry_after.as_secs());
+            number(out, 2, retry_after.subsec_nanos().into());
+        });
+    }
     Ok(code)
 }
 

@@ -5,10 +5,11 @@ use tonic::{Request, Status};
 use super::{NoDecision, Verification, Wrong, answer, decide, question, recalled, revisions};
 use crate::ledger::permissions;
 use crate::proto;
-use crate::services::authentication::authenticate_at;
+use crate::services::authentication::{authenticate_again, authenticate_at, shown};
 use crate::services::status;
 use crate::services::wire::unary::Framed;
 use crate::services::wire::writer::nested;
+use crate::spans;
 
 /// Most questions of one batch. `build.rs` holds the wire to it.
 pub const QUESTIONS_MAX: usize = 1_000;
@@ -36,13 +37,15 @@ impl Verification {
         }
         let correlation_id = question::correlation_id_or_new(ledger, &message.correlation_id)
             .map_err(|wrong| wrong.status(""))?;
+        spans::note_correlation_id(&correlation_id);
         if !message.at_least_revision.is_empty() {
             revisions::reach(&self.door, ledger, &asker, &message.at_least_revision, "").await?;
             now = ledger.clock().now();
             // What was waited for may be the end of the asker's own key.
-            asker = authenticate_at(ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
+            let shown = shown(ledger, &request)?;
+            asker = authenticate_again(ledger, &shown, permissions::CREDENTIALS_VERIFY, now)?;
         }
-        let asked = self.asked(ledger, asker.reach(), now);
+        let asked = self.asked(ledger, asker.asking(), now);
         let mut framed = Framed::with_room(message.questions.len() * answer::ROOM_BYTES);
         let out = framed.message();
         for (place, question) in message.questions.iter().enumerate() {

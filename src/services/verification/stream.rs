@@ -22,7 +22,9 @@ use super::{Asked, NoDecision, Verification, Wrong, answer, decide, question, re
 use crate::ledger::dead::DeadTicket;
 use crate::ledger::{Ledger, permissions};
 use crate::proto::{StreamRevision, VerifyRequest, VerifyStreamRequest};
-use crate::services::authentication::{Authenticated, Shown, authenticate_again, shown};
+use crate::services::authentication::{
+    Authenticated, Shown, authenticate_again, authenticate_at, authenticate_message, shown,
+};
 use crate::services::wire::Written;
 use crate::services::wire::writer::{nested, number};
 use crate::services::{Door, Stay, status};
@@ -40,8 +42,9 @@ impl Verification {
     {
         let entered = self.door.enter()?;
         let ledger = Arc::clone(entered.ledger());
+        let now = ledger.clock().now();
+        authenticate_at(&ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
         let caller = Caller { shown: shown(&ledger, &request)?, ledger };
-        caller.look()?;
         let stay = self.door.stay(entered)?;
         let asked = Arc::new(AtomicU64::new(0));
         let (tell, told) = oneshot::channel();
@@ -78,6 +81,13 @@ impl Caller {
         let now = self.ledger.clock().now();
         let permission = permissions::CREDENTIALS_VERIFY;
         Ok((authenticate_again(&self.ledger, &self.shown, permission, now)?, now))
+    }
+
+    /// Who asks another question, if they may, now.
+    fn ask(&self) -> Result<(Authenticated, Timestamp), Status> {
+        let now = self.ledger.clock().now();
+        let permission = permissions::CREDENTIALS_VERIFY;
+        Ok((authenticate_message(&self.ledger, &self.shown, permission, now)?, now))
     }
 }
 
@@ -225,7 +235,7 @@ where
     /// The answer to a message, or none where it must be waited for. An error ends the
     /// stream.
     fn asked(&mut self, message: VerifyStreamRequest) -> Result<Option<Written>, Status> {
-        let (asker, now) = self.caller.look()?;
+        let (asker, now) = self.caller.ask()?;
         let id = message.id;
         let Some(mut question) = message.question else {
             let wrong = Wrong::new("question", "is missing; ask one");
@@ -256,7 +266,7 @@ where
     ) -> Result<Written, DeadTicket> {
         let ledger = &self.caller.ledger;
         let trusted_proxies = self.door.trusted_proxies();
-        let asked = Asked { ledger, trusted_proxies, reach: asker.reach(), now };
+        let asked = Asked { ledger, trusted_proxies, asking: asker.asking(), now };
         let mut out = Vec::with_capacity(answer::ROOM_BYTES);
         number(&mut out, 1, id);
         let decided = question::correlation_id_or_new(ledger, &question.correlation_id)

@@ -152,7 +152,11 @@ prop_compose! {
 }
 
 /// The message, as whoever builds messages would build it.
-fn built(decision: &Decision<'_>, correlation_id: &str) -> proto::VerifyResponse {
+fn built(
+    decision: &Decision<'_>,
+    correlation_id: &str,
+    retry_after: Option<Duration>,
+) -> proto::VerifyResponse {
     let (key, owner) = (decision.key, decision.organization_id);
     let extras = key.extras.as_deref();
     let revision = |owner: OrganizationId, revision: Option<Revision>| {
@@ -164,6 +168,7 @@ fn built(decision: &Decision<'_>, correlation_id: &str) -> proto::VerifyResponse
         code: match decision.code {
             Code::Allowed => proto::DecisionCode::Allowed,
             Code::Expired => proto::DecisionCode::Expired,
+            Code::RateLimited => proto::DecisionCode::RateLimited,
             Code::PermissionDenied => proto::DecisionCode::PermissionDenied,
             other @ (Code::NoCredential
             | Code::Ambiguous
@@ -174,8 +179,7 @@ fn built(decision: &Decision<'_>, correlation_id: &str) -> proto::VerifyResponse
             | Code::Disabled
             | Code::IpNotAllowed
             | Code::WrongEnvironment
-            | Code::ServiceNotAllowed
-            | Code::RateLimited) => panic!("{other:?} was not asked for"),
+            | Code::ServiceNotAllowed) => panic!("{other:?} was not asked for"),
         }
         .into(),
         principal: Some(write::principal(
@@ -200,6 +204,7 @@ fn built(decision: &Decision<'_>, correlation_id: &str) -> proto::VerifyResponse
             .chain(revision(OrganizationId::OPERATOR, operators))
             .collect(),
         correlation_id: correlation_id.to_owned(),
+        retry_after: retry_after.map(|it| it.try_into().unwrap()),
     }
 }
 
@@ -208,6 +213,7 @@ fn written(
     owner: OrganizationId,
     key: KeyCreated,
     correlation_id: &str,
+    retry_after: Option<Duration>,
     check: impl FnOnce(&[u8], proto::VerifyResponse),
 ) {
     let installation = owner.is_operator().then(installation);
@@ -225,9 +231,21 @@ fn written(
     let operator = operator();
     let key = organization.key(KEY).unwrap();
     let decision = verification::decide(key, &organization, &operator, &question);
-    let message = built(&decision, correlation_id);
+    let answer = |decision| match retry_after {
+        None => Answer::Decided(decision),
+        Some(retry_after) => Answer::RateLimited {
+            decision: Decision { code: Code::RateLimited, ..decision },
+            retry_after,
+        },
+    };
+    let message = match answer(decision) {
+        Answer::Decided(decision) | Answer::RateLimited { decision, .. } => {
+            built(&decision, correlation_id, retry_after)
+        }
+        Answer::Refused(_) | Answer::Unavailable(_) | Answer::Elsewhere(_) => unreachable!(),
+    };
     let mut out = Vec::new();
-    assert!(answer::write(Answer::Decided(decision), correlation_id, &mut out).is_ok());
+    assert!(answer::write(answer(decision), correlation_id, &mut out).is_ok());
     check(&out, message);
 }
 
@@ -237,9 +255,11 @@ proptest! {
         key in any_key(),
         operators in any::<bool>(),
         correlation_id in "[!-~]{1,128}",
+        retry_after in prop::option::of((0_u32..99_999, 0_u32..1_000_000_000)),
     ) {
+        let retry_after = retry_after.map(|(seconds, nanos)| Duration::new(seconds.into(), nanos));
         let owner = if operators { OrganizationId::OPERATOR } else { ACME };
-        written(owner, key, &correlation_id, |out, message| {
+        written(owner, key, &correlation_id, retry_after, |out, message| {
             assert_eq!(proto::VerifyResponse::decode(out).unwrap(), message);
             assert_eq!(out, message.encode_to_vec());
         });
@@ -254,21 +274,24 @@ fn every_field_of_the_message_is_written() {
     let message = messages.find(|it| it.name() == "VerifyResponse").unwrap();
     let declared: BTreeSet<u32> =
         message.field.iter().map(|field| field.number().try_into().unwrap()).collect();
-    written(ACME, full_key(), "c", |mut out, _| {
-        let mut there = BTreeSet::new();
-        while !out.is_empty() {
-            let (number, wire) = prost::encoding::decode_key(&mut out).unwrap();
-            there.insert(number);
-            prost::encoding::skip_field(
-                wire,
-                number,
-                &mut out,
-                prost::encoding::DecodeContext::default(),
-            )
-            .unwrap();
-        }
-        assert_eq!(there, declared);
-    });
+    let mut there = BTreeSet::new();
+    // What stands beside yes, and what beside no.
+    for retry_after in [None, Some(Duration::from_millis(1_500))] {
+        written(ACME, full_key(), "c", retry_after, |mut out, _| {
+            while !out.is_empty() {
+                let (number, wire) = prost::encoding::decode_key(&mut out).unwrap();
+                there.insert(number);
+                prost::encoding::skip_field(
+                    wire,
+                    number,
+                    &mut out,
+                    prost::encoding::DecodeContext::default(),
+                )
+                .unwrap();
+            }
+        });
+    }
+    assert_eq!(there, declared);
 }
 
 /// A ledger of one installation, a door to it, and the key of its operator.

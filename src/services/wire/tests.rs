@@ -480,7 +480,7 @@ async fn a_refusal_arrives_as_invalid_argument() {
 #[test]
 fn answers_are_read_leniently() {
     assert!(VerifyResponse::REQUEST.is_none());
-    let newer = [varint(1, 1), varint(2, 9_999), varint(15, 1)].concat();
+    let newer = [varint(1, 1), varint(2, 9_999), vec![0x98, 0x06, 1]].concat();
     assert!(read::<VerifyResponse>(&newer[..]).unwrap().allowed);
     assert_eq!(read::<VerifyResponse>(&[0xff][..]).unwrap_err().code(), Code::Internal);
 }

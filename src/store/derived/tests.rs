@@ -19,7 +19,10 @@ static GO_ON: AtomicBool = AtomicBool::new(false);
 
 fn write(store: &DerivedStore, manifest: &[u8]) -> Result<(), SnapshotError> {
     let mut round = store.begin(&GO_ON)?;
-    round.snapshot(OrganizationId::OPERATOR, &vec![manifest[0]; PART_BYTES + 1])?;
+    round.snapshot(
+        SnapshotOf::Tables(OrganizationId::OPERATOR),
+        &vec![manifest[0]; PART_BYTES + 1],
+    )?;
     for (organization, key) in [(1, 0), (1, 1), (1, 2), (2, 1)] {
         round.dead_key(&row(organization, key))?;
     }
@@ -37,8 +40,11 @@ fn what_was_committed_is_read_back() {
     let path = directory.path().join("projections.db");
     let store = DerivedStore::open(&path).unwrap();
     assert_eq!(store.manifest().unwrap(), Some(vec![1]));
-    assert_eq!(store.snapshot(OrganizationId::OPERATOR).unwrap(), vec![1; PART_BYTES + 1]);
-    assert!(store.snapshot(row(9, 9).organization).unwrap().is_empty());
+    assert_eq!(
+        store.snapshot(SnapshotOf::Tables(OrganizationId::OPERATOR)).unwrap(),
+        vec![1; PART_BYTES + 1]
+    );
+    assert!(store.snapshot(SnapshotOf::Usage(OrganizationId::OPERATOR)).unwrap().is_empty());
     assert_eq!(store.fingerprints(1).unwrap(), [8; 16]);
     let first = row(1, 0).organization;
     assert_eq!(store.dead_key(first, row(1, 1).key).unwrap(), Some(row(1, 1)));
@@ -88,11 +94,11 @@ fn without_space_what_was_there_stays() {
     store.set_pages_max(1);
     let mut round = store.begin(&GO_ON).unwrap();
     let other = OrganizationId::from_bytes([9; 16]);
-    let full = round.snapshot(other, &vec![9; 3 * PART_BYTES]);
+    let full = round.snapshot(SnapshotOf::Tables(other), &vec![9; 3 * PART_BYTES]);
     assert!(matches!(full, Err(SnapshotError::Full)), "{full:?}");
     drop(round);
     assert_eq!(store.manifest().unwrap(), Some(vec![1]));
-    assert!(store.snapshot(other).unwrap().is_empty());
+    assert!(store.snapshot(SnapshotOf::Tables(other)).unwrap().is_empty());
     store.set_pages_max(u32::MAX);
     write(&store, &[2]).unwrap();
 }

@@ -65,6 +65,34 @@ async fn a_wrong_or_missing_secret_is_found_at_start() {
     }
 }
 
+/// Which of them is current, and which are missed, only history can say.
+#[tokio::test]
+async fn every_pepper_beside_it_is_read() {
+    let home = TempDir::new().unwrap();
+    let (_, peppers) = open(&home, Start::First);
+    let one = peppers.digest(b"x");
+    for name in ["pepper-2.key", "pepper-10.key"] {
+        files::make_key(&home.path().join(name)).unwrap();
+    }
+    for other in
+        ["pepper-03.key", "pepper-.key", "pepper-x.key", "pepper-4.key.old", ".pepper-5.key.new"]
+    {
+        fs::write(home.path().join(other), "no key").unwrap();
+    }
+    let (_, peppers) = open(&home, Start::Later);
+    assert_eq!((peppers.current(), peppers.digest(b"x")), (PepperId::FIRST, one));
+    let there: Vec<u32> = (0..20).filter(|id| peppers.has(PepperId(*id))).collect();
+    assert_eq!(there, [1, 2, 10]);
+    // The first may be gone; the last one may not.
+    fs::remove_file(home.path().join("pepper-1.key")).unwrap();
+    let (_, peppers) = open(&home, Start::Later);
+    assert!(!peppers.has(PepperId::FIRST) && peppers.has(PepperId(2)));
+    for name in ["pepper-2.key", "pepper-10.key"] {
+        fs::remove_file(home.path().join(name)).unwrap();
+    }
+    assert!(refused(&home, Start::Later).contains("pepper-1.key"));
+}
+
 #[tokio::test]
 async fn a_lost_vault_is_not_made_anew() {
     let home = TempDir::new().unwrap();

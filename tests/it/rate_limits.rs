@@ -1,0 +1,81 @@
+//! Keys may be used as often as they may: through the server, each call and each question
+//! one.
+
+use keyledger::proto::{
+    CreateKeyRequest, DecisionCode, GetKeyRequest, ListKeysRequest, RateLimit, VerifyRequest,
+};
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use super::support::{Acme, Client, reason, refused, scoped, texts};
+
+async fn limited(client: &Client, name: &str, scopes: &[&str], requests: u32) -> (String, String) {
+    let request = CreateKeyRequest {
+        // So slow that no token comes back while the test runs.
+        rate_limit: Some(RateLimit { requests, per_seconds: 86_400 }),
+        ..scoped("", name, scopes)
+    };
+    let created = client.create_key(request).await.unwrap();
+    (created.key.unwrap().id, created.secret)
+}
+
+#[tokio::test]
+async fn whoever_is_asked_about_too_often_is_told_how_long_to_wait() {
+    let acme = Acme::new().await;
+    let (id, secret) = limited(&acme.admin, "slow", &["dns:read"], 3).await;
+    let ask = |permission: &str| VerifyRequest {
+        credential: secret.clone(),
+        permissions: texts(&[permission]),
+        ..Default::default()
+    };
+    assert_eq!(acme.operator.code(ask("dns:write")).await, DecisionCode::PermissionDenied);
+    for _ in 0..3 {
+        let answer = acme.operator.verify(ask("dns:read")).await.unwrap();
+        assert!(answer.allowed && answer.retry_after.is_none(), "{answer:?}");
+    }
+    let answer = acme.operator.verify(ask("dns:read")).await.unwrap();
+    assert_eq!(answer.code(), DecisionCode::RateLimited);
+    assert_eq!((answer.allowed, answer.credential_id.as_str()), (false, id.as_str()));
+    let wait = answer.retry_after.unwrap().seconds;
+    assert!((28_000..=28_800).contains(&wait), "a third of a day: {wait}");
+    // A restart fills it again: how often it was used is no part of history.
+    acme.server.kill();
+    let server = acme.home.start().await;
+    let operator = server.client(&acme.home.admin_key());
+    assert_eq!(operator.code(ask("dns:read")).await, DecisionCode::Allowed);
+}
+
+#[tokio::test]
+async fn a_call_to_the_server_costs_one() {
+    let acme = Acme::new().await;
+    let scopes = ["api-keys:read", "credentials:verify"];
+    let (id, secret) = limited(&acme.admin, "slow", &scopes, 4).await;
+    let client = acme.server.client(&secret);
+    let get = || GetKeyRequest { key_id: id.clone(), ..Default::default() };
+    client.get_key(get()).await.unwrap();
+    // A call that waits is looked at twice, and costs one.
+    let waits = VerifyRequest {
+        credential: secret.clone(),
+        at_least_revision: vec![keyledger::proto::StreamRevision {
+            stream: format!("org-{}", acme.id),
+            revision: 0,
+        }],
+        ..Default::default()
+    };
+    // One for the call, and one for being asked about.
+    assert!(client.verify(waits).await.unwrap().allowed);
+    client.list_keys(ListKeysRequest::default()).await.unwrap();
+    // What is denied costs none, and comes first.
+    refused(
+        client.create_key(scoped("", "k", &["dns:read"])).await,
+        Code::PermissionDenied,
+        "api-keys:write",
+    );
+    let status =
+        refused(client.get_key(get()).await, Code::ResourceExhausted, "as often as it may");
+    assert_eq!(reason(&status), "RATE_LIMITED");
+    let wait = status.get_details_retry_info().unwrap().retry_delay.unwrap();
+    assert!((21_000..=21_600).contains(&wait.as_secs()), "a quarter of a day: {wait:?}");
+    // Other keys of the organization go on.
+    acme.admin.get_key(get()).await.unwrap();
+}
