@@ -288,23 +288,6 @@ impl Ledger {
         Err(contended)
     }
 
-    /// A rejection as whoever asked can make sense of it: a key that is no longer in the
-    /// tables was there once.
-    async fn after_all(
-        &self,
-        organization: &Published,
-        answer: Result<Executed, Rejection>,
-    ) -> Result<Executed, Rejection> {
-        match answer {
-            Err(Rejection::KeyNotFound(id)) => match self.dead_key(organization, id).await {
-                Ok(Some(_)) => Err(Rejection::KeyEndedLongAgo(id)),
-                // It is refused all the same.
-                Ok(None) | Err(_) => Err(Rejection::KeyNotFound(id)),
-            },
-            other => other,
-        }
-    }
-
     /// What an operator's key does inside a tenant is decided on the operator's published
     /// tables: its end may be on its way. See [`Ledger::await_abroad`].
     async fn go_abroad(&self, target: OrganizationId, order: &Order) -> Option<Abroad> {

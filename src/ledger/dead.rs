@@ -20,13 +20,14 @@ use projections::verification::{self, Code, Question};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::Ledger;
 use super::fingerprints::{self, Fingerprints};
+use super::rejection::Rejection;
 use super::snapshot_store::{DEAD_KEYS_READ_MAX, DeadRow, SnapshotError, SnapshotStore};
 use super::snapshots::{Of, Seal};
 use super::tables::Published;
 use super::usage;
 use super::verify::{Answer, Reach};
+use super::{Executed, Ledger};
 
 /// What is known of dead keys in memory, and where the rest is.
 pub(super) struct DeadKeys {
@@ -277,5 +278,22 @@ impl Ledger {
             rows.truncate(rows_max);
         }
         Ok(rows)
+    }
+
+    /// A rejection as whoever asked can make sense of it: a key that is no longer in the
+    /// tables was there once.
+    pub(super) async fn after_all(
+        &self,
+        organization: &Published,
+        answer: Result<Executed, Rejection>,
+    ) -> Result<Executed, Rejection> {
+        match answer {
+            Err(Rejection::KeyNotFound(id)) => match self.dead_key(organization, id).await {
+                Ok(Some(_)) => Err(Rejection::KeyEndedLongAgo(id)),
+                // It is refused all the same.
+                Ok(None) | Err(_) => Err(Rejection::KeyNotFound(id)),
+            },
+            other => other,
+        }
     }
 }

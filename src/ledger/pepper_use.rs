@@ -44,11 +44,14 @@ pub struct PepperUse {
 /// configuration: if its digest cannot be compared, a revoked one would come back.
 #[must_use]
 pub fn needs_its_pepper(key: &Key, now: Timestamp) -> bool {
-    let origin = key.extras.as_ref().map(|extras| extras.origin).unwrap_or_default();
-    match (origin, key.state(now)) {
-        (KeyOrigin::Configured | KeyOrigin::Imported, _)
-        | (KeyOrigin::Minted, KeyState::Active | KeyState::Disabled) => true,
-        (KeyOrigin::Minted, KeyState::Expired | KeyState::Revoked) => false,
+    is_made_elsewhere(key) || matches!(key.state(now), KeyState::Active | KeyState::Disabled)
+}
+
+/// Whether the secret was made elsewhere.
+pub(super) fn is_made_elsewhere(key: &Key) -> bool {
+    match key.extras.as_ref().map(|extras| extras.origin).unwrap_or_default() {
+        KeyOrigin::Configured | KeyOrigin::Imported => true,
+        KeyOrigin::Minted => false,
     }
 }
 
@@ -104,8 +107,7 @@ fn counted(tables: &Tables, now: Timestamp) -> BTreeMap<PepperId, (u64, u64)> {
             *needed_by += u64::from(needs_its_pepper(key, now));
         }
     }
-    // Those that the ledger did not make need it even when they are dead.
-    for (pepper, dead) in tables.dead_foreign_keys() {
+    for (pepper, dead) in tables.dead_that_need() {
         let (keys, needed_by) = counted.entry(PepperId(pepper)).or_default();
         *keys += dead;
         *needed_by += dead;

@@ -31,6 +31,7 @@ use super::Ledger;
 use super::dead;
 use super::event_store::{EventStore, Position, READ_EVENTS_MAX, ReadError, ReadItem};
 use super::fingerprints::{self, Fingerprints};
+use super::pepper_use;
 use super::snapshot_store::{SnapshotError, SnapshotOf, SnapshotStore};
 use super::start::Folded;
 use super::tables::Published;
@@ -282,8 +283,9 @@ fn write(
             saving.dead_key(&dead::sealed(seal, organization.id, key, last_used))?;
             new.push(fingerprints::of(&key.digest.blake3));
             manifest.dead_sha256 += u64::from(key.digest.form == DigestForm::Sha256);
-            if !key.minted {
-                *manifest.dead_foreign.entry(key.digest.pepper).or_default() += 1;
+            manifest.dead_foreign += u64::from(!key.minted);
+            if pepper_use::is_made_elsewhere(key) {
+                *manifest.dead_need.entry(key.digest.pepper).or_default() += 1;
             }
         }
         let entry = Entry {

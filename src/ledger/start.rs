@@ -181,7 +181,7 @@ impl Ledger {
         for (id, entry) in &rounds.manifest.entries {
             tables.obtain(*id).set_buried(entry.dead);
         }
-        tables.add_dead(rounds.manifest.dead_sha256, &rounds.manifest.dead_foreign);
+        tables.add_dead(&rounds.manifest);
         let usage = std::mem::take(&mut folded.usage);
         let mut replayed = replay::publish(folded, &tables)?;
         replayed.snapshots = from;

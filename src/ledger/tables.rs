@@ -25,6 +25,8 @@ use projections::organization::{Change, Organization};
 use projections::recorded::{Revision, StreamName};
 use tokio::sync::Notify;
 
+use super::pepper_use;
+use super::snapshots::Manifest;
 use super::usage::{Head, Uses};
 
 /// One organization, as readers find it.
@@ -185,8 +187,8 @@ pub struct Tables {
     sha256_keys: AtomicU64,
     /// Keys whose text the ledger did not make.
     foreign_keys: AtomicU64,
-    /// How many of those are kept as dead, outside memory, by the pepper of their digest.
-    dead_foreign: Mutex<BTreeMap<u32, u64>>,
+    /// How many keys outside memory need the pepper of their digest, by pepper.
+    dead_need: Mutex<BTreeMap<u32, u64>>,
     stopped: AtomicU64,
     waiting: AtomicU64,
     published: Notify,
@@ -210,7 +212,7 @@ impl Tables {
             index: Index::default(),
             sha256_keys: AtomicU64::new(0),
             foreign_keys: AtomicU64::new(0),
-            dead_foreign: Mutex::default(),
+            dead_need: Mutex::default(),
             stopped: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             published: Notify::new(),
@@ -336,8 +338,8 @@ impl Tables {
     /// Lets go of keys of an organization that left the tables and are kept as dead now.
     pub(super) fn bury(&self, organization: &Published, rows: &[Arc<Key>]) {
         organization.buried.fetch_add(rows.len() as u64, Ordering::AcqRel);
-        for key in rows.iter().filter(|key| !key.minted) {
-            *self.dead_foreign().entry(key.digest.pepper).or_default() += 1;
+        for key in rows.iter().filter(|key| pepper_use::is_made_elsewhere(key)) {
+            *self.dead_need().entry(key.digest.pepper).or_default() += 1;
         }
         let index = self.index.pin();
         for key in rows {
@@ -353,20 +355,20 @@ impl Tables {
     }
 
     /// Counts dead keys among those that are looked for.
-    pub(super) fn add_dead(&self, sha256_keys: u64, foreign: &BTreeMap<u32, u64>) {
-        self.sha256_keys.fetch_add(sha256_keys, Ordering::Release);
-        self.foreign_keys.fetch_add(foreign.values().sum(), Ordering::Release);
-        self.dead_foreign().clone_from(foreign);
+    pub(super) fn add_dead(&self, manifest: &Manifest) {
+        self.sha256_keys.fetch_add(manifest.dead_sha256, Ordering::Release);
+        self.foreign_keys.fetch_add(manifest.dead_foreign, Ordering::Release);
+        self.dead_need().clone_from(&manifest.dead_need);
     }
 
-    fn dead_foreign(&self) -> MutexGuard<'_, BTreeMap<u32, u64>> {
-        self.dead_foreign.lock().unwrap_or_else(PoisonError::into_inner)
+    fn dead_need(&self) -> MutexGuard<'_, BTreeMap<u32, u64>> {
+        self.dead_need.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many keys whose text the ledger did not make are kept as dead, outside memory, by
-    /// the pepper of their digest.
-    pub(super) fn dead_foreign_keys(&self) -> BTreeMap<u32, u64> {
-        self.dead_foreign().clone()
+    /// How many of the keys that are kept as dead, outside memory, need the pepper of their
+    /// digest, by pepper.
+    pub(super) fn dead_that_need(&self) -> BTreeMap<u32, u64> {
+        self.dead_need().clone()
     }
 
     /// How many keys are found by their digests in memory.

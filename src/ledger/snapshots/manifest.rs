@@ -118,8 +118,10 @@ pub(in crate::ledger) struct Manifest {
     pub(in crate::ledger) anchor: Option<Anchor>,
     /// How many dead keys' digests were taken of a digest.
     pub(in crate::ledger) dead_sha256: u64,
-    /// How many dead keys' texts are not of the ledger's making, by the pepper of their digest.
-    pub(in crate::ledger) dead_foreign: BTreeMap<u32, u64>,
+    /// How many dead keys' texts are not of the ledger's making.
+    pub(in crate::ledger) dead_foreign: u64,
+    /// How many dead keys need the pepper of their digest, by pepper.
+    pub(in crate::ledger) dead_need: BTreeMap<u32, u64>,
     pub(in crate::ledger) entries: BTreeMap<OrganizationId, Entry>,
     pub(in crate::ledger) usage: BTreeMap<OrganizationId, UsageEntry>,
     /// The runs of fingerprints, by number.
@@ -128,7 +130,7 @@ pub(in crate::ledger) struct Manifest {
 
 impl Manifest {
     pub(in crate::ledger) fn to_bytes(&self) -> Option<Vec<u8>> {
-        let Self { anchor, dead_sha256, dead_foreign, entries, usage, runs } = self;
+        let Self { anchor, dead_sha256, dead_foreign, dead_need, entries, usage, runs } = self;
         let Anchor { before, position, stream, revision, leaf_hash } = anchor.as_ref()?;
         let mut out =
             Vec::with_capacity(256 + (entries.len() + usage.len()) * 104 + runs.len() * 40);
@@ -141,8 +143,9 @@ impl Manifest {
         out.extend((stream.as_str().len() as u64).to_le_bytes());
         out.extend(stream.as_str().as_bytes());
         out.extend(dead_sha256.to_le_bytes());
-        out.extend((dead_foreign.len() as u64).to_le_bytes());
-        for (pepper, keys) in dead_foreign {
+        out.extend(dead_foreign.to_le_bytes());
+        out.extend((dead_need.len() as u64).to_le_bytes());
+        for (pepper, keys) in dead_need {
             out.extend(pepper.to_le_bytes());
             out.extend(keys.to_le_bytes());
         }
@@ -189,11 +192,12 @@ impl Manifest {
         let mut manifest = Self {
             anchor: Some(Anchor { before, position, stream, revision, leaf_hash }),
             dead_sha256: number(from)?,
+            dead_foreign: number(from)?,
             ..Self::default()
         };
         for _ in 0..number(from)? {
             let pepper = array(from).map(u32::from_le_bytes)?;
-            manifest.dead_foreign.insert(pepper, number(from)?);
+            manifest.dead_need.insert(pepper, number(from)?);
         }
         for _ in 0..number(from)? {
             let id = OrganizationId::from_bytes(array(from)?);
@@ -253,7 +257,8 @@ mod tests {
                 leaf_hash: LeafHash([2; 32]),
             }),
             dead_sha256: 1,
-            dead_foreign: [(1, 2), (7, 3)].into(),
+            dead_foreign: 2,
+            dead_need: [(1, 2), (7, 3)].into(),
             entries: (0..3)
                 .map(|n| (OrganizationId::from_bytes([n; 16]), entry(n.into())))
                 .collect(),

@@ -1,5 +1,7 @@
 //! Rounds, starts from what they left, and keys that are let go of.
 
+mod uses;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use projections::event::RevocationReason;
 use projections::id::{KeyId, OrganizationId, ServiceAccountId};
 use tonic::Status;
 
 use super::{Context, known};
-use crate::ledger::Ledger;
 use crate::ledger::command::{Command, KEYS_AT_ONCE_MAX, RevokeKeys, WhichKeys};
+use crate::ledger::rejection::Rejection;
 use crate::ledger::tables::Published;
 use crate::ledger::verify::Reach;
+use crate::ledger::{Executed, Ledger, LedgerError};
 use crate::proto;
 use crate::proto::KeyRevocationOutcome as Outcome;
 use crate::services::authentication::Authenticated;
@@ -32,9 +34,12 @@ pub(super) async fn revoke_keys(
             let target = caller.target(ledger, &message.organization_id)?;
             let command = RevokeKeys { which: WhichKeys::Of(owner), reason };
             let mut answer = proto::RevokeKeysResponse::default();
-            let ended = revoke(ledger, target, &context, command, &mut answer).await?;
+            let organization = known(ledger, target)?;
+            let order = context.plain_order(Command::RevokeKeys(command));
+            let executed = ledger.execute(target, &order).await;
+            let ids = ended(ledger, &organization, executed, &mut answer).await?;
             answer.keys =
-                ended.into_iter().map(|id| item(Outcome::Revoked, Some((target, id)))).collect();
+                ids.into_iter().map(|id| item(Outcome::Revoked, Some((target, id)))).collect();
             Ok(answer)
         }
         Some(Which::List(list)) => {
@@ -48,8 +53,8 @@ pub(super) async fn revoke_keys(
             let mut ended: BTreeSet<(OrganizationId, KeyId)> = BTreeSet::new();
             let mut refused = None;
             for (organization, ids) in by_organization {
-                let command = RevokeKeys { which: WhichKeys::Listed(ids), reason };
-                match revoke(ledger, organization, &context, command, &mut answer).await {
+                match revoke_listed(ledger, organization, &context, ids, reason, &mut answer).await
+                {
                     Ok(ids) => ended.extend(ids.into_iter().map(|id| (organization, id))),
                     // What leaked elsewhere is revoked all the same.
                     Err(error) => refused = refused.or(Some(error)),
@@ -77,18 +82,45 @@ fn reach(ledger: &Ledger, caller: &Authenticated, named: &str) -> Result<Reach, 
     caller.target(ledger, named).map(Reach::Organization)
 }
 
-/// Revokes keys of one organization; gives those that this call revoked.
-async fn revoke(
+/// Revokes listed keys of one organization, but for those that left its tables long after
+/// their end; gives those that this call revoked.
+async fn revoke_listed(
     ledger: &Arc<Ledger>,
     id: OrganizationId,
     context: &Context,
-    command: RevokeKeys,
+    mut ids: Vec<KeyId>,
+    reason: RevocationReason,
     answer: &mut proto::RevokeKeysResponse,
 ) -> Result<Vec<KeyId>, Status> {
     let organization = known(ledger, id)?;
-    let order = context.plain_order(Command::RevokeKeys(command));
-    let executed = ledger.execute(id, &order).await.map_err(status::from)?;
-    let ended = ledger.keys_ended(&organization, &executed).await;
+    {
+        let tables = organization.tables();
+        let tables = tables.as_of(ledger.clock().now());
+        ids.retain(|id| tables.key(*id).is_some());
+    }
+    while !ids.is_empty() {
+        let command = RevokeKeys { which: WhichKeys::Listed(ids.clone()), reason };
+        let order = context.plain_order(Command::RevokeKeys(command));
+        match ledger.execute(id, &order).await {
+            // Its time came just now.
+            Err(LedgerError::Rejected(Rejection::KeyEndedLongAgo(gone))) => {
+                ids.retain(|id| *id != gone);
+            }
+            executed => return ended(ledger, &organization, executed, answer).await,
+        }
+    }
+    Ok(ids)
+}
+
+/// The keys that a command revoked.
+async fn ended(
+    ledger: &Ledger,
+    organization: &Published,
+    executed: Result<Executed, LedgerError>,
+    answer: &mut proto::RevokeKeysResponse,
+) -> Result<Vec<KeyId>, Status> {
+    let executed = executed.map_err(status::from)?;
+    let ended = ledger.keys_ended(organization, &executed).await;
     answer.revisions.extend(write::revision(&organization.stream, executed.revision));
     ended.map_err(|error| status::from_read(&error))
 }
