@@ -24,7 +24,7 @@ fn choices() -> impl Strategy<Value = Vec<Choice>> {
 }
 
 fn label(number: u8) -> KeyLabel {
-    let description = (number % 3 == 0).then(|| "what for".parse().unwrap());
+    let description = (number.is_multiple_of(3)).then(|| "what for".parse().unwrap());
     KeyLabel { name: format!("key {}", number % 5).parse().unwrap(), description }
 }
 
@@ -45,7 +45,7 @@ fn new_key(id: u8, variety: u8, now: i64) -> KeyCreated {
         unreachable!()
     };
     KeyCreated {
-        expires_at: (variety % 2 == 0).then(|| at(now + i64::from(variety) * DAY_MS)),
+        expires_at: (variety.is_multiple_of(2)).then(|| at(now + i64::from(variety) * DAY_MS)),
         digest: KeyedDigest {
             form: if variety % 4 == 1 { DigestForm::Sha256 } else { DigestForm::Text },
             ..plain.digest
@@ -163,8 +163,8 @@ fn history(owner: OrganizationId, choices: &[Choice]) -> Vec<Envelope> {
         let stamp = RequestStamp { id: RequestId([byte; 16]), content: RequestContent([1; 16]) };
         let envelope = Envelope {
             actor: [Principal::Ledger, Principal::Organization(owner)][usize::from(byte % 2)],
-            credential: (byte % 3 == 0).then(|| key_id(byte % 5)),
-            request: (byte % 2 == 0).then_some(stamp),
+            credential: (byte.is_multiple_of(3)).then(|| key_id(byte % 5)),
+            request: (byte.is_multiple_of(2)).then_some(stamp),
             ..envelope(now, event(*choice, now, &tables))
         };
         push(&mut tables, envelope);
