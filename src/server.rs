@@ -216,6 +216,7 @@ pub async fn serve(
         tracing::warn!(path = %path.display(), "an operator's key lies beside the data: move it off this machine");
     }
     drop(first_key);
+    let checking = tokio::spawn(node.ledger.clone().check_history());
     let snapshots = tokio::spawn(node.ledger.clone().keep_snapshots(config.snapshot_events));
     node.start_recording();
     door.open(node.ledger.clone());
@@ -244,6 +245,7 @@ pub async fn serve(
         }
     };
     node.close().await;
+    checking.abort();
     snapshots.abort();
     if let Some(exporter) = exporter {
         exporter.flush().await;

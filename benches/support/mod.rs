@@ -1,6 +1,8 @@
 //! What the benchmarks over gRPC share: servers in processes of their own, and an
 //! organization with keys to ask about.
 
+#![allow(dead_code, reason = "no benchmark uses all of it")]
+
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,7 +33,6 @@ fn cpu_of(process: &str) -> Duration {
 }
 
 /// CPU time that this process has used so far.
-#[allow(dead_code, reason = "not every benchmark asks")]
 pub(crate) fn cpu_of_this_process() -> Duration {
     cpu_of("self")
 }

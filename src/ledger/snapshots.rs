@@ -10,6 +10,7 @@
 //! stream says up to one revision, and nothing else. And no event at or before the
 //! manifest's anchor is missing in it.
 
+mod check;
 mod manifest;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use projections::organization::Head;
 use projections::recorded::{Recorded, Revision};
 use tokio::sync::Mutex;
 
+pub(super) use check::{Check, Damage};
 pub(super) use manifest::{Anchor, Entry, Manifest, Of, Seal, UsageEntry};
 
 use super::Ledger;
@@ -72,6 +74,8 @@ pub enum RoundError {
 pub(super) struct Snapshots {
     store: Option<Arc<dyn SnapshotStore>>,
     rounds: Mutex<Rounds>,
+    /// What is left to check of the history in front of them.
+    check: Mutex<Option<Check>>,
     /// Ends a round that is under way.
     stop: Arc<AtomicBool>,
 }
@@ -85,15 +89,21 @@ pub(super) struct Rounds {
     pub(super) moved: BTreeMap<OrganizationId, Revision>,
     /// The organizations whose usage streams moved since then, and how far.
     pub(super) moved_usage: BTreeMap<OrganizationId, Head>,
-    /// Some usage stream is damaged.
-    usage_is_damaged: bool,
+    /// History is damaged, and not only that of organizations that are stopped.
+    is_damaged: bool,
+    /// What is kept cannot be used, and is thrown away before anything is written.
+    is_stale: bool,
     /// What was written last.
     pub(super) manifest: Manifest,
 }
 
 impl Snapshots {
-    pub(super) fn new(store: Option<Arc<dyn SnapshotStore>>, rounds: Rounds) -> Self {
-        Self { store, rounds: Mutex::new(rounds), stop: Arc::default() }
+    pub(super) fn new(
+        store: Option<Arc<dyn SnapshotStore>>,
+        rounds: Rounds,
+        check: Option<Check>,
+    ) -> Self {
+        Self { store, rounds: Mutex::new(rounds), check: Mutex::new(check), stop: Arc::default() }
     }
 }
 
@@ -104,7 +114,8 @@ impl Rounds {
             anchor: folded.last.clone(),
             moved: folded.moved(&manifest),
             moved_usage: folded.usage.moved(&manifest),
-            usage_is_damaged: folded.usage.is_damaged(),
+            is_damaged: folded.usage.is_damaged(),
+            is_stale: manifest.entries.is_empty(),
             manifest,
         }
     }
@@ -212,7 +223,7 @@ impl Ledger {
         let mut rounds = self.snapshots.rounds.lock().await;
         self.tables.forget_moved();
         rounds.read(&self.store).await?;
-        if rounds.usage_is_damaged || self.tables.any_stopped() {
+        if rounds.is_damaged || self.tables.any_stopped() {
             return Err(RoundError::Damaged);
         }
         if rounds.moved.is_empty() && rounds.moved_usage.is_empty() {
@@ -230,12 +241,17 @@ impl Ledger {
         let mut manifest = rounds.manifest.clone();
         manifest.anchor.clone_from(&rounds.anchor);
         let (ledger, stop) = (Arc::clone(self), Arc::clone(&self.snapshots.stop));
+        let is_stale = rounds.is_stale;
         let writing = tokio::task::spawn_blocking(move || {
+            if is_stale {
+                store.clear()?;
+            }
             write(&*store, &ledger, &moved, &moved_usage, manifest, &stop)
         });
         let written =
             writing.await.map_err(|error| SnapshotError::Unavailable(error.to_string()))??;
         let mut taken = Taken { organizations: rounds.moved.len() as u64, buried: 0 };
+        rounds.is_stale = false;
         rounds.moved.clear();
         rounds.moved_usage.clear();
         rounds.manifest = written.manifest;
@@ -251,8 +267,31 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// The next start does without snapshots, and no more are taken until then. Dead keys
+    /// can still be read.
+    async fn distrust_snapshots(&self) {
+        let Some(store) = self.snapshots.store.clone() else { return };
+        let mut rounds = self.snapshots.rounds.lock().await;
+        rounds.is_damaged = true;
+        let distrust = move || {
+            let go_on = AtomicBool::new(false);
+            let mut saving = store.begin(&go_on)?;
+            saving.manifest(&[])?;
+            saving.commit()
+        };
+        let distrusted = tokio::task::spawn_blocking(distrust).await;
+        let error = match distrusted {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(error, "the next start may do with what the snapshots say");
+    }
+}
+
 /// An error and its causes, in one line.
-fn in_one_line(error: &dyn std::error::Error) -> String {
+pub(super) fn in_one_line(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -22,7 +22,7 @@ use super::fingerprints::Fingerprints;
 use super::importing::Importing;
 use super::secret::{Ids, Secret};
 use super::snapshot_store::SnapshotStore;
-use super::snapshots::{Manifest, Rounds, Seal, Snapshots};
+use super::snapshots::{Manifest, Rounds, Seal, Snapshots, in_one_line};
 use super::stats::LedgerStats;
 use super::tables::Tables;
 use super::vault::Vault;
@@ -170,12 +170,14 @@ impl Ledger {
         };
         let tables = Tables::new();
         let from = loaded.as_ref().map_or(0, |it| it.manifest.entries.len() as u64);
-        let (manifest, mut folded, fingerprints) = match loaded {
-            Some(Loaded { manifest, folded, fingerprints }) => (manifest, folded, fingerprints),
-            None => {
-                let folded = replay::fold_all(&parts.store, Before::default()).await?;
-                (Manifest::default(), folded, Fingerprints::default())
-            }
+        let Loaded { manifest, mut folded, fingerprints, check } = match loaded {
+            Some(loaded) => loaded,
+            None => Loaded {
+                folded: replay::fold_all(&parts.store, Before::default()).await?,
+                manifest: Manifest::default(),
+                fingerprints: Fingerprints::default(),
+                check: None,
+            },
         };
         let rounds = Rounds::behind(&folded, manifest);
         for (id, entry) in &rounds.manifest.entries {
@@ -201,7 +203,7 @@ impl Ledger {
             abroad: Arc::default(),
             importing: Importing::default(),
             dead: DeadKeys::new(snapshots.clone(), seal, fingerprints),
-            snapshots: Snapshots::new(snapshots, rounds),
+            snapshots: Snapshots::new(snapshots, rounds, check),
             noted: usage::Noted::new(),
             recorder: tokio::sync::Mutex::new(usage::recorder::Recorder::new(places)),
             denials: denials::Denials::new(),
@@ -227,23 +229,18 @@ impl Ledger {
     }
 }
 
-/// What can be read back from snapshots; none where there are none, or where they were
-/// thrown away.
+/// What can be read back from snapshots; none where there are none, or none that can be used.
 async fn from_snapshots(
     store: &Arc<dyn EventStore>,
     snapshots: &Arc<dyn SnapshotStore>,
     seal: &Arc<Seal>,
 ) -> Option<Loaded> {
-    let error = match load::load(store, snapshots, seal).await {
-        Ok(loaded) => return loaded,
-        Err(error) => error,
-    };
-    tracing::warn!(%error, "the snapshots cannot be used and are thrown away: all history is replayed");
-    let from = Arc::clone(snapshots);
-    match tokio::task::spawn_blocking(move || from.clear()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(%error, "the snapshots could not be thrown away"),
-        Err(error) => tracing::error!(%error, "the snapshots could not be thrown away"),
+    match load::load(store, snapshots, seal).await {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            let error = in_one_line(&error);
+            tracing::warn!(error, "the snapshots cannot be used: all history is replayed");
+            None
+        }
     }
-    None
 }

@@ -1,5 +1,6 @@
 //! Rounds, starts from what they left, and keys that are let go of.
 
+mod check;
 mod uses;
 
 use std::collections::BTreeMap;

@@ -3,14 +3,14 @@
 //!
 //! A snapshot is believed where its keyed checksum is right, the store holds at its revision
 //! the event it ends with, and the event that the snapshots were taken behind stands where
-//! it stood. What the store holds in front of that event is not read again: damage there is
-//! found by whoever reads it, and by a start without snapshots. Whatever else is wrong, in a
-//! snapshot or in the tail, all snapshots are thrown away and all history is replayed, which
-//! then says what is wrong.
+//! it stood. What the store holds in front of that event is only checked ([`Check`]), and
+//! most of it once the ledger answers. Whatever is wrong, in a snapshot, in front of it or
+//! behind it, no snapshot is used and all history is replayed, which then says what is wrong.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use projections::digest::LeafHash;
 use projections::id::OrganizationId;
@@ -21,8 +21,11 @@ use super::replay::{self, Before, Folded, Replaying};
 use crate::ledger::event_store::{EventStore, READ_EVENTS_MAX, ReadError};
 use crate::ledger::fingerprints::{Fingerprints, Run};
 use crate::ledger::snapshot_store::{SnapshotError, SnapshotOf, SnapshotStore};
-use crate::ledger::snapshots::{Anchor, Entry, Manifest, Of, Seal};
+use crate::ledger::snapshots::{Anchor, Check, Damage, Entry, Manifest, Of, Seal};
 use crate::ledger::usage::replay::{LastUses, Replaying as UsageReplaying};
+
+/// How long a start may read what is in front of the snapshots: about 100,000 events.
+const CHECKED_AT_START: Duration = Duration::from_millis(200);
 
 /// Why a start does without its snapshots.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,8 @@ pub(super) enum Unusable {
     OtherHistory(String),
     #[error("the store could not be read")]
     Store(#[from] ReadError),
+    #[error("history in front of them is damaged")]
+    Before(#[from] Damage),
     #[error("history behind them is damaged")]
     Tail,
 }
@@ -46,6 +51,8 @@ pub(super) struct Loaded {
     pub(super) manifest: Manifest,
     pub(super) folded: Folded,
     pub(super) fingerprints: Fingerprints,
+    /// What is left to check of the history in front of the snapshots.
+    pub(super) check: Option<Check>,
 }
 
 /// Starts from snapshots; none where there are none.
@@ -57,6 +64,8 @@ pub(super) async fn load(
     let Some(manifest) = manifest(snapshots, seal).await? else { return Ok(None) };
     let Some(anchor) = manifest.anchor.clone() else { return Ok(None) };
     is_there(store, &anchor).await?;
+    let mut check = Check::up_to(anchor.position);
+    let check = if check.read_for(store, CHECKED_AT_START).await? { None } else { Some(check) };
     let manifest = Arc::new(manifest);
     let (its, from, by) = (Arc::clone(&manifest), Arc::clone(snapshots), Arc::clone(seal));
     let reading = tokio::task::spawn_blocking(move || {
@@ -80,7 +89,7 @@ pub(super) async fn load(
         return Err(Unusable::Tail);
     }
     let manifest = Arc::unwrap_or_clone(manifest);
-    Ok(Some(Loaded { manifest, folded, fingerprints }))
+    Ok(Some(Loaded { manifest, folded, fingerprints, check }))
 }
 
 async fn manifest(
