@@ -37,6 +37,7 @@ use super::pepper_use;
 use super::snapshot_store::{SnapshotError, SnapshotOf, SnapshotStore};
 use super::start::Folded;
 use super::tables::Published;
+use super::urgency::Urgency;
 
 /// After how many events snapshots are taken, unless told otherwise.
 pub const SNAPSHOT_EVENTS: u64 = 65_536;
@@ -222,6 +223,10 @@ impl Ledger {
         let Some(store) = self.snapshots.store.clone() else { return Ok(Taken::default()) };
         let mut rounds = self.snapshots.rounds.lock().await;
         self.tables.forget_moved();
+        // What is derived takes no space that events need.
+        if self.store.is_full(Urgency::Normal) {
+            return Err(SnapshotError::Full.into());
+        }
         rounds.read(&self.store).await?;
         if rounds.is_damaged || self.tables.any_stopped() {
             return Err(RoundError::Damaged);
