@@ -248,11 +248,13 @@ fn within_reach(
 
 /// No other active key has this name, unless it is of the same rotation.
 fn name_is_free(given: &Given<'_>, name: &Name, key: Option<&Key>) -> Result<(), Rejection> {
-    let holder = given.state.key_named(name).filter(|it| it.state(given.now) == KeyState::Active);
-    let others = holder.filter(|holder| {
-        key.is_none_or(|key| key.id != holder.id && !given.state.in_one_rotation(key, holder))
+    // The last of a rotation may be out of force while one before it is not yet.
+    let mut active =
+        given.state.keys_named(name).filter(|it| it.state(given.now) == KeyState::Active);
+    let other = active.find(|other| {
+        key.is_none_or(|key| key.id != other.id && !given.state.in_one_rotation(key, other))
     });
-    match others {
+    match other {
         Some(_) => Err(Rejection::KeyNameTaken(name.to_string())),
         None => Ok(()),
     }

@@ -809,6 +809,37 @@ fn a_name_belongs_to_one_rotation() {
 }
 
 #[test]
+fn a_name_is_taken_while_any_active_key_has_it() {
+    let named = |number: u8| create(number, |key| key.name = "ci".parse().unwrap());
+    let taken = || Err(Rejection::KeyNameTaken("ci".to_owned()));
+    // A key that is out of force takes nobody's name by being called so.
+    let mut world = with_admin("paid");
+    world.must(ACME, by(1), &named(2));
+    world.must(ACME, by(1), &create(3, |_| {}));
+    world.must(ACME, by(1), &create(4, |key| key.expiry = Expiry::After(5)));
+    world.must(ACME, by(1), &Command::DisableKey(key_id(3)));
+    world.now += 5;
+    for number in [3, 4] {
+        world.must(ACME, by(1), &relabel(number, "ci"));
+        world.check(by(1), &named(5), taken());
+    }
+    world.check(by(1), &Command::EnableKey(key_id(3)), taken());
+    // The old key of a rotation takes it back, and ends.
+    world.must(ACME, by(1), &rotate(2, 6, |_| {}));
+    world.must(ACME, by(1), &relabel(2, "old"));
+    world.must(ACME, by(1), &relabel(2, "ci"));
+    world.must(ACME, by(1), &Command::EndRotation(key_id(2)));
+    world.check(by(1), &named(5), taken());
+    // The new key of a rotation ends before the old one.
+    let short = |command: &mut RotateKey| command.expiry = Some(Expiry::After(10));
+    world.must(ACME, by(1), &rotate(6, 7, short));
+    world.now += 10;
+    world.check(by(1), &named(5), taken());
+    world.must(ACME, by(1), &revoke(6));
+    world.check(by(1), &named(5), Ok(&["KeyCreated"]));
+}
+
+#[test]
 fn a_service_accounts_key_has_its_roles_and_no_others() {
     let mut world = with_admin("paid");
     world.must(ACME, by(1), &account(1, &[6]));
@@ -1047,7 +1078,7 @@ fn the_expected_revision_is_the_last() {
 /// A step of a random history: who acts, and on what.
 #[derive(Clone, Debug)]
 enum Step {
-    Create { scopes: Vec<&'static str>, role: u8, owned: bool, lifetime: i64, test: bool },
+    Create { name: u8, scopes: Vec<&'static str>, role: u8, owned: bool, lifetime: i64, test: bool },
     Account { roles: Vec<u8> },
     Rotate { key: u8, grace: i64, lifetime: Option<i64> },
     EndRotation(u8),
@@ -1066,10 +1097,19 @@ fn arb_step() -> impl Strategy<Value = (u8, Step)> {
         0..4,
     );
     let key = || 0..16_u8;
+    // Few, so that keys want the same one.
+    let name = || 0..4_u8;
     let step = prop_oneof![
-        6 => (permissions, 0..10_u8, prop::bool::weighted(0.3), 1..5_000_000_i64, any::<bool>())
-            .prop_map(|(scopes, role, owned, lifetime, test)| {
-                Step::Create { scopes, role, owned, lifetime, test }
+        6 => (
+            name(),
+            permissions,
+            0..10_u8,
+            prop::bool::weighted(0.3),
+            1..5_000_000_i64,
+            any::<bool>(),
+        )
+            .prop_map(|(name, scopes, role, owned, lifetime, test)| {
+                Step::Create { name, scopes, role, owned, lifetime, test }
             }),
         1 => prop::collection::vec(2..10_u8, 0..3).prop_map(|roles| Step::Account { roles }),
         3 => (key(), 0..4_000_000_i64, prop::option::of(1..5_000_000_i64))
@@ -1077,7 +1117,7 @@ fn arb_step() -> impl Strategy<Value = (u8, Step)> {
         1 => key().prop_map(Step::EndRotation),
         2 => key().prop_map(Step::Disable),
         2 => key().prop_map(Step::Enable),
-        1 => (key(), key()).prop_map(|(key, name)| Step::Relabel { key, name }),
+        3 => (key(), name()).prop_map(|(key, name)| Step::Relabel { key, name }),
         2 => key().prop_map(Step::Revoke),
         1 => prop::collection::vec(key(), 1..4).prop_map(Step::RevokeMany),
         1 => prop::option::of(1..4_000_u32).prop_map(|lifetime| Step::Policy { lifetime }),
@@ -1103,8 +1143,9 @@ const ASKED: [&str; 10] = [
 fn command_of(step: Step, next: u8) -> Option<Command> {
     Some(match step {
         Step::Wait(_) => return None,
-        Step::Create { scopes: wanted, role: wanted_role, owned, lifetime, test } => {
+        Step::Create { name, scopes: wanted, role: wanted_role, owned, lifetime, test } => {
             create(next, |key| {
+                key.name = format!("key {name}").parse().unwrap();
                 key.scopes = (!wanted.is_empty()).then(|| Scopes::new(&wanted).unwrap());
                 let role = (wanted_role > 0 && !owned).then(|| role(wanted_role));
                 key.roles = role.into_iter().collect();
