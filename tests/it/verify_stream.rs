@@ -135,6 +135,21 @@ async fn a_stream_ends_with_its_callers_authority() {
         assert_eq!(reason(&status), "REVOKED");
         assert_eq!(stream.answers.message().await.unwrap(), None);
     }
+    // What a question waited for may be that end itself.
+    for round in 0..4 {
+        let (id, asker) = acme.key(&format!("waits {round}"), &["credentials:verify"]).await;
+        let mut stream = acme.operator.with_key(&asker).verify_stream().await.unwrap();
+        assert!(stream.decide(1, about(&subject, &["dns:read"])).await.unwrap().allowed);
+        let end = StreamRevision {
+            stream: format!("org-{}", acme.id),
+            revision: acme.revision().await + 1,
+        };
+        let question =
+            VerifyRequest { at_least_revision: vec![end], ..about(&subject, &["dns:read"]) };
+        stream.send(2, question).await;
+        acme.admin.revoke("", &id).await.unwrap();
+        refused(stream.answer().await, Code::Unauthenticated, "revoked");
+    }
     // A lifetime that is over ends it, too.
     let mut request = scoped("", "short", &["credentials:verify"]);
     request.expiry =
