@@ -642,6 +642,9 @@ fn a_test_key_does_not_end_live_ones() {
     world.check(by(1), &revoke(2), Err(Rejection::EnvironmentNotHeld));
     world.check(by(1), &revoke(3), Ok(&["KeyRevoked"]));
     world.check(by(1), &revoke(1), Ok(&["KeyRevoked"]));
+    // A policy binds live keys, and its organization cannot take it back.
+    let policy = Policy { key_lifetime_max_seconds: Some(1), ..Policy::default() };
+    world.check(by(1), &Command::UpdatePolicy(policy), Err(Rejection::EnvironmentNotHeld));
 }
 
 /// Acme with an administrator's key 1 that nothing limits.
