@@ -113,7 +113,10 @@ fn found(
         let organization = everywhere.iter().find(|it| it.tables().key(id).is_some());
         found.push(organization.map(|organization| (organization.id, id)));
     }
-    found.extend(list.leaked.iter().map(|text| ledger.key_of(text, reach)));
+    // As in a header, white space around a key is none of it.
+    let key_of =
+        |text: &String| ledger.key_of(text, reach).or_else(|| ledger.key_of(text.trim(), reach));
+    found.extend(list.leaked.iter().map(key_of));
     Ok(found)
 }
 
