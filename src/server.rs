@@ -53,6 +53,13 @@ pub const REQUEST_BYTES_MAX: usize = 128 * 1024;
 pub const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// Most requests under way at once on one connection.
 pub const CONNECTION_REQUESTS_MAX: u32 = 256;
+/// Most bytes of one request that wait to be read. Small: HTTP/2 takes half a connection's
+/// window, at most, of what many small frames cost beside their bytes, and closes the whole
+/// connection for more. A stream of questions whose answers are not taken must not come to
+/// that.
+pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// Most bytes of all requests of one connection that wait to be read.
+pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// How long requests under way may take to end after a shutdown began.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 /// How often an idle connection is asked whether it lives.
@@ -190,6 +197,8 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .max_concurrent_streams(CONNECTION_REQUESTS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .timeout(Duration::from_millis(config.request_timeout_ms))
         .layer(Direct(verification(&door)))
         .add_routes(routes)

@@ -239,6 +239,14 @@ impl Organization {
         self.keys.get(self.names.get(&NameDigest::of(name.as_str()))?)
     }
 
+    /// The keys of this name, of one rotation: the one that has it, and those whose place
+    /// it took. They may be out of force.
+    pub fn keys_named(&self, name: &Name) -> impl Iterator<Item = &Arc<Key>> {
+        let last = self.key_named(name);
+        let before = last.into_iter().flat_map(|last| self.predecessors(last));
+        last.into_iter().chain(before.filter(move |key| key.name == *name))
+    }
+
     /// The role of this identifier, as this organization's stream defines it.
     #[must_use]
     pub fn role(&self, id: RoleId) -> Option<&Arc<Role>> {

@@ -139,10 +139,26 @@ fn chars_in(text: &str, range: std::ops::RangeInclusive<usize>) -> bool {
 }
 
 /// Characters that would let a name lie about itself on a screen: control characters,
-/// and those that turn the direction of writing.
+/// those that turn the direction of writing, and those that nobody sees.
 fn unwritable(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 #[cfg(test)]
@@ -167,9 +183,12 @@ mod tests {
         let longest = "é".repeat(NAME_CHARS_MAX);
         let longer = "é".repeat(NAME_CHARS_MAX + 1);
         check::<Name>(
-            &["ci-pipeline", "a", "Zoë's key", &longest],
+            &["ci-pipeline", "a", "Zoë's key", "مفتاح", "鍵 🔑", &longest],
             &["", " a", "a ", "a\nb", "a\u{0}", "a\u{202e}b", "a\u{200b}", &longer],
         );
+        for unseen in ['\u{ad}', '\u{61c}', '\u{180e}', '\u{206a}', '\u{3164}', '\u{e0041}'] {
+            check::<Name>(&[], &[&format!("a{unseen}b")]);
+        }
     }
 
     #[test]

@@ -507,6 +507,22 @@ mod tests {
     }
 
     #[test]
+    fn what_finds_no_place_is_counted_among_the_others() {
+        let denials = Denials::new();
+        // As many groups as there may be, each larger than what comes then.
+        for number in 0..ORGANIZATION_GROUPS_MAX as u64 * 2 {
+            let number = number % ORGANIZATION_GROUPS_MAX as u64;
+            denials.count(ACME, denial(Some(key(number)), None, "cdn"), at(5));
+        }
+        for number in 0..1_000 {
+            denials.count(ACME, denial(Some(key(10_000 + number)), None, "cdn"), at(5));
+        }
+        let taken = denials.take(Instant::now(), true);
+        assert_eq!(total(&taken), ORGANIZATION_GROUPS_MAX as u64 * 2 + 1_000);
+        assert!(taken[0].1.denials.iter().all(|it| it.count == 2), "nobody was pushed out");
+    }
+
+    #[test]
     fn no_key_has_all_the_groups() {
         let denials = Denials::new();
         // One key, asked about for a thousand services by a thousand keys; and ninety others.

@@ -156,19 +156,20 @@ pub fn expiry(
     })
 }
 
-/// A duration in whole milliseconds; none where there is no such number.
+/// A duration in whole milliseconds; none where there is no such number, or where it is
+/// negative or none at all: its nanoseconds are less than a second, and never negative.
 fn millis(duration: &prost_types::Duration) -> Option<i64> {
-    let millis = duration.seconds.checked_mul(1_000)?;
-    millis.checked_add(i64::from(duration.nanos) / 1_000_000)
+    let nanos = Some(duration.nanos).filter(|nanos| (0..1_000_000_000).contains(nanos))?;
+    let millis = duration.seconds.checked_mul(1_000)?.checked_add(i64::from(nanos) / 1_000_000)?;
+    Some(millis).filter(|millis| *millis >= 0)
 }
 
 /// Reads how long the old key of a rotation stays valid, in milliseconds.
 pub fn grace(duration: Option<&prost_types::Duration>) -> Result<Option<i64>, Status> {
     let Some(duration) = duration else { return Ok(None) };
     millis(duration)
-        .filter(|millis| *millis >= 0)
         .map(Some)
-        .ok_or_else(|| status::invalid("grace", "must not be negative"))
+        .ok_or_else(|| status::invalid("grace", "must be a duration that is not negative"))
 }
 
 /// Reads a limit of a policy in whole seconds, at least one unless `from` says otherwise.
@@ -253,4 +254,37 @@ pub fn request_stamp<M: prost::Message>(
         ));
     }
     Ok(Some(stamper.stamp(caller, method, idempotency_key, &message.encode_to_vec())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn duration(seconds: i64, nanos: i32) -> prost_types::Duration {
+        prost_types::Duration { seconds, nanos }
+    }
+
+    #[test]
+    fn a_duration_is_what_it_says() {
+        for (seconds, nanos, millis) in [(0, 0, 0), (0, 1, 0), (1, 999_999_999, 1_999)] {
+            assert_eq!(grace(Some(&duration(seconds, nanos))).unwrap(), Some(millis));
+        }
+        assert_eq!(expiry(None, Some(&duration(0, 1_000_000))).unwrap(), Some(Expiry::After(1)));
+        for (seconds, nanos) in [
+            (-1, 0),
+            (0, -1),
+            (1, -1),
+            (-1, 1_000_000_000),
+            (-1, i32::MAX),
+            (1, 1_000_000_000),
+            (i64::MAX, 0),
+            (i64::MIN, 0),
+        ] {
+            let wrong = duration(seconds, nanos);
+            assert!(grace(Some(&wrong)).is_err(), "{wrong:?}");
+            assert!(expiry(None, Some(&wrong)).is_err(), "{wrong:?}");
+            assert!(self::seconds("s", Some(&wrong), 0).is_err(), "{wrong:?}");
+        }
+        assert!(expiry(None, Some(&duration(0, 999_999))).is_err(), "that is nothing");
+    }
 }

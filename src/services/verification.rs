@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use projections::id::OrganizationId;
+use projections::presented::Presented;
 use projections::time::Timestamp;
+use projections::verification::Question;
 use tonic::{Request, Status};
 
 pub use batch::{BATCH_ANSWER_BYTES_MAX, BATCH_BYTES_MAX, QUESTIONS_MAX};
@@ -134,11 +136,21 @@ fn decide(
     correlation_id: &str,
     out: &mut Vec<u8>,
 ) -> Result<proto::DecisionCode, NoDecision> {
-    let began = ANSWERS.asked();
     let (presented, question) = question::read(message, asked).map_err(NoDecision::Wrong)?;
+    decide_read(asked, (presented, &question), correlation_id, out)
+}
+
+/// As [`decide`], for a question that was read already.
+fn decide_read(
+    asked: Asked<'_>,
+    (presented, question): (Presented<'_>, &Question<'_>),
+    correlation_id: &str,
+    out: &mut Vec<u8>,
+) -> Result<proto::DecisionCode, NoDecision> {
+    let began = ANSWERS.asked();
     let code = asked
         .ledger
-        .verify(presented, &question, asked.asking, |it| answer::write(it, correlation_id, out))?;
+        .verify(presented, question, asked.asking, |it| answer::write(it, correlation_id, out))?;
     ANSWERS.answered(&began, code.into());
     Ok(code)
 }

@@ -4,11 +4,13 @@ use keyledger::proto::revoke_keys_request::Which;
 use keyledger::proto::{
     DecisionCode, ImportKeysRequest, ImportKeysResponse, ImportedKey, KeyList, KeyOrigin,
     KeyRevocationOutcome, RevocationReason, RevokeKeysRequest, RevokeKeysResponse, Scopes,
+    ServiceAccess,
 };
+use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tonic::Code;
 
-use super::support::{Acme, Client, refused, rejected, scoped, texts, unused};
+use super::support::{Acme, Client, DNS_MANAGER, refused, rejected, scoped, texts, unused};
 
 fn foreign(number: usize) -> String {
     format!("legacy-{number:04}-0123456789abcdef")
@@ -154,6 +156,28 @@ async fn a_secret_is_one_key_in_the_whole_installation() {
     }
 }
 
+/// An import that is done must not end in an answer that its client does not take.
+#[tokio::test]
+async fn the_answer_to_the_largest_import_is_one_that_clients_take() {
+    let acme = Acme::new().await;
+    // Short to say, and each name of a permission or a service is worth a warning.
+    let role_ids = texts(&[DNS_MANAGER]);
+    let permissions: Vec<_> = (0..100).map(|n| format!("a:b{n}")).collect();
+    let services: Vec<_> = (0..50).map(|n| format!("s{n}")).collect();
+    let keys = (0..900).map(|n| ImportedKey {
+        role_ids: role_ids.clone(),
+        scopes: Some(Scopes { permissions: permissions.clone() }),
+        services: Some(ServiceAccess { services: services.clone() }),
+        ..imported(&foreign(n), &format!("legacy {n}"))
+    });
+    let request = import(keys.collect());
+    assert!(request.encoded_len() > 900_000, "{}", request.encoded_len());
+    let made = acme.admin.import_keys(request).await.unwrap().keys;
+    assert_eq!(made.len(), 900);
+    assert!(made[0].warnings.len() >= 100 && made[899].warnings.is_empty());
+    assert_eq!(acme.get(&made[899].id).await.warnings, made[0].warnings);
+}
+
 #[tokio::test]
 async fn leaked_keys_are_revoked_wherever_they_are() {
     let acme = Acme::new().await;
@@ -177,7 +201,9 @@ async fn leaked_keys_are_revoked_wherever_they_are() {
     assert_eq!(outcomes(&again), [ALREADY, UNKNOWN, UNKNOWN, ALREADY, UNKNOWN]);
     assert_eq!(acme.writes(), before);
     // An operator's list spans organizations, an append for each.
-    let leaked = [theirs.secret.as_str(), &second, &own, &foreign(1), &foreign(9)];
+    // Found at the end of a line.
+    let found = format!(" {}\r\n", foreign(1));
+    let leaked = [theirs.secret.as_str(), &second, &own, &found, &foreign(9)];
     let request = RevokeKeysRequest {
         reason: RevocationReason::KeyCompromise.into(),
         comment: "on a public page".into(),
@@ -186,7 +212,7 @@ async fn leaked_keys_are_revoked_wherever_they_are() {
     let answer = acme.operator.revoke_keys(request).await.unwrap();
     assert_eq!(outcomes(&answer), [REVOKED, REVOKED, ALREADY, REVOKED, UNKNOWN]);
     assert_eq!(answer.revisions.len(), 2);
-    for secret in &leaked[..4] {
+    for secret in leaked[..4].iter().map(|leaked| leaked.trim()) {
         assert_eq!(acme.code(secret).await, DecisionCode::Revoked);
     }
     let key = acme.get(&answer.keys[1].key_id).await.revocation.unwrap();

@@ -1,13 +1,16 @@
 //! Keys may be used as often as they may: through the server, each call and each question
 //! one.
 
+use keyledger::proto::DecisionCode::{Allowed, RateLimited};
+use keyledger::proto::verify_batch_answer::Answer;
 use keyledger::proto::{
-    CreateKeyRequest, DecisionCode, GetKeyRequest, ListKeysRequest, RateLimit, VerifyRequest,
+    CreateKeyRequest, DecisionCode, GetKeyRequest, ListKeysRequest, RateLimit, VerifyBatchRequest,
+    VerifyRequest,
 };
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use super::support::{Acme, Client, reason, refused, scoped, texts};
+use super::support::{Acme, Client, about, reason, refused, scoped, texts};
 
 async fn limited(client: &Client, name: &str, scopes: &[&str], requests: u32) -> (String, String) {
     let request = CreateKeyRequest {
@@ -43,6 +46,38 @@ async fn whoever_is_asked_about_too_often_is_told_how_long_to_wait() {
     let server = acme.home.start().await;
     let operator = server.client(&acme.home.admin_key());
     assert_eq!(operator.code(ask("dns:read")).await, DecisionCode::Allowed);
+}
+
+/// However a key is asked about, each question costs one.
+#[tokio::test]
+async fn batches_and_streams_cost_one_for_each_question() {
+    let acme = Acme::new().await;
+    let expected: Vec<_> =
+        (0..5).map(|place| if place < 3 { Allowed } else { RateLimited }).collect();
+    let (_, secret) = limited(&acme.admin, "batch", &["dns:read"], 3).await;
+    // What is refused whole was never asked.
+    let wrong = VerifyRequest { service: "no name".into(), ..about(&secret, &[]) };
+    let questions = [about(&secret, &["dns:read"]), wrong].to_vec();
+    let refusal =
+        acme.operator.verify_batch(VerifyBatchRequest { questions, ..Default::default() });
+    refused(refusal.await, Code::InvalidArgument, "questions[1].service");
+    let questions = vec![about(&secret, &["dns:read"]); 5];
+    let batch = VerifyBatchRequest { questions, ..Default::default() };
+    let answers = acme.operator.verify_batch(batch).await.unwrap().answers;
+    let codes = answers.into_iter().map(|answer| match answer.answer.unwrap() {
+        Answer::Decision(decision) => {
+            assert_eq!(decision.retry_after.is_some(), decision.code() == RateLimited);
+            decision.code()
+        }
+        Answer::Undecided(undecided) => panic!("{undecided:?}"),
+    });
+    assert_eq!(codes.collect::<Vec<_>>(), expected);
+    let (_, secret) = limited(&acme.admin, "stream", &["dns:read"], 3).await;
+    let mut stream = acme.operator.verify_stream().await.unwrap();
+    for (id, code) in (0..).zip(expected) {
+        let answer = stream.decide(id, about(&secret, &["dns:read"])).await.unwrap();
+        assert_eq!(answer.code(), code);
+    }
 }
 
 #[tokio::test]

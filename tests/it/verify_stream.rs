@@ -2,7 +2,7 @@
 //! stream ends when its caller's authority does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use keyledger::proto::verify_stream_response::Answer;
 use keyledger::proto::{DecisionCode, StreamRevision, VerifyRequest, VerifyStreamRequest};
@@ -135,6 +135,21 @@ async fn a_stream_ends_with_its_callers_authority() {
         assert_eq!(reason(&status), "REVOKED");
         assert_eq!(stream.answers.message().await.unwrap(), None);
     }
+    // What a question waited for may be that end itself.
+    for round in 0..4 {
+        let (id, asker) = acme.key(&format!("waits {round}"), &["credentials:verify"]).await;
+        let mut stream = acme.operator.with_key(&asker).verify_stream().await.unwrap();
+        assert!(stream.decide(1, about(&subject, &["dns:read"])).await.unwrap().allowed);
+        let end = StreamRevision {
+            stream: format!("org-{}", acme.id),
+            revision: acme.revision().await + 1,
+        };
+        let question =
+            VerifyRequest { at_least_revision: vec![end], ..about(&subject, &["dns:read"]) };
+        stream.send(2, question).await;
+        acme.admin.revoke("", &id).await.unwrap();
+        refused(stream.answer().await, Code::Unauthenticated, "revoked");
+    }
     // A lifetime that is over ends it, too.
     let mut request = scoped("", "short", &["credentials:verify"]);
     request.expiry =
@@ -180,6 +195,38 @@ async fn a_question_waits_for_its_revision_and_keeps_no_other_stream_waiting() {
     assert_eq!((answer.id, undecided.status), (4, Code::Unavailable as i32));
     assert_eq!(undecided.reason, "REVISION_NOT_REACHED");
     assert_eq!(stream.answer().await.unwrap().id, 5);
+}
+
+/// What waits to be read fills the stream's own window, and no more: the connection and all
+/// other calls on it go on.
+#[tokio::test]
+async fn a_stream_whose_answers_are_not_taken_harms_no_other_call() {
+    const QUESTIONS: u64 = 60_000;
+    let acme = Acme::new().await;
+    let (_, key) = acme.key("key", &["dns:read"]).await;
+    let mut stream = acme.operator.verify_stream().await.unwrap();
+    let sent = Arc::new(AtomicU64::new(0));
+    let (asker, question, counted) = (stream.ask.clone(), about(&key, &[]), Arc::clone(&sent));
+    let sending = tokio::spawn(async move {
+        for id in 0..QUESTIONS {
+            let question = Some(question.clone());
+            asker.send(VerifyStreamRequest { id, question }).await.unwrap();
+            counted.store(id + 1, Ordering::Relaxed);
+        }
+    });
+    // Until no question has found room for as long as so many others take.
+    let (mut before, mut others) = (0, 0);
+    while others < 300 {
+        assert!(acme.operator.ask(&key, &["dns:read"]).await.allowed);
+        let now = sent.load(Ordering::Relaxed);
+        others = if now == before { others + 1 } else { 0 };
+        before = now;
+    }
+    assert!(before < QUESTIONS, "nothing is read while answers are not taken");
+    for id in 0..QUESTIONS {
+        assert_eq!(stream.answer().await.unwrap().id, id);
+    }
+    sending.await.unwrap();
 }
 
 /// A request has its time, a stream has all it wants.

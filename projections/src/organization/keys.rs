@@ -13,6 +13,7 @@ use crate::event::{
 use crate::id::KeyId;
 use crate::key::{Key, KeyState};
 use crate::recorded::Revision;
+use crate::text::Name;
 use crate::time::Timestamp;
 
 impl Organization {
@@ -78,6 +79,15 @@ impl Organization {
         Change::Key(id)
     }
 
+    /// A key takes a name, unless one has it that took the key's own place.
+    fn take_name(&mut self, id: KeyId, name: &Name) {
+        let place = NameDigest::of(name.as_str());
+        let holder = self.names.get(&place).and_then(|id| self.keys.get(id));
+        if !holder.is_some_and(|it| self.predecessors(it).any(|it| it.id == id)) {
+            self.names.insert(place, id);
+        }
+    }
+
     /// A key lets go of its name: it is free, or again that of the key whose place this
     /// one took, if that one is still in force.
     pub(super) fn release_name(&mut self, key: &Key, at: Timestamp) {
@@ -104,7 +114,10 @@ impl Organization {
         let key = self.unrevoked(envelope, event.key_id)?;
         if event.label.name != key.name {
             self.release_name(&key, envelope.at);
-            self.names.insert(NameDigest::of(event.label.name.as_str()), key.id);
+            // A key that is out of force has no name to itself, and takes nobody's.
+            if key.state(envelope.at) == KeyState::Active {
+                self.take_name(key.id, &event.label.name);
+            }
         }
         Ok(self.put(key.relabelled(revision, &event.label)))
     }
@@ -166,12 +179,7 @@ impl Organization {
         if key.disabled().is_none() {
             return Err(Fault::MissingTarget(envelope.event.event_type()));
         }
-        // Whoever took its place keeps the name.
-        let place = NameDigest::of(key.name.as_str());
-        let holder = self.names.get(&place).and_then(|id| self.keys.get(id));
-        if !holder.is_some_and(|it| self.predecessors(it).any(|it| it.id == key.id)) {
-            self.names.insert(place, key.id);
-        }
+        self.take_name(key.id, &key.name);
         Ok(self.put(key.with_enabled(revision)))
     }
 }

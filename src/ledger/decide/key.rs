@@ -134,10 +134,20 @@ pub(super) fn active<'a>(given: &'a Given<'_>, id: KeyId) -> Result<&'a Key, Rej
 
 /// A test key changes no live one.
 pub(super) fn may_change(given: &Given<'_>, key: &Key) -> Result<(), Rejection> {
-    let Some((caller, _)) = given.caller()? else { return Ok(()) };
-    let reaches_up = caller.effective_environment() == Environment::Test
-        && key.effective_environment() == Environment::Live;
-    if reaches_up { Err(Rejection::EnvironmentNotHeld) } else { Ok(()) }
+    match key.effective_environment() {
+        Environment::Live => may_act_on_live(given),
+        Environment::Test => Ok(()),
+    }
+}
+
+/// A test key changes nothing that live keys are bound by.
+pub(super) fn may_act_on_live(given: &Given<'_>) -> Result<(), Rejection> {
+    match given.caller()? {
+        Some((caller, _)) if caller.effective_environment() == Environment::Test => {
+            Err(Rejection::EnvironmentNotHeld)
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Whoever brings a key into force again, or another like it, could make it.
@@ -248,11 +258,13 @@ fn within_reach(
 
 /// No other active key has this name, unless it is of the same rotation.
 fn name_is_free(given: &Given<'_>, name: &Name, key: Option<&Key>) -> Result<(), Rejection> {
-    let holder = given.state.key_named(name).filter(|it| it.state(given.now) == KeyState::Active);
-    let others = holder.filter(|holder| {
-        key.is_none_or(|key| key.id != holder.id && !given.state.in_one_rotation(key, holder))
+    // The last of a rotation may be out of force while one before it is not yet.
+    let mut active =
+        given.state.keys_named(name).filter(|it| it.state(given.now) == KeyState::Active);
+    let other = active.find(|other| {
+        key.is_none_or(|key| key.id != other.id && !given.state.in_one_rotation(key, other))
     });
-    match others {
+    match other {
         Some(_) => Err(Rejection::KeyNameTaken(name.to_string())),
         None => Ok(()),
     }

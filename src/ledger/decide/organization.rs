@@ -4,7 +4,7 @@ use projections::event::{OrganizationCreated, OrganizationRegistered, PolicyUpda
 use projections::organization::Change;
 use projections::policy::Policy;
 
-use super::{Decided, Given};
+use super::{Decided, Given, key};
 use crate::ledger::built_in;
 use crate::ledger::command::{Caller, OrganizationDraft};
 use crate::ledger::rejection::Rejection;
@@ -67,6 +67,8 @@ pub(super) fn create(given: &Given<'_>, draft: &OrganizationDraft) -> Result<Dec
 /// Changes the rules that an organization gives itself. It tightens them; what it took
 /// upon itself, its operator alone takes back.
 pub(super) fn update_policy(given: &Given<'_>, policy: &Policy) -> Result<Decided, Rejection> {
+    // It holds for live keys, and whoever tightens it cannot take that back.
+    key::may_act_on_live(given)?;
     let before = given.state.policy();
     if policy == before {
         return Ok(match given.state.revision() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use projections::event::KeyOrigin;
 use projections::id::KeyId;
+use prost::Message as _;
 use tonic::Status;
 
 use super::{Context, row, write_key};
@@ -14,7 +15,7 @@ use crate::ledger::command::{
 use crate::ledger::mint::{digest_of_sha256, retired_digests_of_sha256};
 use crate::ledger::tables::Published;
 use crate::proto;
-use crate::services::{read, status, write};
+use crate::services::{page, read, status, write};
 
 /// Carries out an import.
 pub(super) async fn import_keys(
@@ -53,10 +54,17 @@ pub(super) async fn import_keys(
         ids = made.into_iter().map(|(id, _)| id).collect();
     }
     let tables = Arc::clone(&organization.tables());
-    let mut keys = Vec::with_capacity(ids.len());
+    let (mut keys, mut bytes) = (Vec::with_capacity(ids.len()), 0);
     for id in ids {
         let row = row(ledger, organization, &tables, id).await?;
-        keys.push(write_key(ledger, &row, &tables));
+        let mut key = write_key(ledger, &row, &tables);
+        // What clients take unless told otherwise is 4 MiB. The rest of a key is about as
+        // long as it was in the request; its warnings may be many times that.
+        if bytes >= page::PAGE_BYTES_MAX {
+            key.warnings.clear();
+        }
+        bytes += key.encoded_len();
+        keys.push(key);
     }
     Ok(proto::ImportKeysResponse {
         keys,

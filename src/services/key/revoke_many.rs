@@ -147,8 +147,13 @@ async fn found(
         found.push(organization.map(|organization| (organization, id)));
     }
     for text in &list.leaked {
-        let key = ledger.key_of(text, reach).await;
-        found.push(key.map_err(|error| status::from_dead_keys(&error))?);
+        let dead = |error| status::from_dead_keys(&error);
+        let key = match ledger.key_of(text, reach).await.map_err(dead)? {
+            // As in a header, white space around a key is none of it.
+            None => ledger.key_of(text.trim(), reach).await.map_err(dead)?,
+            found => found,
+        };
+        found.push(key);
     }
     Ok(found)
 }

@@ -2,7 +2,7 @@
 
 use tonic::{Request, Status};
 
-use super::{NoDecision, Verification, Wrong, answer, decide, question, recalled, revisions};
+use super::{Verification, Wrong, answer, decide_read, question, recalled, revisions};
 use crate::ledger::permissions;
 use crate::proto;
 use crate::services::authentication::{authenticate_again, authenticate_at, shown};
@@ -48,28 +48,30 @@ impl Verification {
         let asked = self.asked(ledger, asker.asking(), now);
         let mut framed = Framed::with_room(message.questions.len() * answer::ROOM_BYTES);
         let out = framed.message();
-        for (place, question) in message.questions.iter().enumerate() {
+        // All are read before one is decided: what is refused whole uses no key.
+        let mut read = Vec::with_capacity(message.questions.len());
+        for (place, message) in message.questions.iter().enumerate() {
+            let wrong = |wrong: Wrong| wrong.status(&format!("questions[{place}]."));
+            let correlation_id = own_correlation_id(message, &correlation_id).map_err(wrong)?;
+            read.push((question::read(message, asked).map_err(wrong)?, correlation_id));
+        }
+        for (place, (question, correlation_id)) in read.into_iter().enumerate() {
             if place > 0 && place % QUESTIONS_PER_TURN == 0 {
                 tokio::task::yield_now().await;
             }
             let before = out.len();
+            let (presented, question) = question;
             let mut decide_it = || {
                 out.truncate(before);
-                let correlation_id =
-                    own_correlation_id(question, &correlation_id).map_err(NoDecision::Wrong)?;
                 nested(out, 1, |out| {
-                    nested(out, 1, |out| decide(asked, question, correlation_id, out))
+                    nested(out, 1, |out| {
+                        decide_read(asked, (presented, &question), correlation_id, out)
+                    })
                 })
             };
             let decided = decide_it();
-            let decided = recalled(ledger, decided, decide_it).await;
-            let undecided = match decided {
-                Err(NoDecision::Wrong(wrong)) => {
-                    return Err(wrong.status(&format!("questions[{place}].")));
-                }
-                Err(undecided @ (NoDecision::Stopped(_) | NoDecision::Elsewhere(_))) => {
-                    undecided.status("")
-                }
+            let undecided = match recalled(ledger, decided, decide_it).await {
+                Err(no_decision) => no_decision.status(""),
                 Ok(_) if out.len() > BATCH_ANSWER_BYTES_MAX => status::answer_too_large(),
                 Ok(_) => continue,
             };
