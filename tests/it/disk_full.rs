@@ -534,8 +534,7 @@ async fn a_month_begins(home: &Home, secrets: &Path, full: &Volume, says: &str) 
     let new = operator.create_key(scoped(&acme, "one more", &["a:b"])).await;
     let status = refused(new, Code::ResourceExhausted, "full");
     assert_eq!(reason(&status), says, "{status:?}");
-    operator.revoke_key(revocation(&acme, &keys[0].0)).await.unwrap();
-    assert_eq!(comment(&operator, &acme, &keys[0].0).await, "found in a public repository");
+    assert_eq!(revoked(&operator, &acme, &keys[0].0).await, "found in a public repository");
     // What was given up for that is not for others.
     let new = operator.create_key(scoped(&globex, "one more", &["a:b"])).await;
     assert_eq!(reason(&refused(new, Code::ResourceExhausted, "full")), says);
@@ -547,16 +546,14 @@ async fn a_month_begins(home: &Home, secrets: &Path, full: &Volume, says: &str) 
     ballast.fill();
     let server = launch().start().await;
     let operator = server.client(&admin_key);
-    operator.revoke_key(revocation(&acme, &keys[1].0)).await.unwrap();
+    let lost = revoked(&operator, &acme, &keys[1].0).await.is_empty();
     assert_eq!(operator.ask(&keys[1].1, &[]).await.code(), DecisionCode::Revoked);
     // Where its disk is the events' own there may be a little that was given up there.
-    let lost = comment(&operator, &acme, &keys[1].0).await.is_empty();
     assert!(lost || says == "STORE_FULL");
 
     ballast.remove();
     writes_come_back(&operator, &acme, "after the flood").await;
-    operator.revoke_key(revocation(&acme, &keys[2].0)).await.unwrap();
-    assert_eq!(comment(&operator, &acme, &keys[2].0).await, "found in a public repository");
+    assert_eq!(revoked(&operator, &acme, &keys[2].0).await, "found in a public repository");
     let said = server.stop().await;
     nothing_is_fenced(&said);
     assert_eq!(said.contains("goes on without its comment and origin"), lost, "{said}");
@@ -564,9 +561,15 @@ async fn a_month_begins(home: &Home, secrets: &Path, full: &Volume, says: &str) 
     assert_eq!(held.len(), 1 << 20, "the vault's reserve is not whole again");
 }
 
-async fn comment(operator: &Client, organization: &str, key: &str) -> String {
+/// Revokes a key; the comment that is stored, as the answer and whoever asks later hear it.
+async fn revoked(operator: &Client, organization: &str, key: &str) -> String {
+    let answer = operator.revoke_key(revocation(organization, key)).await.unwrap();
     let request = GetKeyRequest { organization_id: organization.into(), key_id: key.into() };
-    operator.get_key(request).await.unwrap().key.unwrap().revocation.unwrap().comment
+    let later = operator.get_key(request).await.unwrap();
+    let [answered, stored] =
+        [answer.key, later.key].map(|it| it.unwrap().revocation.unwrap().comment);
+    assert_eq!(answered, stored, "the answer tells of a comment that is not stored");
+    stored
 }
 
 #[tokio::test]
