@@ -33,6 +33,7 @@ pub struct Published {
     pub stream: StreamName,
     tables: ArcSwap<Organization>,
     stopped: OnceLock<CorruptHistory>,
+    usage_damaged: OnceLock<CorruptHistory>,
 }
 
 impl Published {
@@ -44,6 +45,7 @@ impl Published {
             stream: StreamName::organization(tables.id),
             tables: ArcSwap::from_pointee(tables),
             stopped: OnceLock::new(),
+            usage_damaged: OnceLock::new(),
         }
     }
 
@@ -56,6 +58,18 @@ impl Published {
     #[must_use]
     pub fn stopped(&self) -> Option<&CorruptHistory> {
         self.stopped.get()
+    }
+
+    /// Why uses of its keys are no longer recorded, if its usage stream proved corrupt.
+    #[must_use]
+    pub fn usage_damaged(&self) -> Option<&CorruptHistory> {
+        self.usage_damaged.get()
+    }
+
+    /// Notes that its usage stream is corrupt, and logs it. It stops nothing.
+    pub(super) fn damage_usage(&self, fault: CorruptHistory) {
+        tracing::error!(organization = %self.id, %fault, "usage stream is corrupt: when keys were last used is not known, and is no longer recorded");
+        let _ = self.usage_damaged.set(fault);
     }
 }
 

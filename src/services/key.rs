@@ -232,10 +232,7 @@ impl KeyService for Keys {
         let (organization, mut context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
         let message = request.into_inner();
         let key_id = read::field("key_id", &message.key_id)?;
-        let command = RevokeKey {
-            key_id,
-            reason: read::revocation_reason(message.reason)?,
-        };
+        let command = RevokeKey { key_id, reason: read::revocation_reason(message.reason)? };
         context.comment(&message.comment)?;
         let order =
             context.order_in(ledger, organization.id, Command::RevokeKey(command), &message)?;

@@ -24,6 +24,7 @@ use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 use tonic::{Code, Status};
 
+use super::metrics;
 use super::support::{Acme, Client, DEADLINE, Home, POLL, Server, reason, refused, scoped};
 
 /// How large the file systems are.
@@ -588,6 +589,39 @@ async fn a_month_begins_where_the_secrets_disk_alone_is_full() {
         let home = Home::new();
         a_month_begins(&home, &volume.path.join("secrets"), &volume, "VAULT_FULL").await;
     }
+}
+
+/// The gauge and the status say that writes are refused, for as long as they are: nobody
+/// else writes in the meantime.
+#[tokio::test]
+async fn a_full_disk_says_so_until_there_is_space() {
+    let Some(volume) = Volume::mount(Kind::Tmpfs, VOLUME_MIB) else { return };
+    let home = volume.home();
+    let mut server = metrics::launched(home.launch()).start().await;
+    let address = metrics::address(&mut server.process);
+    let operator = server.client(&home.admin_key());
+    let acme = operator.organization("acme", "vtx", "").await;
+    let key = make_keys(&operator, &acme, 1).await.remove(0);
+    let full = async || {
+        let status = operator.get_status(proto::GetStatusRequest {}).await.unwrap().store_full;
+        let gauge = metrics::Scrape::of(address).value("keyledger_store_full");
+        (status, gauge)
+    };
+    assert_eq!(full().await, (false, 0.0));
+    let ballast = volume.fill();
+    writes_are_refused(&operator, &acme).await;
+    assert_eq!(full().await, (true, 1.0));
+    // What ends access is written, and makes no space.
+    operator.revoke(&acme, &key.0).await.unwrap();
+    assert_eq!(full().await, (true, 1.0));
+    ballast.remove();
+    let until = Instant::now() + DEADLINE;
+    while full().await != (false, 0.0) {
+        assert!(Instant::now() < until, "it says that the disk is full, and it is not");
+        tokio::time::sleep(POLL).await;
+    }
+    operator.create_key(scoped(&acme, "again", &["a:b"])).await.unwrap();
+    server.stop().await;
 }
 
 /// A library that goes before the system's own: errors of writes as this machine cannot
