@@ -9,6 +9,7 @@ use tonic::Status;
 use super::{Context, known};
 use crate::ledger::Ledger;
 use crate::ledger::command::{Command, KEYS_AT_ONCE_MAX, RevokeKeys, WhichKeys};
+use crate::ledger::tables::Published;
 use crate::ledger::verify::Reach;
 use crate::proto;
 use crate::proto::KeyRevocationOutcome as Outcome;
@@ -103,18 +104,43 @@ fn found(
         let problem = format!("must name 1 to {KEYS_AT_ONCE_MAX} keys");
         return Err(status::invalid("list", problem));
     }
-    let mut found = Vec::with_capacity(asked);
     let everywhere = match reach {
         Reach::Installation => ledger.tables().all(),
         Reach::Organization(own) => ledger.tables().organization(own).into_iter().collect(),
     };
-    for (place, text) in list.key_ids.iter().enumerate() {
-        let id: KeyId = read::field(&format!("list.key_ids[{place}]"), text)?;
-        let organization = everywhere.iter().find(|it| it.tables().key(id).is_some());
-        found.push(organization.map(|organization| (organization.id, id)));
-    }
+    let ids = list.key_ids.iter().enumerate();
+    let ids = ids.map(|(place, text)| read::field(&format!("list.key_ids[{place}]"), text));
+    let ids: Vec<KeyId> = ids.collect::<Result<_, _>>()?;
+    let holders = holders(&everywhere, &ids.iter().copied().collect());
+    let mut found: Vec<_> = ids
+        .into_iter()
+        .map(|id| holders.get(&id).map(|organization| (*organization, id)))
+        .collect();
     found.extend(list.leaked.iter().map(|text| ledger.key_of(text, reach)));
     Ok(found)
+}
+
+/// The organizations that have these keys.
+///
+/// One pass: of each organization no more keys are looked at than it has, nor than are
+/// asked for, as both are in order.
+fn holders(
+    organizations: &[Arc<Published>],
+    ids: &BTreeSet<KeyId>,
+) -> BTreeMap<KeyId, OrganizationId> {
+    let mut holders = BTreeMap::new();
+    for organization in organizations {
+        let tables = organization.tables();
+        let mut wanted = ids.first();
+        while let Some(id) = wanted {
+            if tables.key(*id).is_some() {
+                holders.insert(*id, organization.id);
+            }
+            let behind = tables.keys_after(Some(*id)).next();
+            wanted = behind.and_then(|key| ids.range(key.id..).next());
+        }
+    }
+    holders
 }
 
 fn item(outcome: Outcome, key: Option<(OrganizationId, KeyId)>) -> proto::KeyRevocation {
@@ -122,3 +148,6 @@ fn item(outcome: Outcome, key: Option<(OrganizationId, KeyId)>) -> proto::KeyRev
         key.map(|(organization, id)| (organization.text(), id.text())).unwrap_or_default();
     proto::KeyRevocation { outcome: outcome.into(), key_id, organization_id }
 }
+
+#[cfg(test)]
+mod tests;
