@@ -11,6 +11,7 @@ mod client;
 mod completions;
 mod failure;
 mod flags;
+mod json_line;
 mod key;
 mod operator;
 mod org;

@@ -181,6 +181,12 @@ struct Held {
 type Sealing = (Subject, SubjectKey);
 
 impl Ledger {
+    /// Whether what is not urgent is refused for want of space.
+    #[must_use]
+    pub fn store_is_full(&self) -> bool {
+        self.store.is_full(Urgency::Normal)
+    }
+
     /// The tables that readers see.
     #[must_use]
     pub fn tables(&self) -> &Tables {

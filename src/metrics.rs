@@ -13,6 +13,8 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 
 use crate::ledger::Ledger;
+use crate::ledger::event_store::EventStore;
+use crate::ledger::urgency::Urgency;
 use crate::meter::Histogram;
 use crate::server::calls::Calls;
 use crate::server::stats::ConnectionStats;
@@ -29,6 +31,7 @@ const NANOS_PER_SECOND: f64 = 1e9;
 pub(crate) struct Sources {
     pub(crate) door: Door,
     pub(crate) store: Arc<StoreStats>,
+    pub(crate) events: Arc<dyn EventStore>,
     pub(crate) calls: Arc<Calls>,
     pub(crate) connections: Arc<ConnectionStats>,
     pub(crate) spans: Arc<SpanStats>,
@@ -250,8 +253,9 @@ impl Sources {
         let fenced = it.fenced.value() as f64;
         let help = "1 once the store refuses writes until a restart";
         out.gauge("keyledger_store_fenced", help, Some(fenced))?;
-        let full = it.full.value() as f64;
-        out.gauge("keyledger_store_full", "1 while there is no space for events", Some(full))
+        let full = f64::from(u8::from(self.events.is_full(Urgency::Normal)));
+        let help = "1 while what is not urgent is refused for want of space";
+        out.gauge("keyledger_store_full", help, Some(full))
     }
 
     fn tables(&self, out: &mut Writer<'_>, ledger: Option<&Ledger>) -> fmt::Result {

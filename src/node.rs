@@ -15,6 +15,7 @@ use projections::recorded::Revision;
 use projections::text::KeyPrefix;
 
 use crate::ledger::clock::Clock;
+use crate::ledger::event_store::EventStore;
 use crate::ledger::recording::Recording;
 use crate::ledger::secret::{Ids, NoEntropy, Secret};
 use crate::ledger::snapshot_store::{SnapshotError, SnapshotStore as _};
@@ -165,6 +166,12 @@ impl Opened {
         })
         .await
         .map_err(|_| NodeError::Interrupted)?
+    }
+
+    /// The event store.
+    #[must_use]
+    pub fn event_store(&self) -> Arc<dyn EventStore> {
+        Arc::clone(&self.store) as _
     }
 
     /// What the event store counts.

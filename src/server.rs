@@ -177,6 +177,7 @@ pub async fn serve(
         let sources = Sources {
             door: door.clone(),
             store: opened.store_stats(),
+            events: opened.event_store(),
             calls: Arc::clone(&calls),
             connections: Arc::clone(&connections),
             spans: span_stats,

@@ -14,6 +14,8 @@
 
 #[path = "cli/activity.rs"]
 mod activity;
+#[path = "cli/batch.rs"]
+mod batch;
 #[path = "cli/failures.rs"]
 mod failures;
 #[path = "cli/harness.rs"]

@@ -1,5 +1,7 @@
 //! `keyledger verify`
 
+mod batch;
+
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -26,7 +28,12 @@ const SOURCES: &str = "write `-` to read it from standard input, name its file w
 /// The credential is read from standard input (`-`), from a file, or from the variable
 /// KEYLEDGER_CREDENTIAL; never from an argument, which others could see.
 ///
-/// Exit codes: 0 allowed, 1 denied, 2 no decision was made.
+/// Many at once come from a file (`--batch`), one to a line. A line that begins with `{` is a
+/// question of its own, as a JSON object: `credential`, and where they differ from the flags
+/// `permissions` (a list), `service`, `environment`, `tenant_id` and `client_ip`. Lines are
+/// named by their numbers; what is in them is never repeated.
+///
+/// Exit codes: 0 allowed (of a batch, all), 1 denied, 2 no decision was made.
 #[derive(Args)]
 pub(super) struct Verify {
     /// `-`: read the credential from standard input
@@ -40,6 +47,10 @@ pub(super) struct Verify {
     /// The file that holds the credential
     #[arg(long, value_name = "FILE")]
     credential_file: Option<PathBuf>,
+
+    /// A file of credentials to ask about, one to a line; `-` for standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["stdin", "credential_file"])]
+    batch: Option<PathBuf>,
 
     /// A permission that is wanted, such as dns:read; repeat, or separate by commas [default: none,
     /// only whether the credential is in force]
@@ -78,7 +89,10 @@ impl Verify {
     }
 
     fn decide(self: Box<Self>) -> Outcome {
-        let credential = credential(self.stdin, &self.misplaced, self.credential_file.as_deref())?;
+        let credential = match &self.batch {
+            Some(_) => Zeroizing::default(),
+            None => credential(self.stdin, &self.misplaced, self.credential_file.as_deref())?,
+        };
         let request = proto::VerifyRequest {
             credential: String::clone(&credential),
             tenant_id: self.tenant.unwrap_or_default(),
@@ -90,6 +104,9 @@ impl Verify {
             at_least_revision: self.at_least,
             ..proto::VerifyRequest::default()
         };
+        if let Some(file) = &self.batch {
+            return batch::decide(&self.client, file, request);
+        }
         self.client.run(async |session| {
             let decision = ask(session, request).await?;
             session.print(&decision, || decision.to_text())?;

@@ -8,6 +8,7 @@
 //!
 //! A dead row is only ever the last that history says of a key, under a keyed checksum.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -247,6 +248,43 @@ impl Ledger {
             store.dead_key(owner, id)?.map(|row| opened(seal, &row)).transpose()
         });
         read.await
+    }
+
+    /// Which of these organizations had these keys, of those that are in nobody's tables
+    /// because their end was long ago.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be known now.
+    pub async fn dead_holders(
+        &self,
+        organizations: &[Arc<Published>],
+        mut ids: Vec<KeyId>,
+    ) -> Result<BTreeMap<KeyId, OrganizationId>, SnapshotError> {
+        let mut holders = BTreeMap::new();
+        // First what is in memory: what leaves it meanwhile is found on the disk.
+        for organization in organizations.iter().filter(|it| it.departed_count() > 0) {
+            let had = ids.extract_if(.., |id| organization.departed_key(*id).is_some());
+            holders.extend(had.map(|id| (id, organization.id)));
+        }
+        let within: HashSet<OrganizationId> =
+            organizations.iter().filter(|it| it.buried_count() > 0).map(|it| it.id).collect();
+        if within.is_empty() || ids.is_empty() {
+            return Ok(holders);
+        }
+        let read = self.dead.read(move |store, seal| {
+            let mut found = Vec::new();
+            for id in ids {
+                for row in store.dead_keys_named(id)? {
+                    if within.contains(&row.organization) {
+                        found.push((opened(seal, &row)?.key.id, row.organization));
+                    }
+                }
+            }
+            Ok(found)
+        });
+        holders.extend(read.await?);
+        Ok(holders)
     }
 
     /// The keys of an organization that are not in its tables, because their end was long

@@ -74,6 +74,9 @@ pub trait SnapshotStore: Send + Sync + 'static {
         key: KeyId,
     ) -> Result<Option<DeadRow>, SnapshotError>;
 
+    /// The dead keys of this identifier, whoever had them.
+    fn dead_keys_named(&self, key: KeyId) -> Result<Vec<DeadRow>, SnapshotError>;
+
     /// The dead keys of an organization behind this one (none: from the first), in the order
     /// of their identifiers, at most `rows_max` and at most [`DEAD_KEYS_READ_MAX`].
     fn dead_keys_after(

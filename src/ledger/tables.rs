@@ -41,6 +41,7 @@ pub struct Published {
     departed: Mutex<BTreeMap<KeyId, (Revision, Arc<Key>)>>,
     /// How many keys that left the tables are kept as dead.
     buried: AtomicU64,
+    usage_damaged: OnceLock<CorruptHistory>,
 }
 
 impl Published {
@@ -54,6 +55,7 @@ impl Published {
             stopped: OnceLock::new(),
             departed: Mutex::default(),
             buried: AtomicU64::new(0),
+            usage_damaged: OnceLock::new(),
         }
     }
 
@@ -115,6 +117,18 @@ impl Published {
     #[must_use]
     pub fn stopped(&self) -> Option<&CorruptHistory> {
         self.stopped.get()
+    }
+
+    /// Why uses of its keys are no longer recorded, if its usage stream proved corrupt.
+    #[must_use]
+    pub fn usage_damaged(&self) -> Option<&CorruptHistory> {
+        self.usage_damaged.get()
+    }
+
+    /// Notes that its usage stream is corrupt, and logs it. It stops nothing.
+    pub(super) fn damage_usage(&self, fault: CorruptHistory) {
+        tracing::error!(organization = %self.id, %fault, "usage stream is corrupt: when keys were last used is not known, and is no longer recorded");
+        let _ = self.usage_damaged.set(fault);
     }
 }
 

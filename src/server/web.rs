@@ -26,10 +26,12 @@ const GRPC_WEB: &[u8] = b"application/grpc-web";
 /// How long a browser may remember what it was allowed.
 const ALLOWED_FOR_SECONDS: u64 = 3_600;
 /// What a page may send.
-const REQUEST_HEADERS: [&str; 8] = [
+const REQUEST_HEADERS: [&str; 10] = [
     "authorization",
     "content-type",
     "grpc-timeout",
+    "traceparent",
+    "tracestate",
     "x-admin-api-key",
     "x-api-key",
     "x-correlation-id",

@@ -233,16 +233,19 @@ impl KeyService for Keys {
         let named = &request.get_ref().organization_id;
         let (organization, mut context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
         let message = request.into_inner();
-        let command = RevokeKey {
-            key_id: read::field("key_id", &message.key_id)?,
-            reason: read::revocation_reason(message.reason)?,
-        };
+        let key_id = read::field("key_id", &message.key_id)?;
+        let command = RevokeKey { key_id, reason: read::revocation_reason(message.reason)? };
         context.comment(&message.comment)?;
         let order =
             context.order_in(ledger, organization.id, Command::RevokeKey(command), &message)?;
         let (mut key, revision) = change(ledger, &organization, &order).await?;
-        if let Some(revocation) = &mut key.revocation {
-            revocation.comment = message.comment;
+        let tables = Arc::clone(&organization.tables());
+        if let (Some(revocation), Some(row)) = (&mut key.revocation, tables.key(key_id))
+            && !message.comment.is_empty()
+        {
+            // What is stored: a vault that was full kept it out. A fault was logged, and the
+            // key is revoked all the same.
+            let _ = add_comment(ledger, &organization, row, revocation).await;
         }
         Ok(Response::new(proto::RevokeKeyResponse { key: Some(key), revision }))
     }

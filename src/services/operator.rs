@@ -41,6 +41,10 @@ impl OperatorService for Operator {
             let fault = organization.stopped()?.to_string();
             Some(proto::StoppedOrganization { organization_id: organization.id.to_string(), fault })
         });
+        let usage_damaged = all.iter().filter_map(|organization| {
+            let fault = organization.usage_damaged()?.to_string();
+            Some(proto::DamagedUsage { organization_id: organization.id.to_string(), fault })
+        });
         Ok(Response::new(proto::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             installation_id: installation.id.to_string(),
@@ -49,6 +53,8 @@ impl OperatorService for Operator {
             organizations: installation.organizations.len() as u64,
             keys_not_revoked: active_keys.sum(),
             stopped: stopped.collect(),
+            store_full: ledger.store_is_full(),
+            usage_damaged: usage_damaged.collect(),
         }))
     }
 

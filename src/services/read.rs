@@ -140,18 +140,28 @@ fn entries<V, T>(
         .collect()
 }
 
-/// Reads when a key shall end: at an instant, after a time, or where nothing is said.
-pub fn expiry(
-    expires_at: Option<&prost_types::Timestamp>,
-    lifetime: Option<&prost_types::Duration>,
-) -> Result<Option<Expiry>, Status> {
+/// Reads when a key shall end, from the oneof that some messages have for it.
+macro_rules! expiry {
+    ($module:ident, $message:expr) => {
+        match &$message.expiry {
+            None => Ok(None),
+            Some(proto::$module::Expiry::ExpiresAt(at)) => read::expires_at(at).map(Some),
+            Some(proto::$module::Expiry::Lifetime(it)) => read::lifetime(it).map(Some),
+        }
+    };
+}
+pub(super) use expiry;
+
+/// Reads the instant at which a key shall end.
+pub fn expires_at(at: &prost_types::Timestamp) -> Result<Expiry, Status> {
+    instant(at).map(Expiry::At)
+}
+
+/// Reads after how long a key shall end.
+pub fn lifetime(lifetime: &prost_types::Duration) -> Result<Expiry, Status> {
     const YEARS_1000_MS: i64 = 1_000 * 366 * 24 * 3_600 * 1_000;
-    if let Some(at) = expires_at {
-        return instant(at).map(|at| Some(Expiry::At(at)));
-    }
-    let Some(lifetime) = lifetime else { return Ok(None) };
     let millis = millis(lifetime).filter(|millis| (1..YEARS_1000_MS).contains(millis));
-    millis.map(|millis| Some(Expiry::After(millis))).ok_or_else(|| {
+    millis.map(Expiry::After).ok_or_else(|| {
         status::invalid("lifetime", "must be longer than 0 and shorter than 1,000 years")
     })
 }
@@ -269,7 +279,7 @@ mod tests {
         for (seconds, nanos, millis) in [(0, 0, 0), (0, 1, 0), (1, 999_999_999, 1_999)] {
             assert_eq!(grace(Some(&duration(seconds, nanos))).unwrap(), Some(millis));
         }
-        assert_eq!(expiry(None, Some(&duration(0, 1_000_000))).unwrap(), Some(Expiry::After(1)));
+        assert_eq!(lifetime(&duration(0, 1_000_000)).unwrap(), Expiry::After(1));
         for (seconds, nanos) in [
             (-1, 0),
             (0, -1),
@@ -282,9 +292,9 @@ mod tests {
         ] {
             let wrong = duration(seconds, nanos);
             assert!(grace(Some(&wrong)).is_err(), "{wrong:?}");
-            assert!(expiry(None, Some(&wrong)).is_err(), "{wrong:?}");
+            assert!(lifetime(&wrong).is_err(), "{wrong:?}");
             assert!(self::seconds("s", Some(&wrong), 0).is_err(), "{wrong:?}");
         }
-        assert!(expiry(None, Some(&duration(0, 999_999))).is_err(), "that is nothing");
+        assert!(lifetime(&duration(0, 999_999)).is_err(), "that is nothing");
     }
 }

@@ -42,6 +42,7 @@ CREATE TABLE dead_keys (
     sealed BLOB NOT NULL, PRIMARY KEY (organization, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX dead_keys_by_fingerprint ON dead_keys (fingerprint);
+CREATE INDEX dead_keys_by_key ON dead_keys (key);
 ";
 const DEAD_ROW: &str = "SELECT organization, key, fingerprint, sealed FROM dead_keys";
 
@@ -215,6 +216,14 @@ impl SnapshotStore for DerivedStore {
         let mut statement = reader.prepare_cached(&one)?;
         let place = params![organization.to_bytes(), key.to_bytes()];
         Ok(statement.query_row(place, dead_row).optional()?)
+    }
+
+    fn dead_keys_named(&self, key: KeyId) -> Result<Vec<DeadRow>, SnapshotError> {
+        let reader = self.reader();
+        let named = format!("{DEAD_ROW} WHERE key = ?1");
+        let mut statement = reader.prepare_cached(&named)?;
+        let rows = statement.query_map([key.to_bytes()], dead_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     fn dead_keys_after(

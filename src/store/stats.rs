@@ -13,8 +13,6 @@ pub struct StoreStats {
     pub commit_ns: Histogram,
     /// 1 once the store refuses writes until a restart.
     pub fenced: Gauge,
-    /// 1 while the last commit found no space.
-    pub full: Gauge,
 }
 
 /// How many share a commit.
@@ -47,7 +45,6 @@ impl Default for StoreStats {
             commit_appends: Histogram::new(COMPANY),
             commit_ns: Histogram::new(COMMIT_NS),
             fenced: Gauge::default(),
-            full: Gauge::default(),
         }
     }
 }
@@ -57,6 +54,5 @@ impl StoreStats {
     pub(super) fn committed(&self, appends: usize, events: usize) {
         self.commit_appends.observe(u64::try_from(appends).unwrap_or(u64::MAX));
         self.commit_events.observe(u64::try_from(events).unwrap_or(u64::MAX));
-        self.full.set(0);
     }
 }

@@ -220,6 +220,14 @@ impl Scene {
         made.json()["organization"]["id"].as_str().unwrap().to_owned()
     }
 
+    /// Fails where anything that was said or asked holds one of these.
+    #[track_caller]
+    pub(crate) fn holds_none_of(&self, secrets: &[&str]) {
+        for secret in secrets {
+            assert!(!self.transcript.contains(secret), "a secret was said");
+        }
+    }
+
     /// Compares the transcript with the golden one.
     #[track_caller]
     pub(crate) fn check(mut self, golden: &ExpectFile) {

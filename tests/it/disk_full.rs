@@ -24,6 +24,7 @@ use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 use tonic::{Code, Status};
 
+use super::metrics;
 use super::support::{Acme, Client, DEADLINE, Home, POLL, Server, reason, refused, scoped};
 
 /// How large the file systems are.
@@ -534,8 +535,7 @@ async fn a_month_begins(home: &Home, secrets: &Path, full: &Volume, says: &str) 
     let new = operator.create_key(scoped(&acme, "one more", &["a:b"])).await;
     let status = refused(new, Code::ResourceExhausted, "full");
     assert_eq!(reason(&status), says, "{status:?}");
-    operator.revoke_key(revocation(&acme, &keys[0].0)).await.unwrap();
-    assert_eq!(comment(&operator, &acme, &keys[0].0).await, "found in a public repository");
+    assert_eq!(revoked(&operator, &acme, &keys[0].0).await, "found in a public repository");
     // What was given up for that is not for others.
     let new = operator.create_key(scoped(&globex, "one more", &["a:b"])).await;
     assert_eq!(reason(&refused(new, Code::ResourceExhausted, "full")), says);
@@ -547,16 +547,14 @@ async fn a_month_begins(home: &Home, secrets: &Path, full: &Volume, says: &str) 
     ballast.fill();
     let server = launch().start().await;
     let operator = server.client(&admin_key);
-    operator.revoke_key(revocation(&acme, &keys[1].0)).await.unwrap();
+    let lost = revoked(&operator, &acme, &keys[1].0).await.is_empty();
     assert_eq!(operator.ask(&keys[1].1, &[]).await.code(), DecisionCode::Revoked);
     // Where its disk is the events' own there may be a little that was given up there.
-    let lost = comment(&operator, &acme, &keys[1].0).await.is_empty();
     assert!(lost || says == "STORE_FULL");
 
     ballast.remove();
     writes_come_back(&operator, &acme, "after the flood").await;
-    operator.revoke_key(revocation(&acme, &keys[2].0)).await.unwrap();
-    assert_eq!(comment(&operator, &acme, &keys[2].0).await, "found in a public repository");
+    assert_eq!(revoked(&operator, &acme, &keys[2].0).await, "found in a public repository");
     let said = server.stop().await;
     nothing_is_fenced(&said);
     assert_eq!(said.contains("goes on without its comment and origin"), lost, "{said}");
@@ -564,9 +562,15 @@ async fn a_month_begins(home: &Home, secrets: &Path, full: &Volume, says: &str) 
     assert_eq!(held.len(), 1 << 20, "the vault's reserve is not whole again");
 }
 
-async fn comment(operator: &Client, organization: &str, key: &str) -> String {
+/// Revokes a key; the comment that is stored, as the answer and whoever asks later hear it.
+async fn revoked(operator: &Client, organization: &str, key: &str) -> String {
+    let answer = operator.revoke_key(revocation(organization, key)).await.unwrap();
     let request = GetKeyRequest { organization_id: organization.into(), key_id: key.into() };
-    operator.get_key(request).await.unwrap().key.unwrap().revocation.unwrap().comment
+    let later = operator.get_key(request).await.unwrap();
+    let [answered, stored] =
+        [answer.key, later.key].map(|it| it.unwrap().revocation.unwrap().comment);
+    assert_eq!(answered, stored, "the answer tells of a comment that is not stored");
+    stored
 }
 
 #[tokio::test]
@@ -585,6 +589,39 @@ async fn a_month_begins_where_the_secrets_disk_alone_is_full() {
         let home = Home::new();
         a_month_begins(&home, &volume.path.join("secrets"), &volume, "VAULT_FULL").await;
     }
+}
+
+/// The gauge and the status say that writes are refused, for as long as they are: nobody
+/// else writes in the meantime.
+#[tokio::test]
+async fn a_full_disk_says_so_until_there_is_space() {
+    let Some(volume) = Volume::mount(Kind::Tmpfs, VOLUME_MIB) else { return };
+    let home = volume.home();
+    let mut server = metrics::launched(home.launch()).start().await;
+    let address = metrics::address(&mut server.process);
+    let operator = server.client(&home.admin_key());
+    let acme = operator.organization("acme", "vtx", "").await;
+    let key = make_keys(&operator, &acme, 1).await.remove(0);
+    let full = async || {
+        let status = operator.get_status(proto::GetStatusRequest {}).await.unwrap().store_full;
+        let gauge = metrics::Scrape::of(address).value("keyledger_store_full");
+        (status, gauge)
+    };
+    assert_eq!(full().await, (false, 0.0));
+    let ballast = volume.fill();
+    writes_are_refused(&operator, &acme).await;
+    assert_eq!(full().await, (true, 1.0));
+    // What ends access is written, and makes no space.
+    operator.revoke(&acme, &key.0).await.unwrap();
+    assert_eq!(full().await, (true, 1.0));
+    ballast.remove();
+    let until = Instant::now() + DEADLINE;
+    while full().await != (false, 0.0) {
+        assert!(Instant::now() < until, "it says that the disk is full, and it is not");
+        tokio::time::sleep(POLL).await;
+    }
+    operator.create_key(scoped(&acme, "again", &["a:b"])).await.unwrap();
+    server.stop().await;
 }
 
 /// A library that goes before the system's own: errors of writes as this machine cannot

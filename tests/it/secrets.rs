@@ -22,6 +22,8 @@ const AGENT: &str = "quux-agent/9.81 (brunhilde@quux.example)";
 const IDEMPOTENCY_KEY: &str = "idem-5550199-brunhilde";
 /// Loopback has many addresses; nobody else in this test has this one.
 const PEER: &str = "127.77.13.5";
+/// Nothing that is looked for is longer.
+const BLOCK_BYTES: usize = 4_096;
 
 /// What must not be found, by what it is.
 struct Hidden(Vec<(&'static str, Vec<u8>)>);
@@ -47,6 +49,7 @@ impl Hidden {
     #[track_caller]
     fn is_not_in(&self, place: &str, bytes: &[u8]) {
         for (what, hidden) in &self.0 {
+            assert!(hidden.len() <= BLOCK_BYTES, "{what} is too long to be looked for");
             if let Some(at) = find(bytes, hidden) {
                 let around = &bytes[at.saturating_sub(200)..(at + 100).min(bytes.len())];
                 panic!("{what} is in {place}: {}", String::from_utf8_lossy(around));
@@ -69,13 +72,30 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     None
 }
 
+/// The same bytes, with one block of zeros where many follow each other: the log and the
+/// reserve are made of them. What is looked for is shorter than a block, so it is found all
+/// the same, at the edge of such blocks, too.
+fn without_emptiness(bytes: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let mut before_was_empty = false;
+    for block in bytes.chunks(BLOCK_BYTES) {
+        let is_empty = block == &[0; BLOCK_BYTES][..block.len()];
+        if !(is_empty && before_was_empty) {
+            kept.extend_from_slice(block);
+        }
+        before_was_empty = is_empty;
+    }
+    kept
+}
+
 fn files(directory: &Path, found: &mut Vec<(String, Vec<u8>)>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             files(&path, found);
         } else {
-            found.push((path.display().to_string(), fs::read(&path).unwrap()));
+            let bytes = fs::read(&path).unwrap();
+            found.push((path.display().to_string(), without_emptiness(&bytes)));
         }
     }
 }
@@ -356,6 +376,22 @@ async fn nothing_is_kept_or_told_in_clear() {
 #[tokio::test]
 async fn nothing_is_told_in_clear_even_at_the_loudest() {
     check("trace").await;
+}
+
+/// Whatever lies between blocks of zeros, or across their edges, is still found.
+#[test]
+fn the_search_skips_nothing_but_emptiness() {
+    for at in [0, 1, 4_090, 4_096, 5 * 4_096 - 3, 9 * 4_096 + 7, 19 * 4_096 - 4] {
+        // Zeros of its own on both sides, as a digest may have.
+        let hidden = [&[0][..], b"key", &[0]].concat();
+        let mut bytes = vec![0; 20 * BLOCK_BYTES + 100];
+        bytes[at + 1..at + 4].copy_from_slice(b"key");
+        let kept = without_emptiness(&bytes);
+        assert!(kept.len() <= 6 * BLOCK_BYTES, "{at}: {}", kept.len());
+        assert!(find(&kept, &hidden).is_some(), "{at}");
+    }
+    let full: Vec<u8> = (0..50_000_u32).map(|it| (it % 251) as u8).collect();
+    assert_eq!(without_emptiness(&full), full);
 }
 
 /// The search finds what is there: it is not the search that is silent.

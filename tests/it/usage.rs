@@ -41,6 +41,8 @@ async fn a_key_shows_when_it_was_last_used() {
     // Whoever calls the server uses their key, too: this one lists it.
     let listed = acme.admin.list_keys(ListKeysRequest::default()).await.unwrap().keys;
     assert!(listed.iter().all(|key| key.last_used_at.is_some()), "{listed:?}");
+    let status = acme.operator.get_status(Default::default()).await.unwrap();
+    assert!(status.usage_damaged.is_empty(), "{status:?}");
     // Its successor begins anew.
     let rotated = acme
         .admin
@@ -111,6 +113,11 @@ async fn a_damaged_usage_stream_stops_nobody() {
     assert_eq!(last_used(&admin, &id).await, None, "what is damaged is not believed");
     let request = VerifyRequest { credential: secret, ..Default::default() };
     assert!(operator.verify(request).await.unwrap().allowed);
+    let status = operator.get_status(Default::default()).await.unwrap();
+    assert!(status.stopped.is_empty(), "{status:?}");
+    let [damaged] = status.usage_damaged.try_into().unwrap();
+    assert_eq!(damaged.organization_id, acme.id);
+    assert!(damaged.fault.contains("revision 0"), "{damaged:?}");
     admin.create_key(scoped("", "another", &["dns:read"])).await.unwrap();
     assert!(last_used(&admin, &id).await.is_some(), "and is known again from here on");
     let said = server.stop().await;

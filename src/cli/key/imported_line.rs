@@ -2,14 +2,10 @@
 //!
 //! A line may hold a secret, so nothing of its values is ever repeated in an error.
 
-use std::collections::BTreeMap;
-use std::fmt;
-
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::super::flags;
+use super::super::json_line::JsonLine;
 use super::create::some;
 use super::role;
 use crate::proto;
@@ -52,9 +48,7 @@ impl Secret {
 
 /// The key that a line tells of, or what is wrong with the line.
 pub(super) fn read(line: &str, secret: Secret) -> Result<proto::ImportedKey, String> {
-    let mut fields: Map<String, Value> = serde_json::from_str(line)
-        .map_err(|error| format!("is not one JSON object (column {})", error.column()))?;
-    let mut line = Line(&mut fields);
+    let mut line = JsonLine::parse(line)?;
     let text: String = line.must(secret.field(), "a text")?;
     let sha256 = match secret {
         Secret::Whole => whole(&zeroize::Zeroizing::new(text))?,
@@ -73,12 +67,7 @@ pub(super) fn read(line: &str, secret: Secret) -> Result<proto::ImportedKey, Str
             Some(Expiry::Lifetime(flags::wire(lifetime)))
         }
     };
-    let environment = match line.may::<String>("environment", "`live` or `test`")?.as_deref() {
-        None => proto::Environment::Unspecified,
-        Some("live") => proto::Environment::Live,
-        Some("test") => proto::Environment::Test,
-        Some(_) => return Err("`environment`: must be `live` or `test`".to_owned()),
-    };
+    let environment = line.environment()?.unwrap_or_default();
     let roles: Vec<String> = line.list("roles")?;
     let role_ids = roles.iter().map(|it| role::id_of(it)).collect::<Result<_, _>>();
     let rate_limit: Option<String> = line.may("rate_limit", "a text such as `100/60s`")?;
@@ -102,7 +91,7 @@ pub(super) fn read(line: &str, secret: Secret) -> Result<proto::ImportedKey, Str
             .transpose()
             .map_err(in_("rate_limit"))?,
     };
-    line.is_read(secret)?;
+    line.is_read(&[&[secret.field()], FIELDS].concat())?;
     Ok(key)
 }
 
@@ -128,55 +117,6 @@ fn digest(hex: &str) -> Result<Vec<u8>, String> {
     bytes.filter(|it| it.len() == 32).ok_or_else(|| {
         "`sha256`: must be 64 characters of hexadecimal; `--hash` takes whole keys".to_owned()
     })
-}
-
-/// The fields of a line that nobody has read yet.
-struct Line<'a>(&'a mut Map<String, Value>);
-
-impl Line<'_> {
-    fn may<T: DeserializeOwned>(
-        &mut self,
-        name: &'static str,
-        form: impl fmt::Display,
-    ) -> Result<Option<T>, String> {
-        match self.0.remove(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => serde_json::from_value(value)
-                .map(Some)
-                .map_err(|_| format!("`{name}`: must be {form}")),
-        }
-    }
-
-    fn must<T: DeserializeOwned>(&mut self, name: &'static str, form: &str) -> Result<T, String> {
-        self.may(name, form)?.ok_or_else(|| format!("lacks `{name}`"))
-    }
-
-    fn list(&mut self, name: &'static str) -> Result<Vec<String>, String> {
-        let list: Option<Vec<String>> = self.may(name, "a list of texts")?;
-        match list {
-            // On the wire nothing would mean everything.
-            Some(list) if list.is_empty() => Err(format!("`{name}`: is empty; leave it out")),
-            list => Ok(list.unwrap_or_default()),
-        }
-    }
-
-    fn map<T: DeserializeOwned>(
-        &mut self,
-        name: &'static str,
-        form: &str,
-    ) -> Result<BTreeMap<String, T>, String> {
-        self.may(name, form).map(Option::unwrap_or_default)
-    }
-
-    /// Refuses what is left: a misspelt field is not a field.
-    fn is_read(&self, secret: Secret) -> Result<(), String> {
-        let Some(unknown) = self.0.keys().next() else { return Ok(()) };
-        let is_word =
-            unknown.len() <= 32 && unknown.bytes().all(|it| it.is_ascii_lowercase() || it == b'_');
-        let unknown = if is_word { format!("field `{unknown}`") } else { "a field".to_owned() };
-        let fields = FIELDS.join("`, `");
-        Err(format!("has {unknown} that is unknown; there are `{}`, `{fields}`", secret.field()))
-    }
 }
 
 #[cfg(test)]

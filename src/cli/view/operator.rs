@@ -15,13 +15,22 @@ pub(in crate::cli) struct Status {
     clock_ahead_ms: i64,
     organizations: u64,
     keys_not_revoked: u64,
-    stopped: Vec<Stopped>,
+    stopped: Vec<Damaged>,
+    store_full: bool,
+    usage_damaged: Vec<Damaged>,
 }
 
+/// An organization with history that is damaged.
 #[derive(Serialize)]
-struct Stopped {
+struct Damaged {
     organization_id: String,
     fault: String,
+}
+
+impl Damaged {
+    fn lines(all: &[Self]) -> impl Iterator<Item = String> {
+        all.iter().map(|it| format!("{}: {}", it.organization_id, it.fault))
+    }
 }
 
 impl From<proto::GetStatusResponse> for Status {
@@ -29,7 +38,11 @@ impl From<proto::GetStatusResponse> for Status {
         let stopped = message
             .stopped
             .into_iter()
-            .map(|it| Stopped { organization_id: it.organization_id, fault: it.fault });
+            .map(|it| Damaged { organization_id: it.organization_id, fault: it.fault });
+        let usage_damaged = message
+            .usage_damaged
+            .into_iter()
+            .map(|it| Damaged { organization_id: it.organization_id, fault: it.fault });
         Self {
             version: message.version,
             installation_id: message.installation_id,
@@ -38,6 +51,8 @@ impl From<proto::GetStatusResponse> for Status {
             organizations: message.organizations,
             keys_not_revoked: message.keys_not_revoked,
             stopped: stopped.collect(),
+            store_full: message.store_full,
+            usage_damaged: usage_damaged.collect(),
         }
     }
 }
@@ -53,10 +68,9 @@ impl Status {
             .add("clock ahead", &format!("{} ms", self.clock_ahead_ms))
             .add("organizations", &self.organizations.to_string())
             .add("keys not revoked", &self.keys_not_revoked.to_string())
-            .add_all(
-                "stopped",
-                self.stopped.iter().map(|it| format!("{}: {}", it.organization_id, it.fault)),
-            );
+            .add("disk full", if self.store_full { "yes: make space" } else { "no" })
+            .add_all("stopped", Damaged::lines(&self.stopped))
+            .add_all("usage damaged", Damaged::lines(&self.usage_damaged));
         fields.to_text()
     }
 }

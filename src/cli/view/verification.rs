@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::super::output::{Colour, Fields, coloured, safe};
+use super::super::output::{Colour, Fields, coloured, safe, table};
 use super::common::{
     Principal, RoleReference, StreamRevision, entries, environment, instant, short,
 };
@@ -109,5 +109,86 @@ impl Decision {
             .add_some("retry after", self.retry_after.as_ref())
             .add("correlation", &self.correlation_id);
         format!("{code}: {}\n{}", self.meaning, fields.to_text())
+    }
+}
+
+/// See `Undecided` in `verification.proto`.
+#[derive(Serialize)]
+struct Undecided {
+    status: i32,
+    reason: String,
+    message: String,
+}
+
+/// See `VerifyBatchAnswer` in `verification.proto`; of one line of a file.
+#[derive(Serialize)]
+pub(in crate::cli) struct Answer {
+    line: usize,
+    decision: Option<Decision>,
+    undecided: Option<Undecided>,
+}
+
+impl Answer {
+    /// What was answered to the question of a line.
+    pub(in crate::cli) fn of(line: usize, message: proto::VerifyBatchAnswer) -> Self {
+        use proto::verify_batch_answer::Answer;
+        let (decision, undecided) = match message.answer {
+            Some(Answer::Decision(decision)) => (Some(decision.into()), None),
+            Some(Answer::Undecided(it)) => (
+                None,
+                Some(Undecided { status: it.status, reason: it.reason, message: it.message }),
+            ),
+            None => (None, None),
+        };
+        Self { line, decision, undecided }
+    }
+
+    /// Which line.
+    pub(in crate::cli) fn line(&self) -> usize {
+        self.line
+    }
+
+    /// Whether the answers before it left no room: it may be asked again.
+    pub(in crate::cli) fn is_too_large(&self) -> bool {
+        self.undecided.as_ref().is_some_and(|it| it.reason == "ANSWER_TOO_LARGE")
+    }
+
+    fn row(&self) -> [String; 4] {
+        let decision = self.decision.as_ref();
+        let code = match (decision, &self.undecided) {
+            (Some(decision), _) => decision.code.to_uppercase(),
+            (None, Some(undecided)) => format!("undecided: {}", undecided.reason),
+            (None, None) => "undecided".to_owned(),
+        };
+        let of = |field: fn(&Decision) -> &String| decision.map(field).cloned().unwrap_or_default();
+        [self.line.to_string(), code, of(|it| &it.credential_id), of(|it| &it.organization_id)]
+    }
+}
+
+/// See `VerifyBatchResponse`; of all calls that it took.
+#[derive(Serialize)]
+pub(in crate::cli) struct Answers {
+    answers: Vec<Answer>,
+}
+
+impl From<Vec<Answer>> for Answers {
+    fn from(answers: Vec<Answer>) -> Self {
+        Self { answers }
+    }
+}
+
+impl Answers {
+    /// How many were allowed, denied, and neither.
+    pub(in crate::cli) fn counts(&self) -> [usize; 3] {
+        let count = |is: Option<bool>| {
+            let all = self.answers.iter();
+            all.filter(|it| it.decision.as_ref().map(|it| it.allowed) == is).count()
+        };
+        [count(Some(true)), count(Some(false)), count(None)]
+    }
+
+    /// For people.
+    pub(in crate::cli) fn to_text(&self) -> String {
+        table(["LINE", "DECISION", "KEY", "ORGANIZATION"], self.answers.iter().map(Answer::row))
     }
 }

@@ -237,7 +237,7 @@ impl Ledger {
             match self.append_usage(id, head, keys).await {
                 Ok(head) => place = Place::After(Some(head)),
                 Err(LedgerError::Append(AppendError::WrongExpectedRevision { stream, .. })) => {
-                    place = self.usage_place(&stream, head).await;
+                    place = self.usage_place(id, &stream, head).await;
                     break;
                 }
                 Err(error) => {
@@ -287,7 +287,12 @@ impl Ledger {
     }
 
     /// Finds the end of a usage stream, behind the place where it was thought to be.
-    async fn usage_place(&self, stream: &StreamName, mut head: Option<StreamHead>) -> Place {
+    async fn usage_place(
+        &self,
+        id: OrganizationId,
+        stream: &StreamName,
+        mut head: Option<StreamHead>,
+    ) -> Place {
         loop {
             let from = Revision::after(head.map(|head| head.revision));
             let Ok(recorded) = self.store.read_stream(stream, from, READ_EVENTS_MAX).await else {
@@ -297,7 +302,15 @@ impl Ledger {
                 return Place::After(head);
             }
             for event in recorded {
-                let Ok(envelope) = Envelope::decode(&event.stored) else { return Place::Corrupt };
+                let envelope = match Envelope::decode(&event.stored) {
+                    Ok(envelope) => envelope,
+                    Err(fault) => {
+                        if let Some(organization) = self.tables.organization(id) {
+                            organization.damage_usage(fault.at(event.revision));
+                        }
+                        return Place::Corrupt;
+                    }
+                };
                 let leaf_hash: LeafHash = event.leaf_hash;
                 head = Some(StreamHead { revision: event.revision, leaf_hash, at: envelope.at });
             }

@@ -123,16 +123,16 @@ impl Replaying {
     pub(in crate::ledger) fn restore(self, tables: &Tables) -> HashMap<OrganizationId, Place> {
         let mut places = HashMap::with_capacity(self.0.len());
         for (id, stream) in self.0 {
-            if let Some(fault) = stream.fault {
-                tracing::error!(organization = %id, %fault, "usage stream is corrupt: when keys were last used is not known, and is no longer recorded");
-                places.insert(id, Place::Corrupt);
-                continue;
-            }
-            places.insert(id, Place::After(stream.usage.head()));
+            let end = Place::After(stream.usage.head());
+            places.insert(id, if stream.fault.is_some() { Place::Corrupt } else { end });
             let Some(organization) = tables.organization(id) else {
                 tracing::warn!(organization = %id, "usage of an organization that nobody admitted");
                 continue;
             };
+            if let Some(fault) = stream.fault {
+                organization.damage_usage(fault);
+                continue;
+            }
             let index = tables.index();
             let restore = |key: &Key, last_s: u32| {
                 let found = index.latest(&key.digest.blake3);

@@ -24,12 +24,7 @@ pub(super) fn create_key(
     let scopes = read::scopes(message.scopes.as_ref())?;
     let roles = read::roles(&message.role_ids)?;
     let services = read::services(message.services.as_ref())?;
-    let (expires_at, lifetime) = match &message.expiry {
-        None => (None, None),
-        Some(proto::create_key_request::Expiry::ExpiresAt(at)) => (Some(at), None),
-        Some(proto::create_key_request::Expiry::Lifetime(lifetime)) => (None, Some(lifetime)),
-    };
-    let expiry = read::expiry(expires_at, lifetime)?.unwrap_or(Expiry::PlanDefault);
+    let expiry = read::expiry!(create_key_request, message)?.unwrap_or(Expiry::PlanDefault);
     let metadata = read::metadata(&message.metadata)?;
     let limits = read::limits(&message.limits)?;
     let owner = read::optional("service_account_id", &message.service_account_id)?;
@@ -70,12 +65,7 @@ pub(super) fn rotate_key(
 ) -> Result<(RotateKey, Minted), Status> {
     let key_id: KeyId = read::field("key_id", &message.key_id)?;
     let grace_ms = read::grace(message.grace.as_ref())?;
-    let (expires_at, lifetime) = match &message.expiry {
-        None => (None, None),
-        Some(proto::rotate_key_request::Expiry::ExpiresAt(at)) => (Some(at), None),
-        Some(proto::rotate_key_request::Expiry::Lifetime(lifetime)) => (None, Some(lifetime)),
-    };
-    let expiry = read::expiry(expires_at, lifetime)?;
+    let expiry = read::expiry!(rotate_key_request, message)?;
     let tables = organization.tables();
     let profile =
         tables.profile().ok_or_else(|| status::organization_not_found(organization.id))?;

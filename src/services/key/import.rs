@@ -73,14 +73,8 @@ pub(super) async fn import_keys(
 }
 
 fn imported(ledger: &Ledger, item: &proto::ImportedKey) -> Result<ImportedKey, Status> {
-    use proto::imported_key::Expiry as Wire;
     let sha256 = <&[u8; 32]>::try_from(item.sha256.as_slice())
         .map_err(|_| status::invalid("sha256", "must be the 32 bytes of a SHA-256 digest"))?;
-    let (expires_at, lifetime) = match &item.expiry {
-        None => (None, None),
-        Some(Wire::ExpiresAt(at)) => (Some(at), None),
-        Some(Wire::Lifetime(lifetime)) => (None, Some(lifetime)),
-    };
     let key = CreateKey {
         key_id: ledger.ids().key(ledger.clock().now()),
         name: read::field("name", &item.name)?,
@@ -93,7 +87,7 @@ fn imported(ledger: &Ledger, item: &proto::ImportedKey) -> Result<ImportedKey, S
         scopes: read::scopes(item.scopes.as_ref())?,
         roles: read::roles(&item.role_ids)?,
         services: read::services(item.services.as_ref())?,
-        expiry: read::expiry(expires_at, lifetime)?.unwrap_or(Expiry::PlanDefault),
+        expiry: read::expiry!(imported_key, item)?.unwrap_or(Expiry::PlanDefault),
         metadata: read::metadata(&item.metadata)?,
         limits: read::limits(&item.limits)?,
         owner: read::optional("service_account_id", &item.service_account_id)?,

@@ -136,18 +136,22 @@ async fn found(
         let problem = format!("must name 1 to {KEYS_AT_ONCE_MAX} keys");
         return Err(status::invalid("list", problem));
     }
-    let mut found = Vec::with_capacity(asked);
     let everywhere = match reach {
         Reach::Installation => ledger.tables().all(),
         Reach::Organization(own) => ledger.tables().organization(own).into_iter().collect(),
     };
-    for (place, text) in list.key_ids.iter().enumerate() {
-        let id: KeyId = read::field(&format!("list.key_ids[{place}]"), text)?;
-        let organization = holder(ledger, &everywhere, id).await?;
-        found.push(organization.map(|organization| (organization, id)));
-    }
+    let ids = list.key_ids.iter().enumerate();
+    let ids = ids.map(|(place, text)| read::field(&format!("list.key_ids[{place}]"), text));
+    let ids: Vec<KeyId> = ids.collect::<Result<_, _>>()?;
+    let mut holders = holders(&everywhere, &ids.iter().copied().collect());
+    let dead = |error| status::from_dead_keys(&error);
+    let gone = ids.iter().copied().filter(|id| !holders.contains_key(id)).collect();
+    holders.extend(ledger.dead_holders(&everywhere, gone).await.map_err(dead)?);
+    let mut found: Vec<_> = ids
+        .into_iter()
+        .map(|id| holders.get(&id).map(|organization| (*organization, id)))
+        .collect();
     for text in &list.leaked {
-        let dead = |error| status::from_dead_keys(&error);
         let key = match ledger.key_of(text, reach).await.map_err(dead)? {
             // As in a header, white space around a key is none of it.
             None => ledger.key_of(text.trim(), reach).await.map_err(dead)?,
@@ -158,22 +162,27 @@ async fn found(
     Ok(found)
 }
 
-/// Which of these organizations has this key, or had it long ago.
-async fn holder(
-    ledger: &Ledger,
-    within: &[Arc<Published>],
-    id: KeyId,
-) -> Result<Option<OrganizationId>, Status> {
-    if let Some(holder) = within.iter().find(|it| it.tables().key(id).is_some()) {
-        return Ok(Some(holder.id));
-    }
-    for organization in within {
-        let dead = ledger.dead_key(organization, id).await;
-        if dead.map_err(|error| status::from_dead_keys(&error))?.is_some() {
-            return Ok(Some(organization.id));
+/// The organizations that have these keys.
+///
+/// One pass: of each organization no more keys are looked at than it has, nor than are
+/// asked for, as both are in order.
+fn holders(
+    organizations: &[Arc<Published>],
+    ids: &BTreeSet<KeyId>,
+) -> BTreeMap<KeyId, OrganizationId> {
+    let mut holders = BTreeMap::new();
+    for organization in organizations {
+        let tables = organization.tables();
+        let mut wanted = ids.first();
+        while let Some(id) = wanted {
+            if tables.key(*id).is_some() {
+                holders.insert(*id, organization.id);
+            }
+            let behind = tables.keys_after(Some(*id)).next();
+            wanted = behind.and_then(|key| ids.range(key.id..).next());
         }
     }
-    Ok(None)
+    holders
 }
 
 fn item(outcome: Outcome, key: Option<(OrganizationId, KeyId)>) -> proto::KeyRevocation {
@@ -181,3 +190,6 @@ fn item(outcome: Outcome, key: Option<(OrganizationId, KeyId)>) -> proto::KeyRev
         key.map(|(organization, id)| (organization.text(), id.text())).unwrap_or_default();
     proto::KeyRevocation { outcome: outcome.into(), key_id, organization_id }
 }
+
+#[cfg(test)]
+mod tests;

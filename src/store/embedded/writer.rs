@@ -262,9 +262,6 @@ impl Writer {
 
     /// Leaves the failed transaction, and fences the store unless nothing can be in doubt.
     fn roll_back(&mut self, error: CommitError) -> CommitError {
-        if matches!(error, CommitError::Full) {
-            self.stats.full.set(1);
-        }
         let rolled_back =
             self.connection.is_autocommit() || self.connection.execute_batch("ROLLBACK").is_ok();
         let what = match error {
