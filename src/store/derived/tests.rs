@@ -48,7 +48,8 @@ fn what_was_committed_is_read_back() {
     assert_eq!(store.fingerprints(1).unwrap(), [8; 16]);
     let first = row(1, 0).organization;
     assert_eq!(store.dead_key(first, row(1, 1).key).unwrap(), Some(row(1, 1)));
-    assert_eq!(store.dead_keys_named(row(1, 1).key).unwrap(), [row(1, 1)]);
+    assert_eq!(store.dead_keys_named(row(1, 1).key).unwrap(), [row(1, 1), row(2, 1)]);
+    assert_eq!(store.dead_keys_named(row(1, 2).key).unwrap(), [row(1, 2)]);
     assert_eq!(store.dead_keys_named(row(1, 9).key).unwrap(), []);
     assert_eq!(store.dead_key(first, row(1, 3).key).unwrap(), None);
     let after = |after: Option<u8>, max| -> Vec<u8> {
