@@ -30,7 +30,7 @@ use super::vault::peppers::{PepperId, Peppers};
 use super::{COMMANDS_MAX, Ledger, LedgerError, denials, pepper_use, rate_limits, usage};
 use load::Loaded;
 use replay::Before;
-pub(super) use replay::{Arrived, Folded};
+pub(super) use replay::{Arrived, Folded, in_parallel};
 
 /// Fewest characters in `ADMIN_API_TOKEN`.
 pub const ADMIN_API_TOKEN_CHARS_MIN: usize = 24;

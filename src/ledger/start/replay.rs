@@ -291,7 +291,7 @@ pub(super) fn publish(folded: Folded, tables: &Tables) -> Result<Replayed, Start
 }
 
 /// Does the same with each, on as many threads as may run.
-fn in_parallel<T: Send>(items: Vec<T>, work: impl Fn(T) + Sync) {
+pub(in crate::ledger) fn in_parallel<T: Send>(items: Vec<T>, work: impl Fn(T) + Sync) {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = threads.min(items.len());
     let items = Mutex::new(items.into_iter());

@@ -12,7 +12,7 @@ use projections::usage::Usage;
 
 use super::recorder::Place;
 use crate::ledger::snapshots::Manifest;
-use crate::ledger::start::Arrived;
+use crate::ledger::start::{Arrived, in_parallel};
 use crate::ledger::tables::{Published, Tables};
 use crate::ledger::{Ledger, usage};
 
@@ -34,6 +34,32 @@ impl Stream {
         let usage = Usage::behind(id, head);
         let seen = head.map(|head| head.revision);
         Self { before, usage, fault: None, seen, missing: 0 }
+    }
+
+    fn restore(self, tables: &Tables, organization: &Published) {
+        if let Some(fault) = self.fault {
+            organization.damage_usage(fault);
+            return;
+        }
+        let index = tables.index();
+        let restore = |key: &Key, last_s: u32| {
+            let found = index.latest(&key.digest.blake3);
+            if let Some(found) = found.filter(|found| found.key.id == key.id) {
+                found.uses.restore(last_s);
+            }
+        };
+        let rows = organization.tables();
+        let behind = self.usage.keys().map(|(id, it)| (id, usage::seconds(it.last_used_at)));
+        for (id, last_s) in self.before.0.into_iter().chain(behind) {
+            match rows.key(id) {
+                Some(key) => restore(key, last_s),
+                None => {
+                    if let Some(key) = organization.departed_key(id) {
+                        restore(&key, last_s);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -121,38 +147,17 @@ impl Replaying {
     /// A stream that is corrupt stops nothing: when its keys were last used is unknown, and
     /// nothing more is written behind the damage.
     pub(in crate::ledger) fn restore(self, tables: &Tables) -> HashMap<OrganizationId, Place> {
-        let mut places = HashMap::with_capacity(self.0.len());
-        for (id, stream) in self.0 {
-            let end = Place::After(stream.usage.head());
-            places.insert(id, if stream.fault.is_some() { Place::Corrupt } else { end });
-            let Some(organization) = tables.organization(id) else {
+        let place = |stream: &Stream| match stream.fault {
+            Some(_) => Place::Corrupt,
+            None => Place::After(stream.usage.head()),
+        };
+        let places = self.0.iter().map(|(id, stream)| (*id, place(stream))).collect();
+        in_parallel(self.0.into_iter().collect(), |(id, stream)| match tables.organization(id) {
+            Some(organization) => stream.restore(tables, &organization),
+            None => {
                 tracing::warn!(organization = %id, "usage of an organization that nobody admitted");
-                continue;
-            };
-            if let Some(fault) = stream.fault {
-                organization.damage_usage(fault);
-                continue;
             }
-            let index = tables.index();
-            let restore = |key: &Key, last_s: u32| {
-                let found = index.latest(&key.digest.blake3);
-                if let Some(found) = found.filter(|found| found.key.id == key.id) {
-                    found.uses.restore(last_s);
-                }
-            };
-            let rows = organization.tables();
-            let behind = stream.usage.keys().map(|(id, it)| (id, usage::seconds(it.last_used_at)));
-            for (id, last_s) in stream.before.0.into_iter().chain(behind) {
-                match rows.key(id) {
-                    Some(key) => restore(key, last_s),
-                    None => {
-                        if let Some(key) = organization.departed_key(id) {
-                            restore(&key, last_s);
-                        }
-                    }
-                }
-            }
-        }
+        });
         places
     }
 }
