@@ -38,7 +38,8 @@ pub(super) struct Activity {
     #[arg(long, value_name = "ACTION", value_parser = not_empty)]
     action: Option<String>,
 
-    /// Only what was done to this one: the identifier of a key, a role, an organization
+    /// Only what was done to this one: the identifier of a key, a role, a service account, an
+    /// organization; or `policy`, `credentials`
     #[arg(long = "target", value_name = "ID", value_parser = token)]
     target_id: Option<String>,
 
@@ -135,17 +136,20 @@ async fn walk(
 ) -> Result<Shown, Failure> {
     let mut entries = 0;
     loop {
-        query.page_size = (limit - entries).min(PAGE_ROWS);
+        // One more than is shown tells whether there are more.
+        query.page_size = (limit - entries).saturating_add(1).min(PAGE_ROWS);
         let request = session.request(query.clone())?;
         let call = async { service(session).query_activity(request).await };
         let page = session.answer(call).await?;
         for entry in page.entries {
+            if entries == limit {
+                return Ok(Shown { entries, more: true });
+            }
             show(entry.into())?;
             entries += 1;
         }
-        let more = !page.next_page_token.is_empty();
-        if !more || entries >= limit {
-            return Ok(Shown { entries, more });
+        if page.next_page_token.is_empty() {
+            return Ok(Shown { entries, more: false });
         }
         query.page_token = page.next_page_token;
     }

@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use projections::activity::{Entry, FieldChange, Filter, Outcome, Target, Value};
 use projections::envelope::Envelope;
+use projections::id::{KeyId, OrganizationId};
 use projections::organization::Organization;
 use projections::principal::Principal;
 use projections::recorded::Revision;
 use projections::sealed::Subject;
-use projections::text;
+use projections::text::PlanName;
 use projections::time::Timestamp;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
@@ -109,12 +110,15 @@ struct Query {
 }
 
 impl Query {
-    fn read(message: &proto::QueryActivityRequest) -> Result<Self, Status> {
+    fn read(
+        message: &proto::QueryActivityRequest,
+        organization: OrganizationId,
+    ) -> Result<Self, Status> {
         let filter = Filter {
             actor: actor(&message.actor)?,
             credential: read::optional("credential_id", &message.credential_id)?,
             action: read::optional("action", &message.action)?,
-            target: target(&message.target_id)?,
+            target: target(&message.target_id, organization)?,
             correlation_id: read::optional("correlation_id", &message.correlation_id)?,
         };
         let from = bound("from", message.from.as_ref())?;
@@ -179,11 +183,26 @@ fn actor(text: &str) -> Result<Option<Principal>, Status> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(wrong) }
 }
 
-fn target(text: &str) -> Result<Option<String>, Status> {
+/// Reads what events must be about. What no event could be about is refused: a misspelt filter
+/// shows an empty log. Plans, which go by their names, are the operator's.
+fn target(text: &str, organization: OrganizationId) -> Result<Option<String>, Status> {
+    let is_id = |text: &str| {
+        text.split_once('_').is_some_and(|(kind, id)| {
+            let kind = kind.len() == 3 && kind.bytes().all(|it| it.is_ascii_lowercase());
+            kind && format!("{}{id}", KeyId::PREFIX).parse::<KeyId>().is_ok()
+        })
+    };
     match text {
         "" => Ok(None),
-        id if text::is_token(id) => Ok(Some(id.to_owned())),
-        _ => Err(status::invalid("target_id", "must be 1 to 128 visible ASCII characters")),
+        "policy" | "credentials" | "operator" => Ok(Some(text.to_owned())),
+        id if is_id(id) => Ok(Some(id.to_owned())),
+        plan if organization.is_operator() && plan.parse::<PlanName>().is_ok() => {
+            Ok(Some(plan.to_owned()))
+        }
+        _ => Err(status::invalid(
+            "target_id",
+            "must be an identifier such as `key_01M3250V000000000000000001`, or `policy` or `credentials`",
+        )),
     }
 }
 
@@ -219,7 +238,7 @@ async fn query_activity(
     organization: &Published,
     message: &proto::QueryActivityRequest,
 ) -> Result<proto::QueryActivityResponse, Status> {
-    let query = Query::read(message)?;
+    let query = Query::read(message, organization.id)?;
     let list = query.list(ledger, organization, message);
     let behind = list.continue_behind(&message.page_token)?.map(from_token);
     let tables = Arc::clone(&organization.tables());

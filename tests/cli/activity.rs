@@ -22,7 +22,8 @@ fn what_happened_reads_well() {
         "--action key.revoked",
         "--action key.* --actor operator --from 1h",
         "--correlation inc-7",
-        "--target nothing",
+        "--correlation inc-7 --limit 1",
+        "--target policy",
         "--to 2020-01-01",
     ] {
         scene.run(&format!("activity --org {org} {filter}"));
@@ -46,6 +47,7 @@ fn what_happened_reads_well() {
         "--from 2026-11-22 --to 2026-11-21",
         "--key nonsense",
         "--actor nobody",
+        "--target nothing",
     ] {
         let refused = scene.run(&format!("activity --org {org} {wrong}"));
         assert_ne!(refused.code, 0, "{wrong}");

@@ -615,6 +615,8 @@ async fn texts_and_lists_past_their_limits() {
         (text(4, "x".repeat(100_000)), "action"),
         (text(5, "a b"), "target_id"),
         (text(5, "x".repeat(129)), "target_id"),
+        (text(5, "full"), "target_id"),
+        (text(5, "key_xx"), "target_id"),
         (text(6, "a b"), "correlation_id"),
         (text(7, instant(253_402_300_800, 0)), "from"),
         (text(7, instant(i64::MIN.cast_unsigned(), 0)), "from"),
