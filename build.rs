@@ -53,6 +53,17 @@ fn main() -> Outcome<()> {
         .btree_map(".")
         .skip_debug(SECRET_MESSAGES)
         .compile_fds(descriptors)?;
+    stand_in()
+}
+
+/// The part of an event store engine's protocol that the tests' stand-in speaks.
+fn stand_in() -> Outcome<()> {
+    let root = Path::new("tests/it/engine/proto");
+    println!("cargo::rerun-if-changed={}", root.display());
+    if env::var_os("CARGO_FEATURE_EVENTSTORE").is_some() && root.exists() {
+        let descriptors = protox::compile(proto_files(root)?, [root])?;
+        tonic_prost_build::configure().build_client(false).compile_fds(descriptors)?;
+    }
     Ok(())
 }
 

@@ -13,6 +13,8 @@ mod failure;
 mod flags;
 mod json_line;
 mod key;
+#[cfg(feature = "eventstore")]
+mod migrate;
 mod operator;
 mod org;
 mod output;
@@ -45,7 +47,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     Verify(Box<verify::Verify>),
     #[command(subcommand)]
     Org(org::Org),
@@ -58,6 +60,8 @@ enum Verb {
     Operator(operator::Operator),
     #[command(subcommand)]
     Projections(projections::Projections),
+    #[cfg(feature = "eventstore")]
+    Migrate(migrate::Migrate),
     Completions(completions::Completions),
     #[command(name = "man")]
     Manual(completions::Manual),
@@ -79,6 +83,8 @@ pub fn main() -> ExitCode {
         Verb::Activity(verb) => verb.run(),
         Verb::Operator(noun) => noun.run(),
         Verb::Projections(noun) => noun.run(),
+        #[cfg(feature = "eventstore")]
+        Verb::Migrate(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(Cli::command()),
         Verb::Manual(verb) => verb.run(Cli::command()),
     };

@@ -15,6 +15,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::node::Directories;
+use crate::store::engine_url::EngineText;
 
 pub use complete::{Config, ConfigError};
 pub use values::{Collector, CollectorUrl, Network, Origin};
@@ -51,6 +52,11 @@ pub struct Settings {
     #[arg(long, env = "KEYLEDGER_SECRETS_DIR", value_name = "DIR")]
     pub secrets_dir: Option<PathBuf>,
 
+    /// The EventStoreDB or KurrentDB server that keeps the events, by its connection string;
+    /// needs `secrets_dir` [default: none, they are kept in the data directory]
+    #[arg(long, env = "KEYLEDGER_STORE", value_name = "URL", hide_env_values = true)]
+    pub store: Option<EngineText>,
+
     /// Where to listen [default: 127.0.0.1:50051]
     #[arg(long, env = "KEYLEDGER_LISTEN", value_name = "ADDRESS:PORT", value_parser = address)]
     pub listen: Option<SocketAddr>,
@@ -67,7 +73,7 @@ pub struct Settings {
     #[arg(long, env = "KEYLEDGER_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
 
-    /// Listen without TLS on an address that other machines can reach
+    /// Do without TLS on an address that other machines can reach
     #[arg(long, env = "KEYLEDGER_ALLOW_PLAINTEXT", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub allow_plaintext: Option<bool>,
 
@@ -180,6 +186,7 @@ impl Settings {
         Self {
             data_dir: self.data_dir.or(under.data_dir),
             secrets_dir: self.secrets_dir.or(under.secrets_dir),
+            store: self.store.or(under.store),
             listen: self.listen.or(under.listen),
             tls_certificate: self.tls_certificate.or(under.tls_certificate),
             tls_key: self.tls_key.or(under.tls_key),
@@ -211,6 +218,7 @@ impl Settings {
         if let Some(secrets) = &self.secrets_dir {
             directories.secrets.clone_from(secrets);
         }
+        directories.engine.clone_from(&self.store);
         directories
     }
 }
@@ -294,6 +302,9 @@ mod tests {
         assert_eq!(names, flags);
         let usual = Settings::default().complete(None).unwrap();
         let mut same = file(&lines).unwrap();
+        if cfg!(not(feature = "eventstore")) {
+            same.store = None;
+        }
         if cfg!(not(feature = "otel")) {
             same.otel_endpoint = None;
         }

@@ -11,6 +11,7 @@ pub mod activity;
 pub mod built_in;
 pub mod clock;
 pub mod command;
+pub mod contact;
 pub mod dead;
 pub mod decide;
 pub mod denials;

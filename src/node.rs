@@ -4,6 +4,10 @@
 //! key); the secrets directory, `secrets` inside it unless configured elsewhere, holds
 //! the vault and the keys that the log is useless without.
 
+#[cfg(feature = "eventstore")]
+mod engine;
+mod kept;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +19,7 @@ use projections::recorded::Revision;
 use projections::text::KeyPrefix;
 
 use crate::ledger::clock::Clock;
+use crate::ledger::contact::Contact;
 use crate::ledger::event_store::EventStore;
 use crate::ledger::recording::Recording;
 use crate::ledger::secret::{Ids, NoEntropy, Secret};
@@ -26,9 +31,11 @@ use crate::ledger::vault::{Vault as _, VaultError};
 use crate::ledger::{Ledger, LedgerError, built_in, mint};
 use crate::store::derived::DerivedStore;
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
+use crate::store::engine_url::{EngineText, EngineUrlError};
 use crate::store::stats::StoreStats;
-use crate::vault::file::{FileVault, OpenVaultError, Start};
+use crate::vault::file::{FileVault, OpenVaultError, Start, VAULT_FILE};
 use crate::vault::files::{self, SecretFileError};
+use kept::Kept;
 
 /// The file that holds the operator's own key, in the data directory.
 pub const ADMIN_KEY_FILE: &str = "admin.key";
@@ -48,19 +55,25 @@ pub struct Directories {
     pub data: PathBuf,
     /// The vault and its keys.
     pub secrets: PathBuf,
+    /// Where the events are, if not in the data directory.
+    pub engine: Option<EngineText>,
 }
 
 impl Directories {
     /// The data directory, and the secrets directory inside it.
     #[must_use]
     pub fn inside(data: &Path) -> Self {
-        Self { data: data.to_owned(), secrets: data.join("secrets") }
+        Self { data: data.to_owned(), secrets: data.join("secrets"), engine: None }
     }
 
     /// Whether there is history in them: opening them makes what is not there.
     #[must_use]
     pub fn hold_history(&self) -> bool {
-        self.data.join(LEDGER_FILE).exists()
+        match self.engine {
+            // What the engine holds is seen when it is opened; its vault is here.
+            Some(_) => self.secrets.join(VAULT_FILE).exists(),
+            None => self.data.join(LEDGER_FILE).exists(),
+        }
     }
 }
 
@@ -73,6 +86,17 @@ pub enum NodeError {
     /// The event store does not open.
     #[error(transparent)]
     OpenStore(#[from] OpenError),
+    /// The event store's connection string is none.
+    #[error("`store`: {0}")]
+    StoreUrl(#[from] EngineUrlError),
+    /// The event store's server does not serve this node.
+    #[cfg(feature = "eventstore")]
+    #[error(transparent)]
+    Engine(#[from] engine::EngineError),
+    /// This program cannot use an event store.
+    #[cfg(not(feature = "eventstore"))]
+    #[error("`store`: this program was built without the feature `eventstore`")]
+    NoEventStore,
     /// The vault does not give a key.
     #[error("vault")]
     Vault(#[from] VaultError),
@@ -130,14 +154,14 @@ pub struct Node {
     pub ledger: Arc<Ledger>,
     /// How much was replayed.
     pub replayed: Replayed,
-    store: Arc<EmbeddedStore>,
+    store: Kept,
     directories: Directories,
     recording: Mutex<Option<Recording>>,
 }
 
 /// The event store and the vault of a node, open, before history is replayed.
 pub struct Opened {
-    store: Arc<EmbeddedStore>,
+    store: Kept,
     /// None where not even an empty one can be had: then nothing derived is kept.
     derived: Option<Arc<DerivedStore>>,
     vault: FileVault,
@@ -148,6 +172,16 @@ pub struct Opened {
 impl Opened {
     /// Opens what the directories hold, making them where this is the first start.
     pub async fn open(directories: Directories) -> Result<Self, NodeError> {
+        if let Some(engine) = &directories.engine {
+            let url = engine.url()?;
+            #[cfg(feature = "eventstore")]
+            return engine::open(directories, &url).await;
+            #[cfg(not(feature = "eventstore"))]
+            {
+                let _ = url;
+                return Err(NodeError::NoEventStore);
+            }
+        }
         tokio::task::spawn_blocking(move || {
             // The vault comes first: events are sealed under its keys from the first one on.
             let options = Options::new(&directories.data);
@@ -156,12 +190,8 @@ impl Opened {
             files::make_directory(&directories.data).map_err(NodeError::AdminKey)?;
             let start = if directories.hold_history() { Start::Later } else { Start::First };
             let (vault, peppers) = FileVault::open(&directories.secrets, start)?;
-            let store = Arc::new(EmbeddedStore::open(&options)?);
-            let derived = DerivedStore::open(&directories.data.join(PROJECTIONS_FILE));
-            let derived = derived.inspect_err(|error| {
-                tracing::error!(%error, "projections.db cannot be made: starts take longer, and dead keys stay in memory");
-            });
-            let derived = derived.ok().map(Arc::new);
+            let store = Kept::Embedded(Arc::new(EmbeddedStore::open(&options)?));
+            let derived = open_derived(&directories);
             Ok(Self { store, derived, vault, peppers, directories })
         })
         .await
@@ -171,13 +201,19 @@ impl Opened {
     /// The event store.
     #[must_use]
     pub fn event_store(&self) -> Arc<dyn EventStore> {
-        Arc::clone(&self.store) as _
+        self.store.event_store()
     }
 
     /// What the event store counts.
     #[must_use]
     pub fn store_stats(&self) -> Arc<StoreStats> {
         Arc::clone(self.store.stats())
+    }
+
+    /// This node's leave to answer; none where it needs none.
+    #[must_use]
+    pub fn contact(&self) -> Option<Arc<Contact>> {
+        self.store.contact()
     }
 
     /// Throws away what is derived: the next replay is of all history.
@@ -193,7 +229,7 @@ impl Opened {
     pub async fn replay(self) -> Result<Node, NodeError> {
         let lookup_key = self.vault.obtain_named_key(LOOKUP_KEY).await?;
         let parts = Parts {
-            store: Arc::clone(&self.store) as _,
+            store: self.store.event_store(),
             vault: Arc::new(self.vault),
             clock: Clock::system(),
             ids: Ids::from_system()?,
@@ -214,6 +250,15 @@ impl Opened {
         let recording = Mutex::default();
         Ok(Node { ledger, replayed, store: self.store, directories: self.directories, recording })
     }
+}
+
+/// Opens what is derived from events; none where not even an empty one can be made. Blocks.
+fn open_derived(directories: &Directories) -> Option<Arc<DerivedStore>> {
+    let derived = DerivedStore::open(&directories.data.join(PROJECTIONS_FILE));
+    let derived = derived.inspect_err(|error| {
+        tracing::error!(%error, "projections.db cannot be made: starts take longer, and dead keys stay in memory");
+    });
+    derived.ok().map(Arc::new)
 }
 
 /// The operator's first key, just made.
@@ -333,6 +378,12 @@ impl Node {
     pub fn start_recording(&self) {
         let recording = self.ledger.start_recording();
         *self.recording.lock().unwrap_or_else(PoisonError::into_inner) = Some(recording);
+    }
+
+    /// Waits until another node was admitted in place of this one: for ever, where that
+    /// cannot be.
+    pub async fn replaced(&self) {
+        self.store.replaced().await;
     }
 
     /// Replays all history anew and compares: the organizations whose tables are not, byte

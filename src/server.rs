@@ -36,6 +36,7 @@ use self::tls::{Tls, TlsError};
 use self::web::WebLayer;
 use crate::config::{Collector, Config};
 use crate::ledger::clock::Clock;
+use crate::ledger::contact::Contact;
 use crate::metrics::{Metrics, Sources};
 use crate::node::{FirstKey, Node, NodeError, Opened};
 use crate::proto::audit_service_server::AuditServiceServer;
@@ -106,6 +107,11 @@ pub enum ServeError {
     /// The node did not start.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// Another node was admitted.
+    #[error(
+        "another node has registered in this installation's event store, so this one has stopped; run one node at a time"
+    )]
+    Replaced,
     /// The transport failed.
     #[error("serve")]
     Transport(#[from] tonic::transport::Error),
@@ -185,6 +191,10 @@ pub async fn serve(
         };
         Follower(tokio::spawn(port.answer(Metrics::new(sources))))
     });
+    let contact = opened.contact();
+    if let Some(contact) = &contact {
+        door.guard(Arc::clone(contact));
+    }
     let (health, health_service) = tonic_health::server::health_reporter();
     say(&health, ServingStatus::NotServing).await;
     let routes = routes(&door, config.reflection)?.add_service(health_service);
@@ -231,12 +241,20 @@ pub async fn serve(
     node.start_recording();
     door.open(node.ledger.clone());
     say(&health, ServingStatus::Serving).await;
+    let health_follower =
+        contact.map(|contact| Follower(tokio::spawn(follow_contact(health.clone(), contact))));
     announce.ready(&node);
 
+    let mut replaced = false;
     let ended = tokio::select! {
         ended = &mut server => Some(ended),
         () = &mut stop => None,
+        () = node.replaced() => {
+            replaced = true;
+            None
+        }
     };
+    drop(health_follower);
     say(&health, ServingStatus::NotServing).await;
     let ended = match ended {
         Some(ended) => ended,
@@ -260,7 +278,32 @@ pub async fn serve(
     if let Some(exporter) = exporter {
         exporter.flush().await;
     }
+    if replaced {
+        return Err(ServeError::Replaced);
+    }
     Ok(ended??)
+}
+
+/// How often health is told whether this node may answer.
+const CONTACT_EVERY: Duration = Duration::from_millis(250);
+
+/// Says NOT_SERVING while this node has no leave to answer.
+async fn follow_contact(health: HealthReporter, contact: Arc<Contact>) {
+    let mut said = true;
+    loop {
+        tokio::time::sleep(CONTACT_EVERY).await;
+        let holds = contact.holds();
+        if said != holds {
+            said = holds;
+            if holds {
+                tracing::info!("in contact with the event store again");
+            } else {
+                tracing::error!("no contact with the event store: every request is refused");
+            }
+            let status = if holds { ServingStatus::Serving } else { ServingStatus::NotServing };
+            say(&health, status).await;
+        }
+    }
 }
 
 /// A task that ends with the server.

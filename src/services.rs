@@ -27,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tonic::Status;
 
 use crate::ledger::Ledger;
+use crate::ledger::contact::Contact;
 
 /// What every service shares: the ledger, once it has replayed its history, and the
 /// number of requests that are inside.
@@ -39,6 +40,7 @@ pub struct Door {
     waits: Arc<Semaphore>,
     stays: Arc<Semaphore>,
     closing: Arc<watch::Sender<bool>>,
+    contact: Arc<OnceLock<Arc<Contact>>>,
 }
 
 /// One in how many places may be held by a request that only waits for a revision: such
@@ -98,6 +100,7 @@ impl Door {
             waits: one_in(PLACES_PER_WAIT),
             stays: one_in(PLACES_PER_STAY),
             closing: Arc::new(watch::Sender::new(false)),
+            contact: Arc::default(),
         }
     }
 
@@ -107,10 +110,25 @@ impl Door {
         let _ = self.ledger.set(ledger);
     }
 
+    /// Lets nobody in from here on but while this node has leave to answer.
+    pub fn guard(&self, contact: Arc<Contact>) {
+        // A second guard changes nothing: there is one.
+        let _ = self.contact.set(contact);
+    }
+
+    /// UNAVAILABLE while this node has no leave to answer.
+    pub fn check_contact(&self) -> Result<(), Status> {
+        match self.contact.get() {
+            Some(contact) if !contact.holds() => Err(status::no_contact()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Lets a request in. UNAVAILABLE while history is replayed, RESOURCE_EXHAUSTED while
     /// the ledger is full of requests: better told at once than kept waiting.
     pub fn enter(&self) -> Result<Entered<'_>, Status> {
         let ledger = self.ledger.get().ok_or_else(status::starting)?;
+        self.check_contact()?;
         let before = self.inside.fetch_add(1, Ordering::Relaxed);
         // Leaves again if it is one too many.
         let entered = Entered { ledger, inside: &self.inside };
@@ -136,6 +154,7 @@ impl Door {
     /// again. Behind a trusted proxy the client's own address counts.
     pub fn knock(&self, headers: &HeaderMap, extensions: &mut Extensions) -> Result<(), Status> {
         let ledger = self.ledger.get().ok_or_else(status::starting)?;
+        self.check_contact()?;
         if !self.trusted_proxies.is_empty() {
             authentication::note_origin(headers, extensions, &self.trusted_proxies)?;
         }

@@ -1,13 +1,17 @@
 //! What keeps the events: adapters of [`crate::ledger::event_store::EventStore`].
 //!
-//! [`embedded`] is the default, on disk, for one process. [`memory`] is for tests and
-//! has faults by name. [`conformance`] is the suite that both must pass, and that any
-//! further adapter must pass too. [`derived`] keeps what can be made again from events.
+//! [`embedded`] is the default, on disk, for one process. `eventstore` keeps them on an
+//! EventStoreDB or KurrentDB server, by an [`engine_url`]. [`memory`] is for tests and has
+//! faults by name. [`conformance`] is the suite that all must pass, and that any further
+//! adapter must pass too. [`derived`] keeps what can be made again from events.
 
 mod catch_up;
 #[doc(hidden)]
 pub mod conformance;
 pub mod derived;
 pub mod embedded;
+pub mod engine_url;
+#[cfg(feature = "eventstore")]
+pub mod eventstore;
 pub mod memory;
 pub mod stats;

@@ -24,6 +24,12 @@ mod crash;
 mod denials;
 #[path = "it/disk_full.rs"]
 mod disk_full;
+#[cfg(feature = "eventstore")]
+#[path = "it/engine.rs"]
+mod engine;
+#[cfg(feature = "eventstore")]
+#[path = "it/eventstore.rs"]
+mod eventstore;
 #[path = "it/faults.rs"]
 mod faults;
 #[path = "it/imports.rs"]

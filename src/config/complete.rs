@@ -14,6 +14,7 @@ use crate::ledger::snapshots::SNAPSHOT_EVENTS;
 use crate::ledger::start::{ConfiguredKeys, WeakToken, check_admin_api_token};
 use crate::node::Directories;
 use crate::server::tls;
+use crate::store::engine_url::EngineUrlError;
 
 /// Which part of the calls a collector is told about unless told otherwise: a ledger answers
 /// a question for each request of whole products, and those who trace say so themselves.
@@ -111,6 +112,24 @@ pub enum ConfigError {
         "`otel_endpoint`: this program was built without OpenTelemetry; build it with the feature `otel`, or take the setting away"
     )]
     NoOtel,
+    /// The event store's connection string is none.
+    #[error("`store`: {0}")]
+    Store(#[from] EngineUrlError),
+    /// The vault has no place.
+    #[error(
+        "`store`: needs `secrets_dir` beside it: the vault is not kept in the event store; name the directory that holds it, and back it up"
+    )]
+    StoreNeedsSecrets,
+    /// What is stored, and a password, would cross the network in clear.
+    #[error(
+        "`store`: {0} is not this machine, and without verified TLS events and password would cross the network in clear; use `tls=true`, or accept that with `--allow-plaintext`"
+    )]
+    StorePlaintext(String),
+    /// This program cannot use an event store.
+    #[error(
+        "`store`: this program was built without it; build it with the feature `eventstore`, or take the setting away"
+    )]
+    NoEventStore,
     /// A number is out of range.
     #[error("`{0}`: must be at least 1")]
     Zero(&'static str),
@@ -151,6 +170,7 @@ impl Settings {
         if connections_max > countable {
             return Err(ConfigError::Above { name: "connections_max", max: countable });
         }
+        self.check_store()?;
         let collector = self.collector()?;
         let directories = self.directories();
         let admin_api_token = admin_api_token.map(|token| Secret::new(Zeroizing::new(token)));
@@ -196,6 +216,21 @@ impl Settings {
             return Err(ConfigError::NoOtel);
         }
         Ok(Some(Collector { endpoint, sample_ratio, service_name: service_name.to_owned() }))
+    }
+
+    fn check_store(&self) -> Result<(), ConfigError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let url = store.url()?;
+        if cfg!(not(feature = "eventstore")) {
+            return Err(ConfigError::NoEventStore);
+        }
+        if self.secrets_dir.is_none() {
+            return Err(ConfigError::StoreNeedsSecrets);
+        }
+        if !url.is_secure() && !url.is_loopback() && self.allow_plaintext != Some(true) {
+            return Err(ConfigError::StorePlaintext(url.hosts()));
+        }
+        Ok(())
     }
 
     fn tls(&self) -> Result<Option<tls::Files>, ConfigError> {
@@ -273,6 +308,35 @@ mod tests {
             Settings { request_timeout_ms: Some(0), ..Settings::default() }.complete(None).is_err()
         );
     }
+
+    #[test]
+    fn an_event_store_needs_a_vault_and_tls() {
+        let with = |store: &str, secrets: bool, allow| {
+            let settings = Settings {
+                store: Some(store.to_owned().into()),
+                secrets_dir: secrets.then(|| PathBuf::from("s")),
+                allow_plaintext: allow,
+                ..Settings::default()
+            };
+            settings.complete(None).map(drop)
+        };
+        assert!(matches!(with("hunter2", true, None), Err(ConfigError::Store(_))));
+        if cfg!(not(feature = "eventstore")) {
+            assert!(matches!(with("esdb://a", true, None), Err(ConfigError::NoEventStore)));
+            return;
+        }
+        assert!(matches!(with("esdb://a", false, None), Err(ConfigError::StoreNeedsSecrets)));
+        assert!(with("esdb://a", true, None).is_ok());
+        assert!(with("esdb://127.0.0.1?tls=false", true, None).is_ok());
+        for open in ["esdb://a?tls=false", "esdb://u:p@a?tlsVerifyCert=false"] {
+            assert!(
+                matches!(with(open, true, None), Err(ConfigError::StorePlaintext(_))),
+                "{open}"
+            );
+            assert!(with(open, true, Some(true)).is_ok(), "{open}");
+        }
+    }
+
     #[test]
     fn connections_are_counted() {
         let most = |n| Settings { connections_max: Some(n), ..Settings::default() }.complete(None);

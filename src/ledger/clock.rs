@@ -28,6 +28,12 @@ const BOOT_CLOCK: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
 const BOOT_CLOCK: ClockId = ClockId::Monotonic;
 
+/// Milliseconds on the boot clock: nobody can set it, and no other machine has the same.
+#[must_use]
+pub fn boot_ms() -> i64 {
+    Source::System.boot_ms()
+}
+
 /// The wall clock has outrun the boot clock: no time may be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(

@@ -52,6 +52,15 @@ pub fn starting() -> Status {
     )
 }
 
+/// This node cannot know whether it is still the one that is admitted.
+pub fn no_contact() -> Status {
+    refused(
+        GrpcCode::Unavailable,
+        "NO_CONTACT",
+        "this node cannot show that it is the one that may answer; try again shortly",
+    )
+}
+
 /// As many requests are under way as may be.
 pub fn too_many_requests() -> Status {
     refused(

@@ -8,6 +8,7 @@ use super::super::failure::Failure;
 use crate::config::Settings;
 use crate::node::{Node, NodeError, Opened};
 use crate::store::embedded::OpenError;
+use crate::store::engine_url::EngineText;
 
 // No doc comment: clap would take it for the verb's own.
 #[derive(Args)]
@@ -24,6 +25,10 @@ pub(super) struct Directory {
     /// directory]
     #[arg(long, env = "KEYLEDGER_SECRETS_DIR", value_name = "DIR")]
     secrets_dir: Option<PathBuf>,
+
+    /// The server that keeps the events, by its connection string [default: none]
+    #[arg(long, env = "KEYLEDGER_STORE", value_name = "URL", hide_env_values = true)]
+    store: Option<EngineText>,
 }
 
 impl Directory {
@@ -37,6 +42,7 @@ impl Directory {
         let flags = Settings {
             data_dir: self.data_dir,
             secrets_dir: self.secrets_dir,
+            store: self.store,
             ..Settings::default()
         };
         let settings = flags.or(Settings::from_file(self.config).map_err(anyhow::Error::from)?);

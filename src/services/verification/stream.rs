@@ -118,7 +118,7 @@ impl Watchman {
         let (mut last, mut since) = (0, Instant::now());
         loop {
             looks.tick().await;
-            if let Err(status) = self.caller.look() {
+            if let Err(status) = self.door.check_contact().and_then(|()| self.caller.look()) {
                 return status;
             }
             let asked = self.asked.load(Ordering::Relaxed);
@@ -200,7 +200,7 @@ where
             }
             Poll::Ready(reached) => {
                 // Anew: what was waited for may be the end of the asker's own key.
-                let asks = match self.caller.look() {
+                let asks = match self.door.check_contact().and_then(|()| self.caller.look()) {
                     Ok(asks) => asks,
                     Err(status) => return Poll::Ready(Some(Err(status))),
                 };
@@ -235,6 +235,7 @@ where
     /// The answer to a message, or none where it must be waited for. An error ends the
     /// stream.
     fn asked(&mut self, message: VerifyStreamRequest) -> Result<Option<Written>, Status> {
+        self.door.check_contact()?;
         let (asker, now) = self.caller.ask()?;
         let id = message.id;
         let Some(mut question) = message.question else {
