@@ -61,6 +61,17 @@ pub fn too_many_requests() -> Status {
     )
 }
 
+/// The caller's organization holds as many places as one may.
+pub fn share_used_up(what: &str, share_max: usize) -> Status {
+    refused(
+        GrpcCode::ResourceExhausted,
+        "TOO_MANY_REQUESTS",
+        format!(
+            "the organization has {share_max} {what}, as many as one may; end some, or let the operator raise `requests_max`"
+        ),
+    )
+}
+
 /// The caller's key was used as often as it may be for now.
 pub fn rate_limited(retry_after: Duration) -> Status {
     let mut details = ErrorDetails::with_retry_info(Some(retry_after));
