@@ -43,6 +43,15 @@ pub fn in_field(outer: &str, status: Status) -> Status {
     }
 }
 
+/// A request's body is not what its content type says.
+pub fn unreadable_body() -> Status {
+    refused(
+        GrpcCode::InvalidArgument,
+        "INVALID_ARGUMENT",
+        "the request's body cannot be read as its content type says: of `application/grpc-web-text` it is whole frames in padded base64",
+    )
+}
+
 /// History is still being replayed.
 pub fn starting() -> Status {
     refused(
@@ -362,6 +371,9 @@ fn kind(rejection: &Rejection) -> (GrpcCode, &'static str) {
         }
         Rejection::GraceAboveMax { .. } => (GrpcCode::FailedPrecondition, "GRACE_ABOVE_MAX"),
         Rejection::AllowedIpsRequired => (GrpcCode::FailedPrecondition, "ALLOWED_IPS_REQUIRED"),
+        Rejection::AllowedIpsEverywhere(_) => {
+            (GrpcCode::FailedPrecondition, "ALLOWED_IPS_EVERYWHERE")
+        }
         Rejection::Item { source, .. } => kind(source),
     }
 }

@@ -171,10 +171,14 @@ pub(super) fn within_policy(
     given: &Given<'_>,
     allowed_ips: Option<&Networks>,
 ) -> Result<(), Rejection> {
-    if given.state.policy().allowed_ips_required && allowed_ips.is_none() {
-        return Err(Rejection::AllowedIpsRequired);
+    if !given.state.policy().allowed_ips_required {
+        return Ok(());
     }
-    Ok(())
+    let allowed_ips = allowed_ips.ok_or(Rejection::AllowedIpsRequired)?;
+    match allowed_ips.everywhere() {
+        Some(net) => Err(Rejection::AllowedIpsEverywhere(net.to_string())),
+        None => Ok(()),
+    }
 }
 
 /// The event that brings a key into force, once nothing speaks against it.
