@@ -226,6 +226,13 @@ impl Organization {
             || self.predecessors(b).any(|key| key.id == a.id)
     }
 
+    /// The first key of the rotation that this one is of, as far as it is in the tables;
+    /// itself where it took no other's place.
+    #[must_use]
+    pub fn first_of_rotation(&self, key: &Key) -> KeyId {
+        self.predecessors(key).last().map_or(key.id, |first| first.id)
+    }
+
     /// The keys whose place this one took, the last one first. No history makes it endless.
     fn predecessors(&self, key: &Key) -> impl Iterator<Item = &Arc<Key>> {
         let before = |key: &Key| self.keys.get(&key.predecessor()?);

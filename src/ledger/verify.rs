@@ -10,6 +10,7 @@ use projections::api_key;
 use projections::digest::SecretDigest;
 use projections::event::DigestForm;
 use projections::id::{KeyId, OrganizationId};
+use projections::key::Key;
 use projections::presented::{Deciding, Presented};
 use projections::recorded::Revision;
 use projections::text::KeyPrefix;
@@ -153,7 +154,8 @@ impl Ledger {
             {
                 let limit = decision.key.rate_limit().filter(|_| purpose != Purpose::Message);
                 let (owner, id) = (decision.organization_id, decision.key.id);
-                match limit.map(|limit| self.rate_limits.take(owner, id, limit)) {
+                let first = || self.first_of_rotation(owner, decision.key);
+                match limit.map(|limit| self.rate_limits.take(owner, id, limit, first)) {
                     Some(Err(retry_after)) => {
                         let decision = Decision { code: Code::RateLimited, ..decision };
                         Answer::RateLimited { decision, retry_after }
@@ -182,6 +184,12 @@ impl Ledger {
             self.note_denial(known, code, question, purpose);
         }
         answer
+    }
+
+    /// The first key of a key's rotation; itself where it took no other's place.
+    fn first_of_rotation(&self, owner: OrganizationId, key: &Key) -> KeyId {
+        let organization = self.tables.organization(owner);
+        organization.map_or(key.id, |it| it.tables().first_of_rotation(key))
     }
 
     fn verify_api_key<R>(
