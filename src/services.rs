@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use crate::ledger::Ledger;
+use crate::spans;
 use places::{Place, Places};
 
 /// What every service shares: the ledger, once it has replayed its history, and the
@@ -140,6 +141,7 @@ impl Door {
         }
         let origin = authentication::origin_ip(extensions);
         extensions.insert(authentication::in_force(ledger, headers, origin)?);
+        spans::note_known_caller();
         Ok(())
     }
 
