@@ -381,9 +381,11 @@ impl Ledger {
         }
         let now = self.clock.check()?;
         let operator = self.tables.operator().tables();
-        // What the events will be folded into: keys that have left by then are gone.
         let ahead = writer.ahead();
-        let as_of = ahead.as_of(ahead.head().map_or(now, |head| head.at.max(now)));
+        // As verifications see it: a clock that was set back undoes no end.
+        let now = operator.no_earlier(ahead.no_earlier(now));
+        // What the events will be folded into: keys that have left by then are gone.
+        let as_of = ahead.as_of(now);
         let state = &*as_of;
         let given = Given {
             state,
@@ -439,7 +441,7 @@ impl Ledger {
         order: &Order,
         sealing: Option<&Sealing>,
     ) -> Result<Draft, LedgerError> {
-        let at = state.head().map_or(given.now, |head| head.at.max(given.now));
+        let at = state.no_earlier(given.now);
         let mut next = state.clone();
         let mut steps = Vec::with_capacity(events.len());
         let mut new_events = Vec::with_capacity(events.len());

@@ -11,9 +11,11 @@ use projections::digest::SecretDigest;
 use projections::event::DigestForm;
 use projections::id::{KeyId, OrganizationId};
 use projections::key::Key;
+use projections::organization::Organization;
 use projections::presented::{Deciding, Presented};
 use projections::recorded::Revision;
 use projections::text::KeyPrefix;
+use projections::time::Timestamp;
 use projections::verification::{self, Code, Decision, Question};
 use sha2::{Digest as _, Sha256};
 
@@ -184,6 +186,13 @@ impl Ledger {
             self.note_denial(known, code, question, purpose);
         }
         answer
+    }
+
+    /// The instant of what is asked of these tables now: no earlier than they, or the
+    /// operator's, have seen. See [`Organization::no_earlier`].
+    #[must_use]
+    pub fn now_for(&self, tables: &Organization) -> Timestamp {
+        self.tables.operator().tables().no_earlier(tables.no_earlier(self.clock.now()))
     }
 
     /// The first key of a key's rotation; itself where it took no other's place.

@@ -113,7 +113,7 @@ fn keys_to_end<'a>(
     given: &'a Given<'_>,
     owner: ServiceAccountId,
 ) -> impl Iterator<Item = (&'a Key, KeyStateBefore)> {
-    given.state.keys_of(owner).filter_map(|key| match before(given, key) {
+    given.state.keys_of(owner, given.now).filter_map(|key| match before(given, key) {
         Some(before @ (KeyStateBefore::Active | KeyStateBefore::Disabled)) => {
             Some((&**key, before))
         }
