@@ -26,6 +26,7 @@ pub mod rate_limits;
 mod read_back;
 pub mod recording;
 pub mod rejection;
+mod sealing;
 pub mod secret;
 pub mod snapshot_store;
 pub mod snapshots;
@@ -48,7 +49,6 @@ use projections::id::OrganizationId;
 use projections::key::Key;
 use projections::organization::{Change, Organization};
 use projections::recorded::Revision;
-use projections::sealed::Subject;
 use projections::time::Timestamp;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, oneshot};
 
@@ -61,13 +61,14 @@ use event_store::{AppendError, EventStore, NewEvent, StoreFuture};
 use importing::{Importing, Reserved};
 use pipeline::{Landing, Pipeline, Ticket};
 use rejection::Rejection;
+use sealing::Sealing;
 use secret::Ids;
 use stats::LedgerStats;
 use tables::{Published, Tables};
 use urgency::Urgency;
 use vault::peppers::Peppers;
 use vault::seal::{SealError, seal};
-use vault::{SubjectKey, Vault, VaultError};
+use vault::{Vault, VaultError};
 
 /// Most commands under way at once; more wait their turn.
 pub const COMMANDS_MAX: usize = 4_096;
@@ -177,9 +178,6 @@ struct Held {
     abroad: Option<Abroad>,
     reserved: Option<Reserved>,
 }
-
-/// What personal data of one command is sealed with.
-type Sealing = (Subject, SubjectKey);
 
 impl Ledger {
     /// Whether what is not urgent is refused for want of space.
@@ -329,40 +327,6 @@ impl Ledger {
         Some(Arc::clone(pipeline))
     }
 
-    /// The key under which the command's personal data is sealed; durable before any
-    /// event names it. An urgent command goes without rather than fail.
-    async fn sealing(
-        &self,
-        organization_id: OrganizationId,
-        order: &Order,
-    ) -> Result<Option<Sealing>, LedgerError> {
-        if order.personal.0.is_empty() {
-            return Ok(None);
-        }
-        let subject = Subject::organization_month(organization_id, self.clock.now());
-        let urgency = order.command.urgency();
-        let key = match self.vault.cached_subject_key(&subject) {
-            Some(key) => Ok(key),
-            // The vault may be on the same disk: it must not take for a command that will be
-            // refused what the store gave up for urgent ones.
-            None if self.store.is_full(urgency) => return Err(AppendError::Full.into()),
-            None => self.vault.obtain_subject_key(&subject, urgency).await,
-        };
-        match key {
-            Ok(key) => Ok(Some((subject, key))),
-            // Who acted, on what and why stands in clear: to end access now is worth more
-            // than the address it was asked from, or a comment.
-            Err(error) if urgency == Urgency::Reserved => {
-                tracing::error!(
-                    %error, %organization_id, correlation_id = %order.correlation_id,
-                    "the vault gives no key: an urgent command goes on without its comment and origin"
-                );
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Decides a command on the tables as they will be, and sends its events off.
     async fn attempt(
         self: &Arc<Self>,
@@ -382,9 +346,11 @@ impl Ledger {
         }
         let now = self.clock.check()?;
         let operator = self.tables.operator().tables();
-        // What the events will be folded into: keys that have left by then are gone.
         let ahead = writer.ahead();
-        let as_of = ahead.as_of(ahead.head().map_or(now, |head| head.at.max(now)));
+        // As verifications see it: a clock that was set back undoes no end.
+        let now = operator.no_earlier(ahead.no_earlier(now));
+        // What the events will be folded into: keys that have left by then are gone.
+        let as_of = ahead.as_of(now);
         let state = &*as_of;
         let given = Given {
             state,
@@ -440,7 +406,7 @@ impl Ledger {
         order: &Order,
         sealing: Option<&Sealing>,
     ) -> Result<Draft, LedgerError> {
-        let at = state.head().map_or(given.now, |head| head.at.max(given.now));
+        let at = state.no_earlier(given.now);
         let mut next = state.clone();
         let mut steps = Vec::with_capacity(events.len());
         let mut new_events = Vec::with_capacity(events.len());

@@ -11,6 +11,7 @@ pub mod key;
 pub mod operator;
 pub mod organization;
 pub mod page;
+pub mod places;
 pub mod read;
 pub mod status;
 pub mod verification;
@@ -23,11 +24,14 @@ use std::sync::{Arc, OnceLock};
 
 use http::{Extensions, HeaderMap};
 use ipnet::IpNet;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
+use projections::id::OrganizationId;
+use tokio::sync::watch;
 use tonic::Status;
 
 use crate::ledger::Ledger;
 use crate::ledger::contact::Contact;
+use crate::spans;
+use places::{Place, Places};
 
 /// What every service shares: the ledger, once it has replayed its history, and the
 /// number of requests that are inside.
@@ -37,8 +41,8 @@ pub struct Door {
     inside: Arc<AtomicUsize>,
     requests_max: usize,
     trusted_proxies: Arc<[IpNet]>,
-    waits: Arc<Semaphore>,
-    stays: Arc<Semaphore>,
+    waits: Arc<Places>,
+    stays: Arc<Places>,
     closing: Arc<watch::Sender<bool>>,
     contact: Arc<OnceLock<Arc<Contact>>>,
 }
@@ -54,7 +58,7 @@ const PLACES_PER_STAY: usize = 2;
 /// A call that was let in and stays until this is dropped.
 pub struct Stay {
     inside: Arc<AtomicUsize>,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Drop for Stay {
@@ -88,17 +92,13 @@ impl Door {
     /// once. These proxies' word for where a request comes from is taken.
     #[must_use]
     pub fn closed(requests_max: usize, trusted_proxies: Vec<IpNet>) -> Self {
-        let one_in = |places: usize| {
-            let permits = (requests_max / places).clamp(1, Semaphore::MAX_PERMITS);
-            Arc::new(Semaphore::new(permits))
-        };
         Self {
             ledger: Arc::default(),
             inside: Arc::default(),
             requests_max,
             trusted_proxies: trusted_proxies.into(),
-            waits: one_in(PLACES_PER_WAIT),
-            stays: one_in(PLACES_PER_STAY),
+            waits: Places::new("requests waiting for a revision", requests_max / PLACES_PER_WAIT),
+            stays: Places::new("streams open", requests_max / PLACES_PER_STAY),
             closing: Arc::new(watch::Sender::new(false)),
             contact: Arc::default(),
         }
@@ -160,6 +160,7 @@ impl Door {
         }
         let origin = authentication::origin_ip(extensions);
         extensions.insert(authentication::in_force(ledger, headers, origin)?);
+        spans::note_known_caller();
         Ok(())
     }
 
@@ -169,15 +170,14 @@ impl Door {
         self.ledger.get()
     }
 
-    /// Makes a call that was let in one that stays. RESOURCE_EXHAUSTED while as many stay
-    /// as may.
-    pub fn stay(&self, entered: Entered<'_>) -> Result<Stay, Status> {
-        let permit = Arc::clone(&self.stays).try_acquire_owned();
-        let permit = permit.map_err(|_| status::too_many_requests())?;
+    /// Makes a call of this organization's that was let in one that stays.
+    /// RESOURCE_EXHAUSTED while as many stay as may, of it or of all: [`Places::take`].
+    pub fn stay(&self, entered: Entered<'_>, id: OrganizationId) -> Result<Stay, Status> {
+        let place = self.stays.take(id)?;
         // Its place passes on: one comes and one leaves.
         self.inside.fetch_add(1, Ordering::Relaxed);
         drop(entered);
-        Ok(Stay { inside: Arc::clone(&self.inside), _permit: permit })
+        Ok(Stay { inside: Arc::clone(&self.inside), _place: place })
     }
 
     /// Tells all who stay that it is time to leave.
@@ -191,10 +191,10 @@ impl Door {
         let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
-    /// Lets a request that is inside wait for a revision. RESOURCE_EXHAUSTED while as
-    /// many wait as may.
-    pub fn wait(&self) -> Result<SemaphorePermit<'_>, Status> {
-        self.waits.try_acquire().map_err(|_| status::too_many_requests())
+    /// Lets a request of this organization's that is inside wait for a revision.
+    /// RESOURCE_EXHAUSTED while as many wait as may, of it or of all: [`Places::take`].
+    pub fn wait(&self, id: OrganizationId) -> Result<Place, Status> {
+        self.waits.take(id)
     }
 }
 

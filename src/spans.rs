@@ -2,7 +2,8 @@
 //!
 //! Nothing is told unless a collector is configured. Then a call is sampled before anything
 //! is made for it: if its caller says so in `traceparent`, or by chance where the caller says
-//! nothing. Whoever works for a sampled call finds it in their task and may add to it;
+//! nothing. What a stranger says counts for nothing, chance alone does: whether the caller
+//! is one is known at the call's end. Whoever works for a sampled call finds it in their task and may add to it;
 //! to everybody else that is one look at an empty place.
 //!
 //! A span that ended waits in a queue of fixed length and is sent by [`export`]. Where the
@@ -21,6 +22,7 @@ mod parent;
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -109,19 +111,18 @@ impl Spans {
     /// Begins the span of a call, if it is sampled.
     pub(crate) fn call(self: &Arc<Self>, headers: &HeaderMap) -> Option<Box<CallSpan>> {
         let parent = Parent::of(headers);
-        let sampled = match &parent {
-            Some(parent) => parent.sampled,
-            None => fastrand::f64() < self.sample_ratio,
-        };
-        sampled.then(|| Box::new(self.begin(parent)))
+        let by_chance = fastrand::f64() < self.sample_ratio;
+        let sampled = parent.as_ref().map_or(by_chance, |parent| parent.sampled);
+        sampled.then(|| Box::new(self.begin(parent, by_chance)))
     }
 
-    fn begin(self: &Arc<Self>, parent: Option<Parent>) -> CallSpan {
+    fn begin(self: &Arc<Self>, parent: Option<Parent>, by_chance: bool) -> CallSpan {
         let trace_id = parent.as_ref().map_or_else(|| self.ids.trace(), |parent| parent.trace_id);
         let call = Arc::new(Call {
             spans: Arc::clone(self),
             trace_id,
             span_id: self.ids.span(),
+            told: AtomicBool::new(by_chance),
             noted: Mutex::default(),
         });
         let parent = parent.map(|parent| parent.span_id);
@@ -149,6 +150,9 @@ struct Call {
     spans: Arc<Spans>,
     trace_id: u128,
     span_id: u64,
+    /// Whether the collector is to be told: by chance, or because somebody whose word
+    /// counts asked for it.
+    told: AtomicBool,
     noted: Mutex<Noted>,
 }
 
@@ -157,6 +161,11 @@ struct Call {
 struct Noted {
     correlation_id: Option<String>,
     decision: Option<&'static str>,
+}
+
+/// The call in hand is from somebody who shows a key that is in force: their word counts.
+pub(crate) fn note_known_caller() {
+    let _ = CALL.try_with(|call| call.told.store(true, Ordering::Relaxed));
 }
 
 fn note(write: impl FnOnce(&mut Noted)) {
@@ -238,7 +247,10 @@ impl CallSpan {
     /// The call ended. Service and method are the protocol's names, none where it was a
     /// method that there is not.
     pub(crate) fn end(self, named: Option<(&str, &str)>, code: Code) {
-        let Call { spans, trace_id, span_id, noted } = &*self.call;
+        let Call { spans, trace_id, span_id, told, noted } = &*self.call;
+        if !told.load(Ordering::Relaxed) {
+            return;
+        }
         let noted = std::mem::take(&mut *noted.lock().unwrap_or_else(PoisonError::into_inner));
         let text = |text: &str| Value::Text(Cow::Owned(text.to_owned()));
         let (name, service, method) = match named {
@@ -347,12 +359,28 @@ mod tests {
     }
 
     #[test]
+    fn a_strangers_word_does_not_count() {
+        let told = |ratio, headers: &HeaderMap, known| {
+            let (spans, mut ended) = spans(ratio);
+            let call = spans.call(headers).unwrap();
+            if known {
+                call.within(note_known_caller);
+            }
+            call.end(None, Code::Unauthenticated);
+            ended.try_recv().is_ok()
+        };
+        assert!(told(0.0, &from(SAMPLED), true) && !told(0.0, &from(SAMPLED), false));
+        assert!(told(1.0, &from(SAMPLED), false) && told(1.0, &HeaderMap::new(), false));
+    }
+
+    #[test]
     fn parts_and_notes_find_the_call_in_hand_and_no_other() {
         let (spans, mut ended) = spans(1.0);
         note_correlation_id("nobody's");
         assert!(part(APPEND).is_none());
         let call = spans.call(&from(SAMPLED)).unwrap();
         call.within(|| {
+            note_known_caller();
             note_correlation_id("c");
             note_decision(|| Some("ALLOWED"));
             part(APPEND).unwrap().fail();

@@ -79,6 +79,14 @@ impl Networks {
         self.0.iter().any(|net| net.contains(&address))
     }
 
+    /// The network of all addresses of a kind, where together they are that: such a list
+    /// narrows nothing.
+    #[must_use]
+    pub fn everywhere(&self) -> Option<IpNet> {
+        let whole = IpNet::aggregate(&self.0.to_vec());
+        whole.into_iter().find(|net| net.prefix_len() == 0)
+    }
+
     /// The networks as CIDR texts, in order.
     pub fn texts(&self) -> impl Iterator<Item = String> + '_ {
         self.0.iter().map(ToString::to_string)
@@ -205,6 +213,28 @@ mod tests {
         }
         for outside in ["11.1.2.3", "::ffff:11.1.2.3", "2001:db9::1", "::10.1.2.3"] {
             assert!(!list.contain(outside.parse().unwrap()), "{outside}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_all_addresses_is_known_however_it_is_cut() {
+        let everywhere = |texts: &[&str]| networks(texts).unwrap().everywhere();
+        let (four, six) = ("0.0.0.0/0".parse().ok(), "::/0".parse().ok());
+        assert_eq!(everywhere(&["0.0.0.0/0"]), four);
+        assert_eq!(everywhere(&["10.0.0.0/8", "0.0.0.0/0", "2001:db8::/32"]), four);
+        assert_eq!(everywhere(&["0.0.0.0/1", "128.0.0.0/1"]), four);
+        assert_eq!(everywhere(&["128.0.0.0/1", "0.0.0.0/2", "64.0.0.0/2", "1.2.3.4"]), four);
+        assert_eq!(everywhere(&["::/0"]), six);
+        assert_eq!(everywhere(&["::/0", "ffff::/16", "192.0.2.7"]), six);
+        assert_eq!(everywhere(&["8000::/1", "::/1"]), six);
+        let narrower: [&[&str]; 4] = [
+            &["192.0.2.7"],
+            &["0.0.0.0/1", "128.0.0.0/2", "::/1", "8000::/2"],
+            &["0.0.0.0/1", "8000::/1"],
+            &["255.255.255.255", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "0.0.0.0", "::"],
+        ];
+        for texts in narrower {
+            assert_eq!(everywhere(texts), None, "{texts:?}");
         }
     }
 

@@ -96,8 +96,9 @@ pub struct Organization {
     policy: Arc<Policy>,
     service_accounts: OrdMap<ServiceAccountId, Arc<ServiceAccount>>,
     service_account_names: OrdMap<NameDigest, ServiceAccountId>,
-    /// The keys of service accounts that were not revoked.
-    owned: OrdSet<(ServiceAccountId, KeyId)>,
+    /// The keys of service accounts that were not revoked, by when they are out of force for
+    /// good: at the end of time where nothing says so.
+    owned: OrdSet<(ServiceAccountId, Timestamp, KeyId)>,
     keys: OrdMap<KeyId, Arc<Key>>,
     names: OrdMap<NameDigest, KeyId>,
     /// The keys in the tables that are, or will be, out of force for good, by when.
@@ -211,12 +212,24 @@ impl Organization {
         self.service_accounts.range(range).map(|(_, account)| account)
     }
 
-    /// The keys of a service account that were not revoked, in the order of their
-    /// identifiers.
-    pub fn keys_of(&self, owner: ServiceAccountId) -> impl Iterator<Item = &Arc<Key>> {
-        let first = KeyId::from_bytes([0; 16]);
+    /// The keys of a service account that are not out of force for good at this instant:
+    /// in the order of their ends, and without a look at those that ended.
+    pub fn keys_of(
+        &self,
+        owner: ServiceAccountId,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &Arc<Key>> {
+        use std::ops::Bound::{Excluded, Included};
         let last = KeyId::from_bytes([u8::MAX; 16]);
-        self.owned.range((owner, first)..=(owner, last)).filter_map(|(_, id)| self.keys.get(id))
+        let range = (Excluded((owner, now, last)), Included((owner, Timestamp::MAX, last)));
+        self.owned.range(range).filter_map(|(_, _, id)| self.keys.get(id))
+    }
+
+    /// This instant, but never one before the last event: a clock that was set back undoes
+    /// no end that history has seen.
+    #[must_use]
+    pub fn no_earlier(&self, now: Timestamp) -> Timestamp {
+        self.head.map_or(now, |head| head.at.max(now))
     }
 
     /// Whether one of these keys took the other's place, directly or through others.
@@ -224,6 +237,13 @@ impl Organization {
     pub fn in_one_rotation(&self, a: &Key, b: &Key) -> bool {
         self.predecessors(a).any(|key| key.id == b.id)
             || self.predecessors(b).any(|key| key.id == a.id)
+    }
+
+    /// The first key of the rotation that this one is of, as far as it is in the tables;
+    /// itself where it took no other's place.
+    #[must_use]
+    pub fn first_of_rotation(&self, key: &Key) -> KeyId {
+        self.predecessors(key).last().map_or(key.id, |first| first.id)
     }
 
     /// The keys whose place this one took, the last one first. No history makes it endless.

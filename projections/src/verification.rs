@@ -205,7 +205,9 @@ pub struct Decision<'a> {
     pub operator_revision: Option<Revision>,
 }
 
-/// Decides. The key is a row of `organization`, or one event ahead of it.
+/// Decides. The key is a row of `organization`, or one event ahead of it. The instant is the
+/// question's, or that of the last event that the tables have seen, whichever is later: what
+/// ended before their eyes has ended, wherever a clock is set to.
 #[must_use]
 pub fn decide<'a>(
     key: &'a Key,
@@ -214,8 +216,9 @@ pub fn decide<'a>(
     question: &Question<'_>,
 ) -> Decision<'a> {
     let authority = Authority::of(key, organization, operator);
+    let now = operator.no_earlier(organization.no_earlier(question.now));
     Decision {
-        code: code(key, organization.id, &authority, question),
+        code: code(key, organization.id, &authority, &Question { now, ..*question }),
         key,
         organization_id: organization.id,
         authority,

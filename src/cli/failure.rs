@@ -217,7 +217,9 @@ fn hint_for_reason(reason: &str, key_source: &str) -> Option<String> {
         "SERVICE_ACCOUNT_NOT_FOUND" => {
             "`keyledger service-account list`, with the same `--org`, shows them"
         }
-        "ALLOWED_IPS_REQUIRED" => "`--allow-ip` names where a key may be used from",
+        "ALLOWED_IPS_REQUIRED" | "ALLOWED_IPS_EVERYWHERE" => {
+            "`--allow-ip` names where a key may be used from"
+        }
         "POLICY_LOOSENED" => "ask the operator of the installation to loosen it",
         "GRACE_ABOVE_MAX" => "say how long with `--grace`, such as `--grace 1h`, or `--grace 0`",
         "SECRET_IN_USE" => {

@@ -6,7 +6,9 @@
 //! set: once the one has outrun the other by more than [`AHEAD_MS_MAX`], [`Clock::check`]
 //! refuses, and writes stop until an operator calls [`Clock::confirm`].
 //!
-//! A wall clock that falls behind stops nothing: events' times stay at the latest one.
+//! A wall clock that falls behind stops nothing and takes nothing back: from then on time
+//! goes by the boot clock, until the wall clock has caught up or an operator calls
+//! [`Clock::confirm`]. Across a restart events' times stay at the latest one.
 //!
 //! This file and `ledger/secret.rs` are the only ones that touch the outside; everything
 //! else takes times, identifiers and secrets as arguments.
@@ -78,21 +80,30 @@ impl Clock {
         Self { source, agreed_ms }
     }
 
-    /// The wall time, whether or not it is to be believed: for reading, never for writing.
+    /// The time, whether or not it is to be believed: for reading, never for writing. It is
+    /// the wall clock's, but no earlier than the boot clock says.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        timestamp(self.source.wall_ms())
+        timestamp(self.source.wall_ms().max(self.floor_ms()))
     }
 
-    /// The wall time, if it may be written into an event.
+    fn floor_ms(&self) -> i64 {
+        self.source.boot_ms().saturating_add(self.agreed_ms.load(Ordering::Relaxed))
+    }
+
+    /// The time, as [`Clock::now`] gives it, if it may be written into an event.
     ///
     /// # Errors
     ///
     /// The wall clock has run ahead by more than [`AHEAD_MS_MAX`].
     pub fn check(&self) -> Result<Timestamp, ClockAhead> {
-        let wall_ms = self.source.wall_ms();
-        let ahead_ms = self.ahead_of_agreed(wall_ms.saturating_sub(self.source.boot_ms()));
-        if ahead_ms > AHEAD_MS_MAX { Err(ClockAhead { ahead_ms }) } else { Ok(timestamp(wall_ms)) }
+        let (wall_ms, floor_ms) = (self.source.wall_ms(), self.floor_ms());
+        let ahead_ms = wall_ms.saturating_sub(floor_ms);
+        if ahead_ms > AHEAD_MS_MAX {
+            Err(ClockAhead { ahead_ms })
+        } else {
+            Ok(timestamp(wall_ms.max(floor_ms)))
+        }
     }
 
     /// How far the wall clock has run ahead of the boot clock since the start or the last
@@ -195,13 +206,14 @@ mod tests {
         time.advance_ms(passed_ms);
         let wall = start.saturating_add_millis(passed_ms).saturating_add_millis(leapt_ms);
         time.set_wall(wall);
-        assert_eq!(clock.now(), wall);
+        let now = wall.max(start.saturating_add_millis(passed_ms));
+        assert_eq!(clock.now(), now, "it goes on, whatever the wall clock is set to");
         assert_eq!(clock.ahead_ms(), leapt_ms);
-        let said = if may_write { Ok(wall) } else { Err(ClockAhead { ahead_ms: leapt_ms }) };
+        let said = if may_write { Ok(now) } else { Err(ClockAhead { ahead_ms: leapt_ms }) };
         assert_eq!(clock.check(), said);
         assert_eq!(clock.confirm(), leapt_ms);
         assert_eq!(clock.ahead_ms(), 0);
-        assert_eq!(clock.check(), Ok(wall));
+        assert_eq!((clock.check(), clock.now()), (Ok(wall), wall), "as the operator wants it");
     }
 
     #[test]

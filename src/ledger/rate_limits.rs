@@ -6,7 +6,9 @@
 //! node counts for itself, and a restart fills every bucket.
 //!
 //! Only keys that have a limit pay for it. A bucket that has had the time to fill again is
-//! dropped: a new one would be as full.
+//! dropped: a new one would be as full. Nothing else drops one, or who is limited would be
+//! given a full one for being disabled and enabled, or rotated: the keys of one rotation
+//! have one bucket together.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -54,7 +56,8 @@ impl<C: Clock + Clone> RateLimits<C> {
         Self { start: clock.now(), clock, buckets: papaya::HashMap::new() }
     }
 
-    /// Takes a token of this key.
+    /// Takes a token of this key. `first` names the first key of its rotation, itself if
+    /// there was none; it is asked where the key has not been used for a while.
     ///
     /// # Errors
     ///
@@ -64,6 +67,7 @@ impl<C: Clock + Clone> RateLimits<C> {
         organization_id: OrganizationId,
         key_id: KeyId,
         limit: RateLimit,
+        first: impl FnOnce() -> KeyId,
     ) -> Result<(), Duration> {
         let id = (organization_id, key_id);
         let buckets = self.buckets.pin();
@@ -71,7 +75,8 @@ impl<C: Clock + Clone> RateLimits<C> {
             Some(bucket) => bucket,
             None => {
                 let Some(bucket) = self.bucket(limit) else { return Ok(()) };
-                buckets.get_or_insert(id, Arc::new(bucket))
+                let shared = buckets.get_or_insert((organization_id, first()), Arc::new(bucket));
+                buckets.get_or_insert(id, Arc::clone(shared))
             }
         };
         bucket.asked_ns.store(self.now_ns(), Ordering::Relaxed);
@@ -98,17 +103,18 @@ impl<C: Clock + Clone> RateLimits<C> {
         self.clock.now().duration_since(self.start).as_u64()
     }
 
-    /// Drops every bucket that is full again, and those of keys that are not `in_force`.
-    pub(super) fn sweep(&self, in_force: impl Fn(OrganizationId, KeyId) -> bool) {
+    /// Drops every bucket that is full again: after a day at the latest, so that keys which
+    /// are used no more cost far less than their rows do.
+    pub(super) fn sweep(&self) {
         let now_ns = self.now_ns();
-        self.buckets.pin().retain(|(organization_id, key_id), bucket| {
+        self.buckets.pin().retain(|_, bucket| {
             let asked_ns = bucket.asked_ns.load(Ordering::Relaxed);
             let idle = Duration::from_nanos(now_ns.saturating_sub(asked_ns));
-            idle <= bucket.fills_in && in_force(*organization_id, *key_id)
+            idle <= bucket.fills_in
         });
     }
 
-    /// How many keys have a bucket.
+    /// How many keys have a bucket, a shared one counted for each.
     #[must_use]
     pub fn len(&self) -> usize {
         self.buckets.len()
@@ -142,7 +148,7 @@ mod tests {
     #[test]
     fn as_many_as_may_be_at_once_and_then_one_after_the_other() {
         let (limits, clock) = limits();
-        let take = || limits.take(ACME, KEY, limit(10, 60));
+        let take = || limits.take(ACME, KEY, limit(10, 60), || KEY);
         for _ in 0..10 {
             assert_eq!(take(), Ok(()));
         }
@@ -168,7 +174,7 @@ mod tests {
             let whole = Duration::from_secs(u64::from(per_seconds) * 2);
             let steps = 997;
             for _ in 0..=steps {
-                while limits.take(ACME, KEY, limit).is_ok() {
+                while limits.take(ACME, KEY, limit, || KEY).is_ok() {
                     taken += 1;
                 }
                 clock.advance(whole / steps);
@@ -180,20 +186,42 @@ mod tests {
     }
 
     #[test]
-    fn what_is_full_again_or_dead_is_dropped() {
+    fn what_is_full_again_is_dropped() {
         let (limits, clock) = limits();
         let other = KeyId::from_bytes([2; 16]);
-        assert_eq!(limits.take(ACME, KEY, limit(1, 60)), Ok(()));
-        assert_eq!(limits.take(ACME, other, limit(1, 60)), Ok(()));
+        let take = |id| limits.take(ACME, id, limit(1, 60), || id);
+        assert_eq!((take(KEY), take(other)), (Ok(()), Ok(())));
         clock.advance(Duration::from_secs(60));
-        limits.sweep(|_, _| true);
+        limits.sweep();
         assert_eq!(limits.len(), 2, "a bucket that may lack a token is kept");
-        assert_eq!(limits.take(ACME, other, limit(1, 60)), Ok(()));
+        assert_eq!(take(other), Ok(()));
         clock.advance(Duration::from_secs(1));
-        limits.sweep(|_, _| true);
+        limits.sweep();
         assert_eq!(limits.len(), 1);
-        assert!(limits.take(ACME, other, limit(1, 60)).is_err());
-        limits.sweep(|_, id| id != other);
+        assert!(take(other).is_err());
+        clock.advance(Duration::from_secs(61));
+        limits.sweep();
         assert!(limits.is_empty());
+    }
+
+    #[test]
+    fn keys_of_one_rotation_have_one_bucket_in_whatever_order_they_are_used() {
+        let [first, second, third] = [1, 2, 3].map(|number| KeyId::from_bytes([number; 16]));
+        for order in [[first, second, third], [third, first, second], [second, third, first]] {
+            let (limits, _) = limits();
+            for id in order {
+                assert_eq!(limits.take(ACME, id, limit(3, 60), || first), Ok(()));
+            }
+            for id in order {
+                assert!(limits.take(ACME, id, limit(3, 60), || first).is_err());
+            }
+            // Another organization's key has its own.
+            let other = OrganizationId::from_bytes([8; 16]);
+            assert_eq!(limits.take(other, first, limit(3, 60), || first), Ok(()));
+        }
+        // The first key has left the tables meanwhile: what is there leads on.
+        let (limits, _) = limits();
+        assert_eq!(limits.take(ACME, second, limit(1, 60), || first), Ok(()));
+        assert!(limits.take(ACME, third, limit(1, 60), || second).is_err());
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use projections::key::KeyState;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -67,13 +66,7 @@ impl Ledger {
                 () = &mut end => return,
                 () = tokio::time::sleep(SWEEP_EVERY) => {}
             }
-            let now = self.clock.now();
-            self.rate_limits.sweep(|organization_id, key_id| {
-                self.tables.organization(organization_id).is_some_and(|organization| {
-                    let tables = organization.tables();
-                    tables.key(key_id).is_some_and(|key| key.state(now) == KeyState::Active)
-                })
-            });
+            self.rate_limits.sweep();
         }
     }
 }

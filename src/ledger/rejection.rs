@@ -135,6 +135,11 @@ pub enum Rejection {
         "`allowed_ips`: the organization's policy demands them; name where the key may be used from"
     )]
     AllowedIpsRequired,
+    /// The organization's policy asks for a list of addresses, and this one names all.
+    #[error(
+        "`allowed_ips`: all of `{0}` is named, and the organization's policy demands a list that narrows; name only the networks that the key is used from"
+    )]
+    AllowedIpsEverywhere(String),
     /// A secret of the configuration belongs to a key that was revoked.
     #[error("the configured key `{0}` was revoked; configure a new secret")]
     ConfiguredKeyRevoked(String),

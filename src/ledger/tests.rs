@@ -405,6 +405,47 @@ async fn time_never_runs_back_in_a_stream_and_a_leaping_clock_stops_writes() {
     world.assert_replays().await;
 }
 
+/// What ended by time alone stays ended, for whoever asks and for whoever commands: the
+/// clock of the running ledger goes on, and after a restart history says how late it was.
+#[tokio::test]
+async fn a_clock_that_is_set_back_revives_no_key() {
+    const HOUR_MS: i64 = 3_600_000;
+    let world = World::new().await;
+    let Command::CreateKey(mut command) = create(1) else { unreachable!() };
+    command.expiry = Expiry::After(HOUR_MS);
+    world.ledger.execute(ACME, &order(Command::CreateKey(command))).await.unwrap();
+    let before = world.ledger.clock().now();
+    world.time.advance_ms(HOUR_MS - 1);
+    world.time.set_wall(before);
+    assert_eq!(world.code(1), Ok(Code::Allowed));
+    world.time.advance_ms(1);
+    assert_eq!(world.code(1), Ok(Code::Expired), "time has gone on");
+    // Something is written; then a restart, or an operator, believes the clock.
+    world.ledger.execute(ACME, &order(create(2))).await.unwrap();
+    let again = world.reopened().await;
+    assert_eq!(again.clock().now(), before.saturating_add_millis(1));
+    assert_eq!((code(&again, 1), code(&again, 2)), (Ok(Code::Expired), Ok(Code::Allowed)));
+    let id = KeyId::from_bytes([1; 16]);
+    for command in [Command::DisableKey(id), Command::EnableKey(id)] {
+        let error = again.execute(ACME, &order(command)).await.unwrap_err();
+        let refused = matches!(
+            error,
+            LedgerError::Rejected(Rejection::KeyIsExpired(_) | Rejection::KeyNotDisabled(_))
+        );
+        assert!(refused, "{error:?}");
+    }
+    // The operator's stream counts for all organizations.
+    let Command::CreateKey(mut command) = create(3) else { unreachable!() };
+    command.expiry = Expiry::After(HOUR_MS);
+    again.execute(ACME, &order(Command::CreateKey(command))).await.unwrap();
+    assert_eq!(code(&again, 3), Ok(Code::Allowed));
+    world.time.advance_ms(3 * HOUR_MS);
+    again.execute(OrganizationId::OPERATOR, &order(create(4))).await.unwrap();
+    world.time.set_wall(before);
+    again.clock().confirm();
+    assert_eq!(code(&again, 3), Ok(Code::Expired));
+}
+
 #[tokio::test]
 async fn a_wait_ends_when_its_revision_is_there() {
     let world = World::new().await;

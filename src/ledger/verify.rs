@@ -10,9 +10,12 @@ use projections::api_key;
 use projections::digest::SecretDigest;
 use projections::event::DigestForm;
 use projections::id::{KeyId, OrganizationId};
+use projections::key::Key;
+use projections::organization::Organization;
 use projections::presented::{Deciding, Presented};
 use projections::recorded::Revision;
 use projections::text::KeyPrefix;
+use projections::time::Timestamp;
 use projections::verification::{self, Code, Decision, Question};
 use sha2::{Digest as _, Sha256};
 
@@ -153,7 +156,8 @@ impl Ledger {
             {
                 let limit = decision.key.rate_limit().filter(|_| purpose != Purpose::Message);
                 let (owner, id) = (decision.organization_id, decision.key.id);
-                match limit.map(|limit| self.rate_limits.take(owner, id, limit)) {
+                let first = || self.first_of_rotation(owner, decision.key);
+                match limit.map(|limit| self.rate_limits.take(owner, id, limit, first)) {
                     Some(Err(retry_after)) => {
                         let decision = Decision { code: Code::RateLimited, ..decision };
                         Answer::RateLimited { decision, retry_after }
@@ -182,6 +186,19 @@ impl Ledger {
             self.note_denial(known, code, question, purpose);
         }
         answer
+    }
+
+    /// The instant of what is asked of these tables now: no earlier than they, or the
+    /// operator's, have seen. See [`Organization::no_earlier`].
+    #[must_use]
+    pub fn now_for(&self, tables: &Organization) -> Timestamp {
+        self.tables.operator().tables().no_earlier(tables.no_earlier(self.clock.now()))
+    }
+
+    /// The first key of a key's rotation; itself where it took no other's place.
+    fn first_of_rotation(&self, owner: OrganizationId, key: &Key) -> KeyId {
+        let organization = self.tables.organization(owner);
+        organization.map_or(key.id, |it| it.tables().first_of_rotation(key))
     }
 
     fn verify_api_key<R>(

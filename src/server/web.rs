@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 
 use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
+use http_body_util::BodyExt as _;
 use pin_project_lite::pin_project;
 use tonic::body::Body;
 use tonic_web::{GrpcWebLayer, GrpcWebService};
@@ -20,6 +21,7 @@ use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 
 use super::Inner;
 use crate::config::Origin;
+use crate::services::status;
 
 const GRPC: &[u8] = b"application/grpc";
 const GRPC_WEB: &[u8] = b"application/grpc-web";
@@ -73,7 +75,8 @@ impl Layer<Inner> for WebLayer {
     type Service = Web;
 
     fn layer(&self, grpc: Inner) -> Web {
-        let browsers = Browsers { web: GrpcWebLayer::new().layer(grpc.clone()) };
+        let readable = Readable { grpc: grpc.clone() };
+        let browsers = Browsers { web: GrpcWebLayer::new().layer(readable) };
         let browsers = match &self.cors {
             Some(cors) => Other::Cors(Box::new(cors.layer(browsers))),
             None => Other::Bare(browsers),
@@ -161,7 +164,7 @@ impl<F: Future<Output = Answer>> Future for WebFuture<F> {
 /// gRPC-Web and plain HTTP.
 #[derive(Clone)]
 struct Browsers {
-    web: GrpcWebService<Inner>,
+    web: GrpcWebService<Readable>,
 }
 
 impl Service<Request<Body>> for Browsers {
@@ -178,6 +181,28 @@ impl Service<Request<Body>> for Browsers {
             Way::GrpcWeb => Box::pin(self.web.call(request)),
             Way::Grpc | Way::Http => Box::pin(ready(Ok(page(&request)))),
         }
+    }
+}
+
+/// Services whose requests were translated. What cannot be translated is the caller's
+/// fault, and is said in our words.
+#[derive(Clone)]
+struct Readable {
+    grpc: Inner,
+}
+
+impl Service<Request<Body>> for Readable {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = <Inner as Service<Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, ctx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.grpc.poll_ready(ctx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let said = |_| status::unreadable_body();
+        self.grpc.call(request.map(|body| Body::new(body.map_err(said))))
     }
 }
 

@@ -64,7 +64,7 @@ impl AuditService for Audit {
         let mut reader = authenticate(ledger, &request, permissions::ACTIVITY_READ)?;
         let mut organization = asked(ledger, &reader, &request)?;
         if let Some(revision) = request.get_ref().at_least_revision {
-            reach(&self.door, ledger, &organization, Revision(revision)).await?;
+            reach(&self.door, ledger, &reader, &organization, Revision(revision)).await?;
             // What was waited for may be the end of the reader's own key, or of history.
             let now = ledger.clock().now();
             let shown = shown(ledger, &request)?;
@@ -87,13 +87,14 @@ fn asked(
 async fn reach(
     door: &Door,
     ledger: &Ledger,
+    reader: &Authenticated,
     organization: &Published,
     revision: Revision,
 ) -> Result<(), Status> {
     if organization.tables().revision().is_some_and(|there| there >= revision) {
         return Ok(());
     }
-    let _waiting = door.wait()?;
+    let _waiting = door.wait(reader.organization_id)?;
     let reached = ledger.tables().reached(organization.id, revision);
     tokio::time::timeout(REVISION_WAIT_MAX, reached)
         .await

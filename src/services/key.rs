@@ -407,9 +407,10 @@ async fn row(
 
 fn write_key(ledger: &Ledger, row: &KeyRow, tables: &Organization) -> proto::Key {
     let operator = ledger.tables().operator().tables();
+    let now = ledger.now_for(tables);
     proto::Key {
         last_used_at: row.last_used.map(write::timestamp),
-        ..write::key(&row.key, tables, &operator, ledger.clock().now())
+        ..write::key(&row.key, tables, &operator, now)
     }
 }
 

@@ -43,6 +43,15 @@ pub fn in_field(outer: &str, status: Status) -> Status {
     }
 }
 
+/// A request's body is not what its content type says.
+pub fn unreadable_body() -> Status {
+    refused(
+        GrpcCode::InvalidArgument,
+        "INVALID_ARGUMENT",
+        "the request's body cannot be read as its content type says: of `application/grpc-web-text` it is whole frames in padded base64",
+    )
+}
+
 /// History is still being replayed.
 pub fn starting() -> Status {
     refused(
@@ -67,6 +76,17 @@ pub fn too_many_requests() -> Status {
         GrpcCode::ResourceExhausted,
         "TOO_MANY_REQUESTS",
         "too many requests are under way; try again shortly",
+    )
+}
+
+/// The caller's organization holds as many places as one may.
+pub fn share_used_up(what: &str, share_max: usize) -> Status {
+    refused(
+        GrpcCode::ResourceExhausted,
+        "TOO_MANY_REQUESTS",
+        format!(
+            "the organization has {share_max} {what}, as many as one may; end some, or let the operator raise `requests_max`"
+        ),
     )
 }
 
@@ -360,6 +380,9 @@ fn kind(rejection: &Rejection) -> (GrpcCode, &'static str) {
         }
         Rejection::GraceAboveMax { .. } => (GrpcCode::FailedPrecondition, "GRACE_ABOVE_MAX"),
         Rejection::AllowedIpsRequired => (GrpcCode::FailedPrecondition, "ALLOWED_IPS_REQUIRED"),
+        Rejection::AllowedIpsEverywhere(_) => {
+            (GrpcCode::FailedPrecondition, "ALLOWED_IPS_EVERYWHERE")
+        }
         Rejection::Item { source, .. } => kind(source),
     }
 }

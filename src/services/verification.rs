@@ -31,7 +31,7 @@ use super::authentication::{authenticate_again, authenticate_at, shown};
 use super::wire::unary::Framed;
 use super::{Door, status};
 use crate::ledger::dead::DeadTicket;
-use crate::ledger::verify::Asking;
+use crate::ledger::verify::{Asking, Purpose};
 use crate::ledger::{Ledger, permissions};
 use crate::proto;
 use crate::spans;
@@ -128,6 +128,13 @@ struct Asked<'a> {
     now: Timestamp,
 }
 
+impl Asked<'_> {
+    /// The same, to know only: nothing is noted of it.
+    fn looking(self) -> Self {
+        Self { asking: Asking { purpose: Purpose::Look, ..self.asking }, ..self }
+    }
+}
+
 /// Decides one question, appends the `VerifyResponse`, and gives its code. Where it cannot
 /// be decided, nothing is appended that the caller may keep.
 fn decide(
@@ -151,6 +158,8 @@ fn decide_read(
     let code = asked
         .ledger
         .verify(presented, question, asked.asking, |it| answer::write(it, correlation_id, out))?;
-    ANSWERS.answered(&began, code.into());
+    if asked.asking.purpose != Purpose::Look {
+        ANSWERS.answered(&began, code.into());
+    }
     Ok(code)
 }

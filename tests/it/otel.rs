@@ -327,7 +327,14 @@ async fn callers_decide_and_chance_for_those_who_do_not() {
     for flags in ["00", "01"] {
         client.verify(traced(&acme.operator, Default::default(), flags)).await.unwrap();
     }
-    drop(client);
+    // A stranger's word does not count, and neither does anybody's where no key is needed.
+    let stranger = acme.operator.with_key("vtx_nonsense_credential");
+    for _ in 0..50 {
+        client.verify(traced(&stranger, Default::default(), "01")).await.unwrap_err();
+        let invented = traced(&acme.operator, Vec::new(), "01");
+        call_raw(acme.server.channel(), "made.up.Service/Method", invented).await.unwrap_err();
+    }
+    drop((client, stranger));
     let Acme { server, operator, admin, home, .. } = acme;
     drop((operator, admin));
     server.stop().await;

@@ -116,6 +116,11 @@ async fn it_holds_for_all_that_comes_into_force_from_then_on() {
     rejected(admin.create_key(scoped("", "x", &["a:b"])).await, "ALLOWED_IPS_REQUIRED");
     let rotate = RotateKeyRequest { key_id: made.id, ..Default::default() };
     rejected(admin.rotate_key(rotate).await, "ALLOWED_IPS_REQUIRED");
+    // A list of all addresses is none.
+    let everywhere =
+        CreateKeyRequest { allowed_ips: vec!["0.0.0.0/0".into()], ..scoped("", "x", &["a:b"]) };
+    let refusal = rejected(admin.create_key(everywhere).await, "ALLOWED_IPS_EVERYWHERE");
+    assert!(refusal.message().starts_with("`allowed_ips`: all of `0.0.0.0/0`"), "{refusal:?}");
     let with = CreateKeyRequest {
         allowed_ips: vec!["192.0.2.7".into(), "2001:db8::/32".into()],
         ..scoped("", "x", &["a:b"])

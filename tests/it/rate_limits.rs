@@ -4,8 +4,8 @@
 use keyledger::proto::DecisionCode::{Allowed, RateLimited};
 use keyledger::proto::verify_batch_answer::Answer;
 use keyledger::proto::{
-    CreateKeyRequest, DecisionCode, GetKeyRequest, ListKeysRequest, RateLimit, VerifyBatchRequest,
-    VerifyRequest,
+    CreateKeyRequest, DecisionCode, DisableKeyRequest, EnableKeyRequest, GetKeyRequest,
+    ListKeysRequest, RateLimit, RotateKeyRequest, VerifyBatchRequest, VerifyRequest,
 };
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -46,6 +46,39 @@ async fn whoever_is_asked_about_too_often_is_told_how_long_to_wait() {
     let server = acme.home.start().await;
     let operator = server.client(&acme.home.admin_key());
     assert_eq!(operator.code(ask("dns:read")).await, DecisionCode::Allowed);
+}
+
+/// Neither a rotation nor a pause gives tokens back.
+#[tokio::test]
+async fn the_keys_of_one_rotation_are_limited_together() {
+    let acme = Acme::new().await;
+    let (id, first) = limited(&acme.admin, "slow", &["dns:read"], 4).await;
+    let rotate = |key_id: String, seconds| RotateKeyRequest {
+        key_id,
+        grace: Some(prost_types::Duration { seconds, nanos: 0 }),
+        ..Default::default()
+    };
+    assert_eq!(acme.code(&first).await, Allowed);
+    let second = acme.admin.rotate_key(rotate(id, 3_600)).await.unwrap();
+    let second_id = second.key.unwrap().id;
+    let third = acme.admin.rotate_key(rotate(second_id.clone(), 0)).await.unwrap();
+    let third_id = third.key.unwrap().id;
+    assert_eq!(acme.code(&third.secret).await, Allowed);
+    assert_eq!(acme.code(&second.secret).await, DecisionCode::Revoked);
+    assert_eq!(acme.code(&first).await, Allowed, "it has its grace");
+    let disable = DisableKeyRequest { key_id: third_id.clone(), ..Default::default() };
+    acme.admin.disable_key(disable).await.unwrap();
+    assert_eq!(acme.code(&third.secret).await, DecisionCode::Disabled);
+    let enable = EnableKeyRequest { key_id: third_id.clone(), ..Default::default() };
+    acme.admin.enable_key(enable).await.unwrap();
+    assert_eq!(acme.code(&third.secret).await, Allowed);
+    let fourth = acme.admin.rotate_key(rotate(third_id, 3_600)).await.unwrap();
+    for secret in [&fourth.secret, &third.secret, &first] {
+        assert_eq!(acme.code(secret).await, RateLimited);
+    }
+    // Another key has its own tokens.
+    let (_, other) = limited(&acme.admin, "other", &["dns:read"], 1).await;
+    assert_eq!(acme.code(&other).await, Allowed);
 }
 
 /// However a key is asked about, each question costs one.

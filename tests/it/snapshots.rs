@@ -3,6 +3,7 @@
 //! No test can wait a month: the server is stopped, one event of a month later is written
 //! behind the others, and the server goes on from there, for time never runs back.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use projections::policy::Policy;
 use projections::principal::Principal;
 use projections::recorded::{Revision, StreamName};
 use projections::time::Timestamp;
+use sha2::Digest as _;
 use tonic::Code;
 
 use super::support::{Acme, Client, Home, Server, about, reason, refused, scoped};
@@ -57,7 +59,8 @@ async fn a_month_passes(home: &Home, organization_id: &str) {
     let at = Envelope::decode(&last.stored).unwrap().at.as_millis() + MONTH_MS;
     let event = PolicyUpdated { policy: Policy::default(), before: Policy::default() };
     let envelope = Envelope {
-        id: EventId::from_bytes([9; 16]),
+        // No two organizations' are the same.
+        id: EventId::from_bytes(sha2::Sha256::digest(organization_id)[..16].try_into().unwrap()),
         at: Timestamp::from_millis(at).unwrap(),
         actor: Principal::Ledger,
         credential: None,
@@ -301,4 +304,190 @@ async fn check(
     let get = proto::GetKeyRequest { key_id: ids[1].clone(), ..Default::default() };
     let refusal = refused(dead.get_key(get).await, Code::Unauthenticated, "the credential is");
     assert_eq!(reason(&refusal), "REVOKED");
+}
+
+/// How far the life of a key came, as far as anybody was told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    Made,
+    /// Its end was asked for.
+    Ending,
+    Ended,
+}
+
+/// What writers were told of a key: whose it is, its identifier and secret, and how far its
+/// life came.
+struct Acknowledged {
+    organization: String,
+    id: String,
+    secret: String,
+    told: Told,
+}
+
+/// Makes keys, and revokes every third, until the server is gone.
+async fn write(
+    client: Client,
+    organization: String,
+    name: String,
+    told: tokio::sync::mpsc::UnboundedSender<Acknowledged>,
+) {
+    for number in 0.. {
+        let request = scoped(&organization, &format!("{name} {number}"), &["a:b"]);
+        let Ok(created) = client.create_key(request).await else { return };
+        let (id, secret) = (created.key.unwrap().id, created.secret);
+        let tell = |told_of| {
+            let (organization, id) = (organization.clone(), id.clone());
+            told.send(Acknowledged { organization, id, secret: secret.clone(), told: told_of })
+        };
+        tell(Told::Made).unwrap();
+        if number % 3 == 0 {
+            tell(Told::Ending).unwrap();
+            let Ok(_) = client.revoke(&organization, &id).await else { return };
+            tell(Told::Ended).unwrap();
+        }
+    }
+}
+
+/// Each event asks for another round of snapshots, so that rounds follow each other without
+/// pause while there are writers, and a kill falls into one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_amid_snapshots_loses_nothing() {
+    const KILLS: usize = 6;
+    let home = Home::new();
+    let server = home.start().await;
+    let admin_key = home.admin_key();
+    let mut organizations = Vec::new();
+    for prefix in ["one", "two", "six"] {
+        organizations.push(server.client(&admin_key).organization(prefix, prefix, "").await);
+    }
+    server.stop().await;
+    let mut keys: BTreeMap<String, Acknowledged> = BTreeMap::new();
+    for kill in 0..=KILLS {
+        let server = home.launch().args(&["--snapshot-events", "1"]).start().await;
+        let operator = server.client(&admin_key);
+        for (id, key) in &keys {
+            let Acknowledged { organization, secret, told, .. } = key;
+            let request =
+                proto::GetKeyRequest { organization_id: organization.clone(), key_id: id.clone() };
+            let state = operator.get_key(request).await.unwrap().key.unwrap().state();
+            match (told, operator.ask(secret, &["a:b"]).await.code(), state) {
+                (Told::Made | Told::Ending, DecisionCode::Allowed, KeyState::Active)
+                | (Told::Ending | Told::Ended, DecisionCode::Revoked, KeyState::Revoked) => {}
+                other => panic!("after {kill} kills: {other:?}"),
+            }
+        }
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        for (number, organization) in organizations.iter().enumerate() {
+            let name = format!("{kill} {number}");
+            tokio::spawn(write(operator.clone(), organization.clone(), name, tell.clone()));
+        }
+        drop(tell);
+        // No two kills come after as many writes.
+        for _ in 0..60 + 37 * kill {
+            let key: Acknowledged = told.recv().await.unwrap();
+            keys.insert(key.id.clone(), key);
+        }
+        let said = server.kill();
+        assert!(ready(&said).1 > 0, "it began with snapshots: {said}");
+        assert!(!said.contains("\"ERROR\""), "{said}");
+        while let Some(key) = told.recv().await {
+            keys.insert(key.id.clone(), key);
+        }
+        let verified = verify_projections(&home);
+        assert!(verified["differing"].as_array().unwrap().is_empty(), "{verified}");
+        assert!(verified["snapshots"].as_u64().unwrap() > 0, "{verified}");
+    }
+}
+
+/// A list of leaked keys is carried out whole, however many of them ended long ago, and in
+/// whichever organization.
+#[tokio::test]
+async fn a_thousand_leaked_keys_are_revoked_though_some_are_dead() {
+    const OF_EACH: usize = 333;
+    let home = Home::new();
+    let server = home.start().await;
+    let operator = server.client(&home.admin_key());
+    let foreign = |place: usize, number: usize| format!("leaked-{place}-{number}-0123456789abcdef");
+    let mut organizations = Vec::new();
+    for place in 0..3 {
+        let prefix = ["one", "two", "six"][place];
+        let id = operator.organization(prefix, prefix, "").await;
+        let imported = |number| proto::ImportedKey {
+            sha256: sha2::Sha256::digest(foreign(place, number)).to_vec(),
+            name: format!("key {number}"),
+            scopes: Some(proto::Scopes { permissions: vec!["a:b".into()] }),
+            ..Default::default()
+        };
+        let request = proto::ImportKeysRequest {
+            organization_id: id.clone(),
+            keys: (0..OF_EACH).map(imported).collect(),
+            ..Default::default()
+        };
+        let ids: Vec<String> =
+            operator.import_keys(request).await.unwrap().keys.into_iter().map(|it| it.id).collect();
+        organizations.push((id, ids));
+    }
+    // Of the first and the second, every third ended; the month passes for these two.
+    for (id, ids) in &organizations[..2] {
+        let list = proto::KeyList {
+            key_ids: ids.iter().step_by(3).cloned().collect(),
+            leaked: Vec::new(),
+        };
+        let request = proto::RevokeKeysRequest {
+            organization_id: id.clone(),
+            which: Some(proto::revoke_keys_request::Which::List(list)),
+            ..Default::default()
+        };
+        operator.revoke_keys(request).await.unwrap();
+    }
+    server.stop().await;
+    for (id, _) in &organizations[..2] {
+        a_month_passes(&home, id).await;
+    }
+    let server = home.start().await;
+    let operator = server.client(&home.admin_key());
+    let mut expected = Vec::new();
+    let mut list = proto::KeyList::default();
+    // By identifier and by text, the organizations mixed; and one that nobody knows.
+    for number in 0..OF_EACH {
+        for (place, (id, ids)) in organizations.iter().enumerate() {
+            let dead = place < 2 && number % 3 == 0;
+            let outcome = match dead {
+                true => KeyRevocationOutcome::AlreadyRevoked,
+                false => KeyRevocationOutcome::Revoked,
+            };
+            expected.push((number % 2, outcome, ids[number].clone(), id.clone()));
+            match number % 2 {
+                0 => list.key_ids.push(ids[number].clone()),
+                _ => list.leaked.push(foreign(place, number)),
+            }
+        }
+    }
+    list.leaked.push(foreign(9, 9));
+    expected.push((1, KeyRevocationOutcome::Unknown, String::new(), String::new()));
+    // First those by identifier, then those by text.
+    expected.sort_by_key(|(by_text, ..)| *by_text);
+    assert_eq!(list.key_ids.len() + list.leaked.len(), 1_000);
+    let request = proto::RevokeKeysRequest {
+        which: Some(proto::revoke_keys_request::Which::List(list)),
+        ..Default::default()
+    };
+    let answer = operator.revoke_keys(request.clone()).await.unwrap();
+    assert_eq!(answer.revisions.len(), 3);
+    let outcomes = answer.keys.iter().map(|it| (it.outcome(), &it.key_id, &it.organization_id));
+    let wanted = expected.iter().map(|(_, outcome, key, id)| (*outcome, key, id));
+    assert!(outcomes.eq(wanted), "{:?}", answer.keys);
+    for place in 0..3 {
+        for number in [0, 1, 2, OF_EACH - 1] {
+            let answer = operator.ask(&foreign(place, number), &["a:b"]).await;
+            assert_eq!(answer.code(), DecisionCode::Revoked, "{place} {number}");
+        }
+    }
+    // Said again it changes nothing.
+    let again = operator.revoke_keys(request).await.unwrap();
+    let already = |it: &proto::KeyRevocation| it.outcome() == KeyRevocationOutcome::AlreadyRevoked;
+    assert_eq!(again.keys.iter().filter(|it| already(it)).count(), 999);
+    server.stop().await;
+    let verified = verify_projections(&home);
+    assert!(verified["differing"].as_array().unwrap().is_empty(), "{verified}");
 }

@@ -2,8 +2,8 @@
 
 use keyledger::proto::verify_batch_answer::Answer;
 use keyledger::proto::{
-    CreateKeyRequest, DecisionCode, StreamRevision, VerifyBatchRequest, VerifyRequest,
-    VerifyResponse,
+    CreateKeyRequest, DecisionCode, RateLimit, StreamRevision, VerifyBatchAnswer,
+    VerifyBatchRequest, VerifyRequest, VerifyResponse,
 };
 use tonic::Code;
 
@@ -192,6 +192,23 @@ async fn answers_that_find_no_room_say_so() {
         }
     }
     assert!((50..999).contains(&decided), "{decided}");
+    // What found no room cost nothing: there are as many tokens as there were answers.
+    let limited = CreateKeyRequest {
+        metadata: (0..32).map(metadata).collect(),
+        // So slow that no token comes back while the test runs.
+        rate_limit: Some(RateLimit { requests: decided + 3, per_seconds: 86_400 }),
+        ..scoped("", "limited", &["dns:read"])
+    };
+    let limited = acme.admin.create_key(limited).await.unwrap().secret;
+    let questions = vec![about(&limited, &["dns:read"]); 1_000];
+    let answers = acme.operator.verify_batch(batch(questions)).await.unwrap().answers;
+    let given = |it: &VerifyBatchAnswer| matches!(it.answer, Some(Answer::Decision(_)));
+    let mut left = i64::from(decided) + 3 - answers.iter().filter(|it| given(it)).count() as i64;
+    assert!((1..10).contains(&left), "{left}");
+    while acme.operator.ask(&limited, &["dns:read"]).await.allowed {
+        left -= 1;
+    }
+    assert_eq!(left, 0);
 }
 
 #[tokio::test]

@@ -275,6 +275,44 @@ async fn a_stream_has_one_place_and_leaves_it() {
     }
 }
 
+/// However many streams one organization asks for, another finds room for its own.
+#[tokio::test]
+async fn no_organization_takes_the_streams_of_others() {
+    let acme = Acme::on(Home::new(), |it| it.args(&["--requests-max", "64"])).await;
+    let theirs = acme.operator.organization("globex", "glx", "").await;
+    let verifier = scoped(&theirs, "verifier", &["credentials:verify"]);
+    let verifier = acme.operator.create_key(verifier).await.unwrap().secret;
+    let mut streams = Vec::new();
+    let refusal = loop {
+        match acme.admin.verify_stream().await {
+            Ok(stream) => streams.push(stream),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(streams.len(), 8, "a quarter of the half of 64");
+    assert_eq!(
+        (refusal.code(), reason(&refusal).as_str()),
+        (Code::ResourceExhausted, "TOO_MANY_REQUESTS")
+    );
+    let says = "the organization has 8 streams open, as many as one may; end some, or let the operator raise `requests_max`";
+    assert_eq!(refusal.message(), says);
+    let mut other = acme.operator.with_key(&verifier).verify_stream().await.unwrap();
+    assert!(other.decide(1, about(&verifier, &[])).await.unwrap().allowed);
+    // The operator's gateways ask for everybody.
+    for number in streams.len() + 1..32 {
+        let mut stream = acme.operator.verify_stream().await.unwrap();
+        let number = number.try_into().unwrap();
+        assert!(stream.decide(number, about(&verifier, &[])).await.unwrap().allowed);
+        streams.push(stream);
+    }
+    let refusal = refused(
+        acme.operator.verify_stream().await.map(drop),
+        Code::ResourceExhausted,
+        "too many requests",
+    );
+    assert_eq!(reason(&refusal), "TOO_MANY_REQUESTS");
+}
+
 #[tokio::test]
 async fn a_server_that_ends_ends_its_streams() {
     let acme = Acme::new().await;

@@ -126,6 +126,43 @@ async fn a_browser_asks_by_grpc_web() {
     assert_eq!((unknown.status, unknown.header("grpc-status")), (200, Some("12")));
 }
 
+/// What is no base64 is the caller's fault, and is told in words of ours.
+#[tokio::test]
+async fn a_body_that_is_not_what_it_says_is_refused() {
+    use base64::Engine as _;
+    let acme = Acme::new().await;
+    let bearer = format!("Bearer {}", acme.home.admin_key());
+    let whole = base64::engine::general_purpose::STANDARD.encode(question(&acme.admin_secret));
+    let unpadded = whole.trim_end_matches('=');
+    assert_ne!(unpadded.len() % 4, 0, "a question whose base64 is padded");
+    let bodies = ["!!!!", "AAAA====", unpadded, &whole.replace('A', "-"), &format!("{whole}A")];
+    let methods = [
+        "VerificationService/Verify",
+        "VerificationService/VerifyBatch",
+        "VerificationService/VerifyStream",
+        "KeyService/GetKey",
+        "AuditService/QueryActivity",
+    ];
+    for method in methods {
+        for body in bodies {
+            let kind = ("content-type", "application/grpc-web-text+proto");
+            let headers = [kind, ("authorization", bearer.as_str())];
+            let line = format!("POST /keyledger.v1.{method}");
+            let answer = http(acme.server.address, &line, &headers, body.as_bytes());
+            let said = format!("{}{}", answer.head, String::from_utf8_lossy(&answer.body));
+            assert_eq!(answer.status, 200, "{said}");
+            let trailers = match answer.header("grpc-status") {
+                Some(_) => answer.head.clone(),
+                None => frames(&answer.body).1.replace(':', ": "),
+            };
+            let lines = trailers.lines().filter_map(|line| line.split_once(": "));
+            let status = lines.filter(|(name, _)| *name == "grpc-status").map(|(_, value)| value);
+            assert_eq!(status.collect::<Vec<_>>(), ["3"], "{method} {body}: {said}");
+            assert!(!said.contains("tonic"), "{said}");
+        }
+    }
+}
+
 /// Another program's way of asking, where there is one.
 #[tokio::test]
 async fn curl_gets_an_answer() {

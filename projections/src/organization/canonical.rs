@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
+use super::keys::owned;
 use super::{Change, Departed, Head, Organization, Profile, RememberedRequest};
 use crate::digest::{NameDigest, RequestContent, RequestId};
 use crate::id::{KeyId, OrganizationId};
@@ -300,8 +301,8 @@ impl Organization {
                 names.push((NameDigest::of(key.name.as_str()), key.id));
             }
             ends.extend(key.ends_for_good_at().map(|end| (end, key.id)));
-            if let Some(owner) = key.owner().filter(|_| key.revocation().is_none()) {
-                self.owned.insert((owner, key.id));
+            if let Some(owned) = owned(&key) {
+                self.owned.insert(owned);
             }
             self.keys.insert(key.id, key);
         }

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Organization;
+use super::keys::owned;
 use crate::key::{KEY_MEMORY_MS, Key};
 use crate::time::Timestamp;
 
@@ -72,8 +73,8 @@ impl Organization {
             self.ends.remove(&(end, id));
             let Some(key) = self.keys.remove(&id) else { continue };
             self.release_name(&key, at);
-            if let Some(owner) = key.owner() {
-                self.owned.remove(&(owner, id));
+            if let Some(owned) = owned(&key) {
+                self.owned.remove(&owned);
             }
             departed.push(key);
         }

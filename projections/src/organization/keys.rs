@@ -10,11 +10,17 @@ use crate::event::{
     KeyCreated, KeyDisabled, KeyEnabled, KeyRelabelled, KeyRotated, KeyRotationEnded,
     RevocationReason,
 };
-use crate::id::KeyId;
+use crate::id::{KeyId, ServiceAccountId};
 use crate::key::{Key, KeyState};
 use crate::recorded::Revision;
 use crate::text::Name;
 use crate::time::Timestamp;
+
+/// The place of a key among those of its service account; none where it has none.
+pub(super) fn owned(key: &Key) -> Option<(ServiceAccountId, Timestamp, KeyId)> {
+    let owner = key.owner().filter(|_| key.revocation().is_none())?;
+    Some((owner, key.ends_for_good_at().unwrap_or(Timestamp::MAX), key.id))
+}
 
 impl Organization {
     pub(super) fn key_created(
@@ -36,9 +42,6 @@ impl Organization {
         self.put(key);
         self.keys_made += 1;
         self.names.insert(NameDigest::of(event.name.as_str()), event.key_id);
-        if let Some(owner) = event.owner {
-            self.owned.insert((owner, event.key_id));
-        }
         Ok(Change::Key(event.key_id))
     }
 
@@ -62,19 +65,22 @@ impl Organization {
     /// Puts the row of a key that is revoked from here on.
     fn put_ended(&mut self, envelope: &Envelope, key: &Key, row: Key) -> Change {
         self.release_name(key, envelope.at);
-        if let Some(owner) = key.owner() {
-            self.owned.remove(&(owner, key.id));
-        }
         self.revoked_keys += 1;
         self.put(row)
     }
 
     fn put(&mut self, row: Key) -> Change {
-        let (id, end) = (row.id, row.ends_for_good_at());
-        let before = self.keys.insert(id, Arc::new(row)).and_then(|it| it.ends_for_good_at());
-        if before != end {
-            before.map(|before| self.ends.remove(&(before, id)));
+        let (id, end, owned) = (row.id, row.ends_for_good_at(), owned(&row));
+        let before = self.keys.insert(id, Arc::new(row));
+        let end_before = before.as_ref().and_then(|it| it.ends_for_good_at());
+        if end_before != end {
+            end_before.map(|before| self.ends.remove(&(before, id)));
             end.map(|end| self.ends.insert((end, id)));
+        }
+        let owned_before = before.as_deref().and_then(self::owned);
+        if owned_before != owned {
+            owned_before.map(|before| self.owned.remove(&before));
+            owned.map(|owned| self.owned.insert(owned));
         }
         Change::Key(id)
     }

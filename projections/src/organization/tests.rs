@@ -206,7 +206,7 @@ fn the_keys_of_a_service_account_are_its_own() {
     ];
     let mut tables = tables(ACME, &history);
     let ids = |tables: &Organization, owner| {
-        tables.keys_of(service_account_id(owner)).map(|key| key.id).collect::<Vec<_>>()
+        tables.keys_of(service_account_id(owner), at(0)).map(|key| key.id).collect::<Vec<_>>()
     };
     assert_eq!(ids(&tables, 1), [key_id(1), key_id(3)]);
     assert_eq!(ids(&tables, 2), [key_id(2)]);
@@ -219,6 +219,48 @@ fn the_keys_of_a_service_account_are_its_own() {
     );
     tables.apply(&recorded(ACME, 7, &envelope(9, key_revoked(1)))).unwrap();
     assert_eq!(ids(&tables, 1), [key_id(3)]);
+}
+
+/// However many keys of a service account ended, nobody looks at them who asks for those
+/// that did not.
+#[test]
+fn the_keys_of_a_service_account_that_ended_are_passed_over() {
+    let owner = service_account_id(1);
+    let owned = |number, end: Option<i64>| {
+        key_created(number, move |key| {
+            key.owner = Some(owner);
+            key.expires_at = end.map(at);
+        })
+    };
+    let mut history = vec![created(), service_account_created(1, &[])];
+    history.extend([owned(1, Some(50)), owned(2, None), owned(3, Some(20)), owned(4, None)]);
+    history.push(key_created(5, |key| {
+        key.owner = Some(owner);
+        key.rotates = Some(key_id(2));
+    }));
+    let mut tables = tables(ACME, &history);
+    let in_order = |tables: &Organization, now| {
+        tables.keys_of(owner, at(now)).map(|key| key.id).collect::<Vec<_>>()
+    };
+    assert_eq!(in_order(&tables, 9), [3, 1, 2, 4, 5].map(key_id));
+    assert_eq!(in_order(&tables, 19), [3, 1, 2, 4, 5].map(key_id));
+    assert_eq!(in_order(&tables, 20), [1, 2, 4, 5].map(key_id));
+    assert_eq!(in_order(&tables, 50), [2, 4, 5].map(key_id));
+    let events = [key_rotated(2, 5, 60), key_disabled(4), key_disabled(1), key_revoked(5)];
+    for (revision, event) in (7..).zip(events) {
+        tables.apply(&recorded(ACME, revision, &envelope(9, event))).unwrap();
+    }
+    assert_eq!(in_order(&tables, 9), [3, 1, 2, 4].map(key_id));
+    assert_eq!(in_order(&tables, 59), [2, 4].map(key_id));
+    assert_eq!(in_order(&tables, 60), [key_id(4)], "it may be enabled again");
+    // As they are from a snapshot, and once they have left.
+    let again = Organization::from_canonical(&tables.to_canonical()).unwrap();
+    assert_eq!(again, tables);
+    let month = crate::key::KEY_MEMORY_MS;
+    let later = envelope(month + 60, key_created(6, |_| {}));
+    tables.apply(&recorded(ACME, 11, &later)).unwrap();
+    assert_eq!(tables.departed().len(), 4);
+    assert_eq!(tables.owned.len(), 1);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 use super::*;
 use crate::event::{Event, KeyCreated, KeyRotated};
 use crate::sample::{
-    ACME, at, created, key_created, key_disabled, key_id, key_revoked, operator, role_defined,
-    role_id, service_account_created, service_account_id, tables,
+    ACME, at, created, envelope, key_created, key_disabled, key_id, key_revoked, operator,
+    recorded, role_defined, role_id, service_account_created, service_account_id, tables,
 };
 
 /// Everything that can be wrong with a question about a known key, in order of
@@ -117,6 +117,37 @@ fn a_lifetime_ends_at_its_instant() {
             code,
         );
     }
+}
+
+/// Events that came later than the question's clock says have been seen all the same.
+#[test]
+fn a_clock_that_is_set_back_undoes_no_end() {
+    let operator = |at_ms| {
+        let mut operator = operator(&[]);
+        let revision = Revision::after(operator.revision()).0;
+        let role = role_defined(1, &["dns:read"]);
+        let event = recorded(OrganizationId::OPERATOR, revision, &envelope(at_ms, role));
+        operator.apply(&event).unwrap();
+        operator
+    };
+    let mut organization = tables(
+        ACME,
+        &[
+            created(),
+            key_created(1, |key| {
+                key.expires_at = Some(at(50));
+            }),
+        ],
+    );
+    let question = Question { now: at(40), ..ask() };
+    let code = |organization: &Organization, operator: &Organization| {
+        decide(organization.key(key_id(1)).unwrap(), organization, operator, &question).code
+    };
+    assert_eq!(code(&organization, &operator(49)), Code::Allowed);
+    assert_eq!(code(&organization, &operator(50)), Code::Expired);
+    let other = envelope(50, key_created(2, |_| {}));
+    organization.apply(&recorded(ACME, 2, &other)).unwrap();
+    assert_eq!(code(&organization, &operator(49)), Code::Expired);
 }
 
 #[test]

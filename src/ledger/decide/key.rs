@@ -113,7 +113,7 @@ fn keys_to_end<'a>(
     given: &'a Given<'_>,
     owner: ServiceAccountId,
 ) -> impl Iterator<Item = (&'a Key, KeyStateBefore)> {
-    given.state.keys_of(owner).filter_map(|key| match before(given, key) {
+    given.state.keys_of(owner, given.now).filter_map(|key| match before(given, key) {
         Some(before @ (KeyStateBefore::Active | KeyStateBefore::Disabled)) => {
             Some((&**key, before))
         }
@@ -171,10 +171,14 @@ pub(super) fn within_policy(
     given: &Given<'_>,
     allowed_ips: Option<&Networks>,
 ) -> Result<(), Rejection> {
-    if given.state.policy().allowed_ips_required && allowed_ips.is_none() {
-        return Err(Rejection::AllowedIpsRequired);
+    if !given.state.policy().allowed_ips_required {
+        return Ok(());
     }
-    Ok(())
+    let allowed_ips = allowed_ips.ok_or(Rejection::AllowedIpsRequired)?;
+    match allowed_ips.everywhere() {
+        Some(net) => Err(Rejection::AllowedIpsEverywhere(net.to_string())),
+        None => Ok(()),
+    }
 }
 
 /// The event that brings a key into force, once nothing speaks against it.

@@ -988,6 +988,16 @@ fn a_policy_is_tightened_by_its_organization_and_loosened_by_its_operator() {
     }
     world.check(by(1), &policy(Some(59), true), Ok(&["PolicyUpdated"]));
     world.check(by(1), &create(2, |_| {}), Err(Rejection::AllowedIpsRequired));
+    let (four, six) = ("0.0.0.0/0".to_owned(), "::/0".to_owned());
+    let (four, six) = (Rejection::AllowedIpsEverywhere(four), Rejection::AllowedIpsEverywhere(six));
+    for (list, rejection) in [
+        (&["0.0.0.0/0"][..], &four),
+        (&["192.0.2.0/24", "::/0"], &six),
+        (&["0.0.0.0/1", "128.0.0.0/1", "2001:db8::/32"], &four),
+    ] {
+        let everywhere = create(2, |key| key.allowed_ips = Networks::new(list).ok());
+        world.check(by(1), &everywhere, Err(rejection.clone()));
+    }
     let listed = |lifetime| {
         create(2, move |key| {
             key.allowed_ips = Networks::new(&["192.0.2.0/24"]).ok();

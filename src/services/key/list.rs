@@ -100,7 +100,7 @@ pub(super) async fn list_keys(
         owner: read::optional("service_account_id", &message.service_account_id)?,
         name_prefix: read::optional::<Name>("name_prefix", &message.name_prefix)?
             .map_or("", |_| message.name_prefix.as_str()),
-        now: ledger.clock().now(),
+        now: ledger.now_for(&organization.tables()),
     };
     let rows_max = page::size(message.page_size)?;
     let parameters = [

@@ -95,7 +95,7 @@ async fn revoke_listed(
     let organization = known(ledger, id)?;
     {
         let tables = organization.tables();
-        let tables = tables.as_of(ledger.clock().now());
+        let tables = tables.as_of(ledger.now_for(&tables));
         ids.retain(|id| tables.key(*id).is_some());
     }
     while !ids.is_empty() {

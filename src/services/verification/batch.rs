@@ -2,7 +2,7 @@
 
 use tonic::{Request, Status};
 
-use super::{Verification, Wrong, answer, decide_read, question, recalled, revisions};
+use super::{Asked, Verification, Wrong, answer, decide_read, question, recalled, revisions};
 use crate::ledger::permissions;
 use crate::proto;
 use crate::services::authentication::{authenticate_again, authenticate_at, shown};
@@ -18,6 +18,9 @@ pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Most bytes of a batch's decisions: what clients take unless told otherwise is 4 MiB,
 /// and a question that finds no room still gets its answer, that there is none.
 pub const BATCH_ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// While decisions come to no more than this there is room for any other: what a key and
+/// its roles say stands in events, and all of theirs together are shorter.
+const ROOM_FOR_ANY_BYTES: usize = BATCH_ANSWER_BYTES_MAX / 2;
 /// How many questions are decided before others get their turn.
 const QUESTIONS_PER_TURN: usize = 100;
 
@@ -61,18 +64,27 @@ impl Verification {
             }
             let before = out.len();
             let (presented, question) = question;
-            let mut decide_it = || {
+            let mut decide_it = |asked: Asked<'_>| {
                 out.truncate(before);
                 nested(out, 1, |out| {
                     nested(out, 1, |out| {
                         decide_read(asked, (presented, &question), correlation_id, out)
                     })
-                })
+                })?;
+                Ok(out.len())
             };
-            let decided = decide_it();
-            let undecided = match recalled(ledger, decided, decide_it).await {
+            // An answer that is not given is no use of the key and costs none of its tokens.
+            let first = if before > ROOM_FOR_ANY_BYTES { asked.looking() } else { asked };
+            let mut decided = decide_it(first);
+            decided = recalled(ledger, decided, || decide_it(first)).await;
+            if before > ROOM_FOR_ANY_BYTES
+                && decided.as_ref().is_ok_and(|length| *length <= BATCH_ANSWER_BYTES_MAX)
+            {
+                decided = decide_it(asked);
+            }
+            let undecided = match decided {
                 Err(no_decision) => no_decision.status(""),
-                Ok(_) if out.len() > BATCH_ANSWER_BYTES_MAX => status::answer_too_large(),
+                Ok(length) if length > BATCH_ANSWER_BYTES_MAX => status::answer_too_large(),
                 Ok(_) => continue,
             };
             out.truncate(before);

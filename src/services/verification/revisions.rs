@@ -45,7 +45,7 @@ pub(super) async fn reach(
         if there.is_some_and(|there| there >= revision) {
             continue;
         }
-        let _waiting = door.wait()?;
+        let _waiting = door.wait(asker.organization_id)?;
         let reached = ledger.tables().reached(id, revision);
         if tokio::time::timeout_at(deadline, reached).await.is_err() {
             return Err(status::revision_not_reached(&item.stream));

@@ -43,9 +43,9 @@ impl Verification {
         let entered = self.door.enter()?;
         let ledger = Arc::clone(entered.ledger());
         let now = ledger.clock().now();
-        authenticate_at(&ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
+        let asker = authenticate_at(&ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
         let caller = Caller { shown: shown(&ledger, &request)?, ledger };
-        let stay = self.door.stay(entered)?;
+        let stay = self.door.stay(entered, asker.organization_id)?;
         let asked = Arc::new(AtomicU64::new(0));
         let (tell, told) = oneshot::channel();
         let watchman = Watchman {

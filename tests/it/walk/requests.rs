@@ -169,10 +169,11 @@ async fn no_more_are_let_in_than_may_be_inside() {
     assert_eq!(acme.operator.code(ask(0)).await, DecisionCode::Allowed);
 }
 
-/// Questions that wait for what never comes do not keep others out.
+/// Questions that wait for what never comes do not keep others out, of whatever
+/// organization.
 #[tokio::test]
 async fn those_who_wait_leave_room() {
-    let acme = Acme::on(Home::new(), |launch| launch.args(&["--requests-max", "8"])).await;
+    let acme = Acme::on(Home::new(), |launch| launch.args(&["--requests-max", "32"])).await;
     let (_, verifier) = acme.key("verifier", &["credentials:verify"]).await;
     let verifier = acme.admin.with_key(&verifier);
     let mut asked = Vec::new();
@@ -189,6 +190,20 @@ async fn those_who_wait_leave_room() {
     for _ in 0..20 {
         assert!(acme.operator.ask(&acme.admin_secret, &[]).await.allowed);
     }
+    // Another organization waits beside them, and gets what it waits for.
+    let theirs = acme.operator.organization("globex", "glx", "").await;
+    let verifier = scoped(&theirs, "verifier", &["credentials:verify"]);
+    let verifier = acme.operator.create_key(verifier).await.unwrap();
+    let (stream, revision) = (format!("org-{theirs}"), acme.operator.revision(&theirs).await + 1);
+    let question = VerifyRequest {
+        credential: verifier.secret.clone(),
+        at_least_revision: vec![StreamRevision { stream, revision }],
+        ..Default::default()
+    };
+    let waiting = acme.operator.with_key(&verifier.secret);
+    let waiting = tokio::spawn(async move { waiting.verify(question).await });
+    acme.operator.create_key(scoped(&theirs, "another", &["a:b"])).await.unwrap();
+    assert!(waiting.await.unwrap().unwrap().allowed);
     // Nor those who ask for a revision that is there.
     let there = VerifyRequest {
         credential: acme.admin_secret.clone(),
@@ -198,7 +213,11 @@ async fn those_who_wait_leave_room() {
     assert_eq!(acme.operator.code(there).await, DecisionCode::Allowed);
     let mut reasons = Vec::new();
     for asked in asked {
-        reasons.push(reason(&asked.await.unwrap()));
+        let status = asked.await.unwrap();
+        if status.code() == Code::ResourceExhausted {
+            assert!(status.message().contains("has 2 requests waiting for a revision"));
+        }
+        reasons.push(reason(&status));
     }
     reasons.sort();
     assert_eq!(reasons[..2], ["REVISION_NOT_REACHED"; 2]);

@@ -1,0 +1,49 @@
+//! What personal data is sealed under, before any event names it.
+
+use projections::id::OrganizationId;
+use projections::sealed::Subject;
+
+use super::command::Order;
+use super::event_store::AppendError;
+use super::urgency::Urgency;
+use super::vault::SubjectKey;
+use super::{Ledger, LedgerError};
+
+/// What personal data of one command is sealed with.
+pub(super) type Sealing = (Subject, SubjectKey);
+
+impl Ledger {
+    /// The key under which the command's personal data is sealed; durable before any
+    /// event names it. An urgent command goes without rather than fail.
+    pub(super) async fn sealing(
+        &self,
+        organization_id: OrganizationId,
+        order: &Order,
+    ) -> Result<Option<Sealing>, LedgerError> {
+        if order.personal.0.is_empty() {
+            return Ok(None);
+        }
+        let subject = Subject::organization_month(organization_id, self.clock.now());
+        let urgency = order.command.urgency();
+        let key = match self.vault.cached_subject_key(&subject) {
+            Some(key) => Ok(key),
+            // The vault may be on the same disk: it must not take for a command that will be
+            // refused what the store gave up for urgent ones.
+            None if self.store.is_full(urgency) => return Err(AppendError::Full.into()),
+            None => self.vault.obtain_subject_key(&subject, urgency).await,
+        };
+        match key {
+            Ok(key) => Ok(Some((subject, key))),
+            // Who acted, on what and why stands in clear: to end access now is worth more
+            // than the address it was asked from, or a comment.
+            Err(error) if urgency == Urgency::Reserved => {
+                tracing::error!(
+                    %error, %organization_id, correlation_id = %order.correlation_id,
+                    "the vault gives no key: an urgent command goes on without its comment and origin"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
