@@ -9,6 +9,7 @@
 mod activity;
 mod client;
 mod completions;
+mod directory;
 mod failure;
 mod flags;
 mod json_line;

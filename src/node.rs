@@ -13,9 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use projections::api_key;
+use projections::corrupt::CorruptHistory;
 use projections::id::OrganizationId;
 use projections::key::KeyState;
-use projections::recorded::Revision;
+use projections::recorded::{Revision, StreamName};
 use projections::text::KeyPrefix;
 
 use crate::ledger::clock::Clock;
@@ -216,6 +217,16 @@ impl Opened {
         self.store.contact()
     }
 
+    /// Looks whether the file of what is derived, where there is one, can be used: opening
+    /// makes one anew that cannot. It is left as it is.
+    pub async fn look_at_derived(directories: &Directories) -> Result<(), NodeError> {
+        let path = directories.data.join(PROJECTIONS_FILE);
+        tokio::task::spawn_blocking(move || DerivedStore::look(&path))
+            .await
+            .map_err(|_| NodeError::Interrupted)?
+            .map_err(NodeError::Derived)
+    }
+
     /// Throws away what is derived: the next replay is of all history.
     pub async fn forget_derived(&self) -> Result<(), NodeError> {
         let Some(derived) = self.derived.clone() else { return Err(NodeError::NoDerived) };
@@ -410,6 +421,20 @@ impl Node {
             }
         }
         Ok(differing)
+    }
+
+    /// The streams whose history is damaged, and where and how.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<(StreamName, CorruptHistory)> {
+        let mut damaged = Vec::new();
+        for organization in self.ledger.tables().all() {
+            let usage = || StreamName::usage(organization.id);
+            let own = organization.stopped().map(|fault| (organization.stream.clone(), fault));
+            let faults =
+                own.into_iter().chain(organization.usage_damaged().map(|it| (usage(), it)));
+            damaged.extend(faults.map(|(stream, fault)| (stream, fault.clone())));
+        }
+        damaged
     }
 
     /// Takes snapshots of all that moved since the last ones.

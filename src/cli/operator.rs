@@ -1,7 +1,6 @@
 //! `keyledger operator`
 
 mod confirm_clock;
-mod directory;
 mod peppers;
 mod reissue;
 mod status;

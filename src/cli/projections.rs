@@ -1,7 +1,6 @@
 //! `keyledger projections`: what is derived from history, looked at and made anew, with the
 //! server stopped.
 
-mod offline;
 mod rebuild;
 mod verify;
 

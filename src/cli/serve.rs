@@ -129,9 +129,9 @@ impl Announce for Talk {
                 "no operator's key is in force: stop the server and run `keyledger operator reissue`"
             );
         }
-        let replayed = node.replayed;
+        let replayed = &node.replayed;
         tracing::info!(
-            events = replayed.events,
+            events_replayed = replayed.events,
             snapshots = replayed.snapshots,
             organizations,
             stopped = replayed.stopped,

@@ -69,7 +69,7 @@ impl ConfiguredKeys {
 }
 
 /// How much was replayed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
     /// Events folded.
     pub events: u64,
@@ -79,6 +79,8 @@ pub struct Replayed {
     pub stopped: u64,
     /// Of those, the ones whose tables were read from a snapshot.
     pub snapshots: u64,
+    /// Why there were snapshots that were not used; none where they were, or were not there.
+    pub snapshots_refused: Option<String>,
 }
 
 /// Why the ledger cannot start.
@@ -165,10 +167,15 @@ impl Ledger {
     ) -> Result<(Arc<Self>, Replayed), StartError> {
         let seal = Arc::new(Seal::new(&parts.lookup_key));
         let loaded = match &snapshots {
-            Some(snapshots) => from_snapshots(&parts.store, snapshots, &seal).await,
-            None => None,
+            Some(snapshots) => load::load(&parts.store, snapshots, &seal).await,
+            None => Ok(None),
         };
+        let snapshots_refused = loaded.as_ref().err().map(|error| in_one_line(error));
+        if let Some(error) = &snapshots_refused {
+            tracing::warn!(error, "the snapshots cannot be used: all history is replayed");
+        }
         let tables = Tables::new();
+        let loaded = loaded.ok().flatten();
         let from = loaded.as_ref().map_or(0, |it| it.manifest.entries.len() as u64);
         let Loaded { manifest, mut folded, fingerprints, check } = match loaded {
             Some(loaded) => loaded,
@@ -187,6 +194,7 @@ impl Ledger {
         let usage = std::mem::take(&mut folded.usage);
         let mut replayed = replay::publish(folded, &tables)?;
         replayed.snapshots = from;
+        replayed.snapshots_refused = snapshots_refused;
         tables.moved_before(replayed.events);
         let places = usage.restore(&tables);
         let peppers = pepper_use::settled(&tables, parts.clock.now(), parts.peppers)?;
@@ -226,21 +234,5 @@ impl Ledger {
     #[must_use]
     pub fn is_new(&self) -> bool {
         self.tables.operator().tables().revision().is_none()
-    }
-}
-
-/// What can be read back from snapshots; none where there are none, or none that can be used.
-async fn from_snapshots(
-    store: &Arc<dyn EventStore>,
-    snapshots: &Arc<dyn SnapshotStore>,
-    seal: &Arc<Seal>,
-) -> Option<Loaded> {
-    match load::load(store, snapshots, seal).await {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            let error = in_one_line(&error);
-            tracing::warn!(error, "the snapshots cannot be used: all history is replayed");
-            None
-        }
     }
 }

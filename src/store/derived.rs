@@ -73,6 +73,15 @@ impl DerivedStore {
         Ok(Self { path: path.to_owned(), writer: Mutex::new(writer), reader: Mutex::new(reader) })
     }
 
+    /// Looks whether the file, where there is one, can be used. It is left as it is. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// It cannot; [`DerivedStore::open`] would make it anew where it is damaged.
+    pub fn look(path: &Path) -> Result<(), SnapshotError> {
+        if path.exists() { connect(path).map(drop) } else { Ok(()) }
+    }
+
     fn reader(&self) -> MutexGuard<'_, Connection> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }

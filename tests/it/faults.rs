@@ -242,6 +242,8 @@ async fn a_damaged_hash_or_place_is_seen() {
         });
     };
     change("leaf_hash = zeroblob(32)");
+    let verified = super::snapshots::verify_projections(&tenants.home);
+    assert_eq!(verified["damaged"][0]["stream"], tenants.stream(), "{verified}");
     tenants.only_acme_is_stopped("the leaf hash is not that of the stored bytes").await;
     // An event in a wrong place is missing in its own, and the gap says whose it was.
     for set in ["place_check = place_check + 1", "revision = 900"] {

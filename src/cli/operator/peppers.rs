@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::super::directory::{Directory, failure};
 use super::super::failure::Outcome;
 use super::super::output::{print, print_json, talk};
 use super::super::view::operator::{Pepper, PepperRotated, Peppers};
-use super::directory::{Directory, failure};
 
 /// Make a new pepper, with the server stopped.
 ///

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use clap::Args;
 use zeroize::Zeroizing;
 
+use super::super::directory::{Directory, failure};
 use super::super::failure::Outcome;
 use super::super::output::{print, print_json, safe, talk};
 use super::super::view::operator::Reissued;
-use super::directory::{Directory, failure};
 use crate::node::{ADMIN_KEY_FILE, FirstKey};
 
 /// What a server in the way must be stopped for.

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
+use super::super::directory::{Directory, block_on, failure};
 use super::super::failure::Outcome;
 use super::super::output::{print, print_json};
-use super::offline::Offline;
+use crate::node::Opened;
 
 /// Make what is derived anew from all history, with the server stopped.
 ///
@@ -15,7 +16,7 @@ use super::offline::Offline;
 #[derive(Args)]
 pub(in crate::cli) struct Rebuild {
     #[command(flatten)]
-    offline: Offline,
+    directory: Directory,
 
     /// Print one JSON object
     #[arg(long)]
@@ -31,14 +32,20 @@ struct Rebuilt {
 
 impl Rebuild {
     pub(in crate::cli) fn run(self) -> Outcome {
-        let rebuilt = self.offline.with(async |opened| {
-            opened.forget_derived().await?;
-            let node = opened.replay().await?;
-            let taken = node.take_snapshots().await;
-            node.close().await;
-            taken?;
-            let replayed = node.replayed;
-            Ok(Rebuilt { organizations: replayed.organizations, events: replayed.events })
+        const DOING: &str = "rebuild";
+        let directories = self.directory.find(DOING)?;
+        let rebuilt = block_on(async {
+            let rebuilt = async {
+                let opened = Opened::open(directories).await?;
+                opened.forget_derived().await?;
+                let node = opened.replay().await?;
+                let taken = node.take_snapshots().await;
+                node.close().await;
+                taken?;
+                let replayed = node.replayed;
+                Ok(Rebuilt { organizations: replayed.organizations, events: replayed.events })
+            };
+            rebuilt.await.map_err(|error| failure(error, DOING))
         })?;
         if self.json {
             print_json(&rebuilt)?;

@@ -5,19 +5,22 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
+use super::super::directory::{Directory, block_on, failure};
 use super::super::failure::Outcome;
-use super::super::output::{print, print_json};
-use super::offline::Offline;
+use super::super::output::{print, print_json, talk};
+use crate::ledger::snapshot_store::SnapshotError;
+use crate::node::{Directories, NodeError, Opened};
 
 /// Compare what is derived with a replay of all history, with the server stopped.
 ///
 /// Reads projections.db as a start does, replays every event, and compares the two byte by
-/// byte. Exit code 0: they are the same. 1: they differ; `projections rebuild` makes it anew,
-/// and somebody should ask how it came to differ.
+/// byte. Nothing is changed. Exit code 0: they are the same. 1: they differ, or
+/// projections.db cannot be used (`projections rebuild` makes it anew, and somebody should
+/// ask how it came to that), or history itself is damaged.
 #[derive(Args)]
 pub(in crate::cli) struct Verify {
     #[command(flatten)]
-    offline: Offline,
+    directory: Directory,
 
     /// Print one JSON object
     #[arg(long)]
@@ -25,11 +28,14 @@ pub(in crate::cli) struct Verify {
 }
 
 /// What came of it.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Verified {
     organizations: u64,
     snapshots: u64,
+    /// Why projections.db cannot be used; none where it can, or where there is none.
+    unusable: Option<String>,
     differing: Vec<Differing>,
+    damaged: Vec<Damaged>,
 }
 
 #[derive(Serialize)]
@@ -38,36 +44,84 @@ struct Differing {
     revision: Option<u64>,
 }
 
+/// A stream whose history is damaged.
+#[derive(Serialize)]
+struct Damaged {
+    stream: String,
+    fault: String,
+}
+
+const DOING: &str = "verify";
+
 impl Verify {
     pub(in crate::cli) fn run(self) -> Outcome {
-        let verified = self.offline.with(async |opened| {
-            let node = opened.replay().await?;
-            let differing = node.differing().await;
-            node.leave().await;
-            let differing = differing?.into_iter().map(|(id, revision)| Differing {
-                organization_id: id.text(),
-                revision: revision.map(|it| it.0),
-            });
-            Ok(Verified {
-                organizations: node.replayed.organizations,
-                snapshots: node.replayed.snapshots,
-                differing: differing.collect(),
-            })
-        })?;
-        let same = verified.differing.is_empty();
+        let directories = self.directory.find(DOING)?;
+        let verified =
+            block_on(async { verified(directories).await.map_err(|error| failure(error, DOING)) })?;
+        let whole = verified.is_whole();
         if self.json {
             print_json(&verified)?;
         } else {
-            let Verified { organizations, snapshots, differing } = &verified;
-            let mut text = format!(
-                "{organizations} organizations, {snapshots} of them from snapshots: {}\n",
-                if same { "what history says" } else { "not what history says" }
-            );
-            for Differing { organization_id, .. } in differing {
-                text.push_str(&format!("{organization_id} differs\n"));
-            }
-            print(&text)?;
+            print(&verified.to_text())?;
         }
-        Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        if verified.unusable.is_some() || !verified.differing.is_empty() {
+            talk("next: ask how it came to that, then `keyledger projections rebuild`\n");
+        }
+        Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+}
+
+async fn verified(directories: Directories) -> Result<Verified, NodeError> {
+    match Opened::look_at_derived(&directories).await {
+        // Opening it would make it anew: first somebody is to see it.
+        Err(NodeError::Derived(SnapshotError::Damaged(what))) => {
+            return Ok(Verified { unusable: Some(what), ..Verified::default() });
+        }
+        looked => looked?,
+    }
+    let node = Opened::open(directories).await?.replay().await?;
+    let differing = node.differing().await;
+    node.leave().await;
+    let differing = differing?.into_iter().map(|(id, revision)| Differing {
+        organization_id: id.text(),
+        revision: revision.map(|it| it.0),
+    });
+    let damaged = node
+        .damaged()
+        .into_iter()
+        .map(|(stream, fault)| Damaged { stream: stream.to_string(), fault: fault.to_string() });
+    Ok(Verified {
+        organizations: node.replayed.organizations,
+        snapshots: node.replayed.snapshots,
+        unusable: node.replayed.snapshots_refused.clone(),
+        differing: differing.collect(),
+        damaged: damaged.collect(),
+    })
+}
+
+impl Verified {
+    fn is_whole(&self) -> bool {
+        let Self { organizations: _, snapshots: _, unusable, differing, damaged } = self;
+        unusable.is_none() && differing.is_empty() && damaged.is_empty()
+    }
+
+    fn to_text(&self) -> String {
+        let Self { organizations, snapshots, unusable, differing, damaged } = self;
+        let mut text = String::new();
+        if let Some(why) = unusable {
+            text.push_str(&format!("projections.db cannot be used: {why}\n"));
+        }
+        for Damaged { stream, fault } in damaged {
+            text.push_str(&format!("history of stream {stream} is damaged: {fault}\n"));
+        }
+        for Differing { organization_id, .. } in differing {
+            text.push_str(&format!("{organization_id} differs from what history says\n"));
+        }
+        if self.is_whole() {
+            text.push_str(&format!(
+                "{organizations} organizations, {snapshots} of them from snapshots: what history says\n"
+            ));
+        }
+        text
     }
 }

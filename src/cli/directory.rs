@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::super::failure::Failure;
+use super::failure::Failure;
 use crate::config::Settings;
-use crate::node::{Node, NodeError, Opened};
+use crate::node::{Directories, Node, NodeError, Opened};
 use crate::store::embedded::OpenError;
 use crate::store::engine_url::EngineText;
 
@@ -32,13 +32,8 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Opens the directories, replays history, does this, and closes them again. `doing`
-    /// says what a server in the way must be stopped for.
-    pub(super) fn with_node<T>(
-        self,
-        doing: &str,
-        work: impl AsyncFnOnce(&Node) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+    /// The directories, which must hold history: opening would make what is not there.
+    pub(super) fn find(self, doing: &str) -> Result<Directories, Failure> {
         let flags = Settings {
             data_dir: self.data_dir,
             secrets_dir: self.secrets_dir,
@@ -47,17 +42,22 @@ impl Directory {
         };
         let settings = flags.or(Settings::from_file(self.config).map_err(anyhow::Error::from)?);
         let directories = settings.directories();
-        // Opening would make what is not there.
-        if !directories.hold_history() {
-            let data = directories.data.clone();
-            return Err(failure(NodeError::NoInstallation(data), doing)
-                .hint("name the server's data directory with `--data-dir`"));
+        if directories.hold_history() {
+            return Ok(directories);
         }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::fault("cannot start").because(error))?;
-        runtime.block_on(async {
+        Err(failure(NodeError::NoInstallation(directories.data), doing)
+            .hint("name the server's data directory with `--data-dir`"))
+    }
+
+    /// Opens the directories, replays history, does this, and closes them again. `doing`
+    /// says what a server in the way must be stopped for.
+    pub(super) fn with_node<T>(
+        self,
+        doing: &str,
+        work: impl AsyncFnOnce(&Node) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let directories = self.find(doing)?;
+        block_on(async {
             let opened = Opened::open(directories).await.map_err(|error| failure(error, doing))?;
             let node = opened.replay().await.map_err(|error| failure(error, doing))?;
             let outcome = work(&node).await;
@@ -65,6 +65,15 @@ impl Directory {
             outcome
         })
     }
+}
+
+/// Runs what such a verb does.
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::fault("cannot start").because(error))?
+        .block_on(work)
 }
 
 /// What went wrong; `doing` as in [`Directory::with_node`].
