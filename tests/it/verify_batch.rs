@@ -67,7 +67,15 @@ async fn each_question_has_the_answer_it_has_alone() {
         assert_eq!(together.len(), questions.len());
         let mut codes = Vec::new();
         for (question, answer) in questions.iter().zip(together) {
-            assert_eq!(answer, client.verify(question.clone()).await.unwrap());
+            let mut alone = client.verify(question.clone()).await.unwrap();
+            // What is denied here is recorded meanwhile.
+            for (there, here) in alone.revisions.iter().zip(&answer.revisions) {
+                assert_eq!(there.stream, here.stream);
+                assert!(there.revision >= here.revision, "{there:?} {here:?}");
+            }
+            assert_eq!(alone.revisions.len(), answer.revisions.len());
+            alone.revisions.clone_from(&answer.revisions);
+            assert_eq!(answer, alone);
             assert_eq!(answer.correlation_id, question.correlation_id);
             assert_eq!(answer.allowed, answer.code() == DecisionCode::Allowed);
             codes.push(answer.code());
