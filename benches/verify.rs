@@ -121,9 +121,11 @@ fn key_created(number: u64, ids: &Ids, clock: &Clock, peppers: &Peppers, scopes:
 }
 
 /// Writes a history of a million keys in a hundred organizations.
-async fn write_history(store: &Arc<EmbeddedStore>, ids: &Ids, clock: &Clock) -> u64 {
+async fn write_history(store: &Arc<EmbeddedStore>, ids: &Ids) -> u64 {
     let peppers = peppers();
     let ledger = open(store).await.0;
+    // Another one would not go exactly like it.
+    let clock = ledger.clock();
     ledger.create_installation(None, &ConfiguredKeys::default()).await.expect("an installation");
     let operator = StreamName::organization(OrganizationId::OPERATOR);
     let mut last = ledger.tables().operator().tables().revision();
@@ -207,7 +209,7 @@ fn main() {
         runtime.block_on(async {
             let store = Arc::new(EmbeddedStore::open(&Options::new(directory)).expect("a store"));
             let ids = Ids::from_system().expect("entropy");
-            println!("{}", write_history(&store, &ids, &Clock::system()).await);
+            println!("{}", write_history(&store, &ids).await);
             store.close().await;
         });
         return;
