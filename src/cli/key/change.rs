@@ -62,6 +62,7 @@ impl OneKey {
             if let Some(key) = got.key.as_ref().filter(|_| !session.json()) {
                 talk(&safe_line(&told(key, &again)));
             }
+            got.warn();
             Ok(code)
         })
     }

@@ -31,7 +31,9 @@ impl Get {
         self.client.run(async |session| {
             let request = session.request(request)?;
             let got = Got::from(session.answer(service(session).get_key(request)).await?);
-            session.print(&got, || got.to_text())
+            let code = session.print(&got, || got.to_text())?;
+            got.warn();
+            Ok(code)
         })
     }
 }

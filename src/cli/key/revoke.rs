@@ -102,6 +102,7 @@ impl Revoke {
             if !session.json() {
                 talk("done: it is refused everywhere from now on\n");
             }
+            got.warn();
             Ok(code)
         })
     }
@@ -185,6 +186,7 @@ fn show(session: &Session<'_>, revoked: &RevokedMany) -> Outcome {
         let more = if before == 0 { String::new() } else { format!("; {before} had been before") };
         talk(&format!("done: {keys} {are} revoked{more}\n"));
     }
+    revoked.warn();
     if unknown == 0 {
         return Ok(ExitCode::SUCCESS);
     }

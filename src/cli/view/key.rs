@@ -71,9 +71,9 @@ pub(in crate::cli) struct Rotation {
 }
 
 #[derive(Serialize)]
-struct Warning {
+pub(super) struct Warning {
     code: String,
-    message: String,
+    pub(super) message: String,
 }
 
 /// See `Revocation` in `key.proto`.
@@ -194,7 +194,13 @@ impl Key {
                 .add_some("valid until", rotation.ends_at.as_ref())
                 .add_some("rotated", by.as_ref());
         }
-        fields.add_some("disabled", self.disabled.as_ref().map(Act::to_text).as_ref());
+        if let Some(disabled) = &self.disabled {
+            fields.add("disabled", &disabled.to_text());
+            // Of a key that was revoked since, the last comment says why it is out of force.
+            if self.revocation.is_none() {
+                fields.add("comment", disabled.comment());
+            }
+        }
         if let Some(revocation) = &self.revocation {
             let comment = if revocation.comment_erased { "(erased)" } else { &revocation.comment };
             fields
@@ -203,7 +209,6 @@ impl Key {
                 .add("reason", &revocation.reason.replace('_', "-"))
                 .add("comment", comment);
         }
-        fields.add_all("warnings", self.warnings.iter().map(|it| it.message.clone()));
     }
 
     /// Says on stderr what looks like a mistake.
@@ -350,6 +355,11 @@ impl Got {
     /// For people.
     pub(in crate::cli) fn to_text(&self) -> String {
         one(Fields::default(), self.key.as_ref(), self.revision.as_ref())
+    }
+
+    /// Says on stderr what looks like a mistake.
+    pub(in crate::cli) fn warn(&self) {
+        self.key.iter().for_each(Key::warn);
     }
 }
 

@@ -3,9 +3,9 @@
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::super::output::{Fields, table};
+use super::super::output::{Fields, table, warn};
 use super::common::{StreamRevision, short};
-use super::key::{Key, exposed, one};
+use super::key::{Key, Warning, exposed, one};
 use crate::proto;
 
 /// See `RotateKeyResponse`.
@@ -91,6 +91,7 @@ struct Revocation {
 pub(in crate::cli) struct RevokedMany {
     keys: Vec<Revocation>,
     revisions: Vec<StreamRevision>,
+    warnings: Vec<Warning>,
 }
 
 impl RevokedMany {
@@ -103,6 +104,12 @@ impl RevokedMany {
             organization_id: it.organization_id,
         }));
         self.revisions.extend(later.revisions.into_iter().map(StreamRevision::from));
+        self.warnings.extend(later.warnings.into_iter().map(Warning::from));
+    }
+
+    /// Says on stderr what looks like a mistake.
+    pub(in crate::cli) fn warn(&self) {
+        self.warnings.iter().for_each(|it| warn(&it.message));
     }
 
     /// How many keys came to this.
