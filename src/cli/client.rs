@@ -132,7 +132,7 @@ impl Client {
             .map_err(|error| Failure::fault("cannot start").because(error))?;
         runtime.block_on(async {
             let channel = server.connect(tls, self.timeout()).await?;
-            verb(&Session { client: self, channel, api_key }).await
+            verb(&Session { client: self, server, channel, api_key }).await
         })
     }
 
@@ -154,6 +154,7 @@ impl Client {
 /// A connection to a server, with the caller's key.
 pub(super) struct Session<'a> {
     client: &'a Client,
+    server: Server,
     channel: Channel,
     api_key: ApiKey,
 }
@@ -193,7 +194,10 @@ impl Session<'_> {
         match tokio::time::timeout(self.client.timeout(), call).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) if is_late(&status) => Err(self.late()),
-            Ok(Err(status)) => Err(Failure::of_status(&status, &self.api_key.source())),
+            Ok(Err(status)) => match self.server.not_understood(&status).await {
+                Some(failure) => Err(failure),
+                None => Err(Failure::of_status(&status, &self.api_key.source())),
+            },
             Err(_) => Err(self.late()),
         }
     }
