@@ -116,9 +116,10 @@ impl Verify {
 }
 
 async fn ask(session: &Session<'_>, request: proto::VerifyRequest) -> Result<Decision, Failure> {
+    let asked = proto::VerifyRequest { credential: String::new(), ..request.clone() };
     let request = session.request(request)?;
     let mut service = VerificationServiceClient::new(session.channel());
-    session.answer(service.verify(request)).await.map(Decision::from)
+    session.answer(service.verify(request)).await.map(|it| Decision::from(it).explain(&asked))
 }
 
 fn credential(

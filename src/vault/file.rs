@@ -98,7 +98,7 @@ pub enum OpenVaultError {
         form: i64,
     },
     /// SQLite failed.
-    #[error("open the vault `{path}`")]
+    #[error("cannot open the vault `{path}`")]
     Database {
         /// The vault's file.
         path: PathBuf,
@@ -114,7 +114,7 @@ pub enum OpenVaultError {
         source: std::io::Error,
     },
     /// The vault's thread did not start.
-    #[error("start the vault's thread")]
+    #[error("cannot start the vault's thread")]
     Thread(#[source] std::io::Error),
     /// The cipher refused. It has no reason to.
     #[error("the cipher refused the root key")]

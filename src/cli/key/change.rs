@@ -7,6 +7,7 @@ use super::super::client::{Client, Repeat, Session, Target};
 use super::super::failure::{Failure, Outcome};
 use super::super::output::{safe, talk};
 use super::super::view::key::{Got, Key};
+use super::rotate::{ADDRESSES_HINT, ADDRESSES_MISSING};
 use super::service;
 use crate::proto;
 
@@ -57,7 +58,9 @@ impl OneKey {
         });
         self.client.run(async |session| {
             let request = session.request(message)?;
-            let got: Got = session.answer(call(session, request)).await?.into();
+            let answer = session.answer(call(session, request)).await;
+            let got: Got =
+                answer.map_err(|it| it.hint_where(ADDRESSES_MISSING, ADDRESSES_HINT))?.into();
             let code = session.print(&got, || got.to_text())?;
             if let Some(key) = got.key.as_ref().filter(|_| !session.json()) {
                 talk(&safe_line(&told(key, &again)));

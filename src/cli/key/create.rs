@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::super::client::{Client, Repeat, Session, Target};
 use super::super::failure::{Failure, Outcome};
 use super::super::flags::{self, Environment, environment, once_each};
-use super::super::output::{print, talk};
+use super::super::output::{print, talk, warn};
 use super::super::view::key::Created;
 use super::{role, service};
 use crate::proto;
@@ -132,6 +132,16 @@ fn expiry(at: Option<prost_types::Timestamp>, lifetime: Option<Duration>) -> Opt
     at.map(Expiry::ExpiresAt).or(lifetime.map(after))
 }
 
+fn warn_of(created: &Created) {
+    created.warn();
+    if created.rules_for_ever() {
+        warn(
+            "this key may do everything in the whole installation, and never expires; `--scope` \
+             narrows a key, `--lifetime` ends it",
+        );
+    }
+}
+
 fn show(session: &Session<'_>, created: &Created, secret_only: bool) -> Outcome {
     if !secret_only {
         let code = session.print(created, || created.to_text()).map_err(Failure::secret_lost)?;
@@ -140,7 +150,7 @@ fn show(session: &Session<'_>, created: &Created, secret_only: bool) -> Outcome 
         } else {
             talk("note: the secret is shown this once; keep it now\n");
         }
-        created.warn();
+        warn_of(created);
         return Ok(code);
     }
     if created.secret_already_issued {
@@ -148,7 +158,7 @@ fn show(session: &Session<'_>, created: &Created, secret_only: bool) -> Outcome 
             .hint("if that answer was lost, revoke the key and create another"));
     }
     print_secret(&created.secret)?;
-    created.warn();
+    warn_of(created);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -95,7 +95,7 @@ impl From<proto::Key> for Key {
             name: message.name,
             description: message.description,
             masked: message.masked,
-            environment: environment(message.environment),
+            environment: effective(message.environment),
             scopes: message.scopes.map(|it| Scopes { permissions: it.permissions }),
             roles: message.roles.into_iter().map(Into::into).collect(),
             services: message.services.map(|it| ServiceAccess { services: it.services }),
@@ -120,6 +120,12 @@ impl From<proto::Key> for Key {
             warnings: message.warnings.into_iter().map(Into::into).collect(),
         }
     }
+}
+
+/// Where a key may be used: one whose text names no environment is live.
+fn effective(value: i32) -> String {
+    let unspecified = value == i32::from(proto::Environment::Unspecified);
+    environment(if unspecified { proto::Environment::Live.into() } else { value })
 }
 
 impl From<proto::Rotation> for Rotation {
@@ -162,8 +168,6 @@ impl From<proto::Revocation> for Revocation {
 
 impl Key {
     fn describe(&self, fields: &mut Fields) {
-        let unspecified = self.environment == "unspecified";
-        let environment = if unspecified { "live" } else { &self.environment };
         let all = |list: Option<&Vec<String>>| list.cloned().unwrap_or_default();
         fields
             .add("id", &self.id)
@@ -174,7 +178,7 @@ impl Key {
             .add("origin", if self.origin == "minted" { "" } else { &self.origin })
             .add("service account", &self.service_account_id)
             .add("state", &self.state)
-            .add("environment", environment)
+            .add("environment", &self.environment)
             .add_all("roles", self.roles.iter().map(RoleReference::to_text))
             .add_all("scopes", all(self.scopes.as_ref().map(|it| &it.permissions)))
             .add_all("services", all(self.services.as_ref().map(|it| &it.services)))
@@ -311,6 +315,19 @@ impl From<proto::CreateKeyResponse> for Created {
 }
 
 impl Created {
+    /// Whether it may do everything in the whole installation, for ever.
+    pub(in crate::cli) fn rules_for_ever(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| {
+            let all =
+                |role: &RoleReference| ["admin", "operator-admin"].contains(&&*role.to_text());
+            key.organization_id == "operator"
+                && key.expires_at.is_none()
+                && key.scopes.is_none()
+                && key.services.is_none()
+                && key.roles.iter().any(all)
+        })
+    }
+
     /// For people.
     pub(in crate::cli) fn to_text(&self) -> String {
         let mut fields = Fields::default();
