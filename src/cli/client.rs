@@ -1,6 +1,7 @@
 //! Asking a server: the flags that all such verbs share, and the session they give.
 
 mod api_key;
+mod organization;
 mod server;
 mod tls;
 
@@ -81,8 +82,14 @@ pub(super) struct Client {
 /// The organization that a verb is about.
 #[derive(Args)]
 pub(super) struct Target {
-    /// The organization [default: your key's own; an operator must name one]
-    #[arg(long = "org", value_name = "ID", value_parser = flags::not_empty)]
+    /// The organization, by identifier or by what its keys begin with [default: your key's own;
+    /// an operator must name one]
+    #[arg(
+        long = "org",
+        env = "KEYLEDGER_ORG",
+        value_name = "ORGANIZATION",
+        value_parser = flags::not_empty
+    )]
     organization_id: Option<String>,
 }
 

@@ -126,3 +126,42 @@ fn what_is_asked_wrongly_is_answered_with_what_would_be_right() {
     scene.run(&format!("activity --org {org} --limit 9"));
     scene.check(&expect_file!["golden/mistakes.txt"]);
 }
+
+#[test]
+fn an_organization_goes_by_its_prefix_too() {
+    let mut scene = Scene::new();
+    let org = scene.organization("Acme", "vtx");
+    scene.organization("Beta", "beta");
+    let id = made(&mut scene, "key create --org vtx --name ci --scope dns:read");
+    let inside = [("KEYLEDGER_ORG", "vtx")];
+    for line in [
+        "key list --json".to_owned(),
+        format!("key get {id} --json"),
+        format!("key relabel {id} --name build --json"),
+        "org get --json".to_owned(),
+        "org policy --json".to_owned(),
+        "activity --json --action organization.*".to_owned(),
+        format!("key disable {id} --json"),
+        format!("key revoke {id} --json"),
+    ] {
+        let output = scene.run_with(&line, "", &inside);
+        assert_eq!(output.code, 0, "{line}: {}", output.stderr);
+        assert!(output.stdout.contains(&org), "{line}");
+    }
+    // The flag goes before the variable.
+    let beta = scene.run_with("key list --org beta", "", &inside);
+    assert_eq!((beta.code, beta.stdout.as_str(), beta.stderr.as_str()), (0, "", "no keys\n"));
+    let nobody = scene.run("key list --org gamma");
+    assert_eq!(nobody.code, 1);
+    assert!(nobody.stderr.contains("no organization with the key prefix `gamma`"));
+    let empty = scene.run_with("key list", "", &[("KEYLEDGER_ORG", "")]);
+    assert_eq!(empty.code, 2, "{}", empty.stderr);
+    // A tenant's key knows its own.
+    let line = "key create --org vtx --name t --role admin --lifetime 1h --secret-only";
+    let admin = scene.run(line);
+    let admin = [("KEYLEDGER_API_KEY", admin.stdout.trim())];
+    assert_eq!(scene.run_with("key list --org vtx", "", &admin).code, 0);
+    let refused = scene.run_with("key list --org beta", "", &admin);
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("by its identifier"), "{}", refused.stderr);
+}

@@ -50,14 +50,15 @@ impl OneKey {
         told: impl FnOnce(&Key, &str) -> String,
     ) -> Outcome {
         let again = self.target.again();
-        let message = request(Asked {
+        let mut asked = Asked {
             organization_id: self.target.organization_id(),
             key_id: self.key_id,
             expected_revision: self.expected_revision,
             idempotency_key: self.repeat.idempotency_key(),
-        });
+        };
         self.client.run(async |session| {
-            let request = session.request(message)?;
+            session.aim(&mut asked.organization_id).await?;
+            let request = session.request(request(asked))?;
             let answer = session.answer(call(session, request)).await;
             let got: Got =
                 answer.map_err(|it| it.hint_where(ADDRESSES_MISSING, ADDRESSES_HINT))?.into();

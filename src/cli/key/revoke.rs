@@ -87,7 +87,7 @@ impl Revoke {
     }
 
     fn one(self) -> Outcome {
-        let request = proto::RevokeKeyRequest {
+        let mut request = proto::RevokeKeyRequest {
             organization_id: self.target.organization_id(),
             key_id: self.key_ids.into_iter().next().unwrap_or_default(),
             reason: reason(self.reason).into(),
@@ -96,6 +96,7 @@ impl Revoke {
             idempotency_key: self.repeat.idempotency_key(),
         };
         self.client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let request = session.request(request)?;
             let got = Got::from(session.answer(service(session).revoke_key(request)).await?);
             let code = session.print(&got, || got.to_text())?;
@@ -120,13 +121,14 @@ impl Revoke {
             Some(id) => vec![Which::ServiceAccountId(id)],
             None => lists(self.key_ids, self.leaked.as_deref(), &mut lines)?,
         };
-        let request = proto::RevokeKeysRequest {
+        let mut request = proto::RevokeKeysRequest {
             organization_id: self.target.organization_id(),
             which: None,
             reason: reason(self.reason).into(),
             comment: self.comment.unwrap_or_default(),
         };
         self.client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let mut revoked = RevokedMany::of(lines);
             for which in which {
                 let request = proto::RevokeKeysRequest { which: Some(which), ..request.clone() };

@@ -67,7 +67,7 @@ impl Rotate {
     pub(in crate::cli) fn run(self) -> Outcome {
         let (again, secret_only) = (self.target.again(), self.secret_only);
         let after = |lifetime| Expiry::Lifetime(flags::wire(lifetime));
-        let request = proto::RotateKeyRequest {
+        let mut request = proto::RotateKeyRequest {
             organization_id: self.target.organization_id(),
             key_id: self.key_id,
             grace: self.grace.map(flags::wire),
@@ -76,6 +76,7 @@ impl Rotate {
             idempotency_key: self.repeat.idempotency_key(),
         };
         self.client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let request = session.request(request)?;
             let answer = session.answer(service(session).rotate_key(request)).await;
             let answer = answer.map_err(|it| it.hint_where(ADDRESSES_MISSING, ADDRESSES_HINT))?;

@@ -232,7 +232,18 @@ impl Key {
     /// Keys, one to a line.
     pub(super) fn table(keys: &[Self]) -> String {
         table(
-            ["ID", "NAME", "STATE", "MASKED", "ROLES", "SCOPES", "EXPIRES", "LAST USED", "REMARKS"],
+            [
+                "ID",
+                "NAME",
+                "STATE",
+                "MASKED",
+                "ROLES",
+                "SCOPES",
+                "SERVICES",
+                "EXPIRES",
+                "LAST USED",
+                "REMARKS",
+            ],
             keys.iter().map(Self::row),
         )
     }
@@ -262,7 +273,7 @@ impl Key {
         remarks.join("; ")
     }
 
-    fn row(&self) -> [String; 9] {
+    fn row(&self) -> [String; 10] {
         let roles: Vec<String> = self.roles.iter().map(RoleReference::to_text).collect();
         [
             self.id.clone(),
@@ -271,6 +282,7 @@ impl Key {
             self.masked.clone(),
             roles.join(","),
             self.scopes.as_ref().map(|it| abridged(&it.permissions)).unwrap_or_default(),
+            self.services.as_ref().map(|it| abridged(&it.services)).unwrap_or_default(),
             self.expires_at.clone().unwrap_or_else(|| "never".to_owned()),
             self.last_used_at.clone().unwrap_or_else(|| "never".to_owned()),
             self.remarks(),
