@@ -37,8 +37,10 @@ use crate::config::refuse_unknown_variables;
 
 /// An event-sourced credential ledger.
 ///
-/// `keyledger serve` runs the server; every other verb asks one. Exit codes: 0 yes,
-/// 1 no (a denial or a refusal), 2 fault.
+/// `keyledger serve` runs the server; the other verbs ask one, but for those that open its
+/// directories while it is stopped (`operator reissue`, `rotate-pepper` and `peppers`,
+/// `projections`) and for `completions` and `man`. Exit codes: 0 yes, 1 no (a denial or a
+/// refusal), 2 fault.
 #[derive(Parser)]
 #[command(name = "keyledger", version, about, arg_required_else_help = true)]
 struct Cli {

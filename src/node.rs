@@ -99,7 +99,7 @@ pub enum NodeError {
     #[error("`store`: this program was built without the feature `eventstore`")]
     NoEventStore,
     /// The vault does not give a key.
-    #[error("vault")]
+    #[error("the vault failed")]
     Vault(#[from] VaultError),
     /// The ledger does not start.
     #[error(transparent)]
@@ -111,10 +111,10 @@ pub enum NodeError {
     #[error("`{0}` does not hold an operator's key; move it away, and a new key is made")]
     NotOurKey(PathBuf),
     /// The operator's key could not be recorded.
-    #[error("record the operator's new key")]
+    #[error("cannot record the operator's new key")]
     Record(#[from] LedgerError),
     /// The new pepper could not be recorded.
-    #[error("record the new pepper")]
+    #[error("cannot record the new pepper")]
     RecordPepper(#[source] LedgerError),
     /// The operating system gives no entropy.
     #[error(transparent)]
@@ -129,7 +129,7 @@ pub enum NodeError {
     #[error("projections.db")]
     Derived(#[source] SnapshotError),
     /// Snapshots could not be taken.
-    #[error("take snapshots")]
+    #[error("cannot take snapshots")]
     Snapshots(#[source] RoundError),
     /// A pepper is not there, and keys need it.
     #[error("`{path}` is missing; restore it from a backup (keys that need it: {keys})")]

@@ -28,6 +28,8 @@ mod json;
 mod keys;
 #[path = "cli/lists.rs"]
 mod lists;
+#[path = "cli/mistakes.rs"]
+mod mistakes;
 #[path = "cli/normal.rs"]
 mod normal;
 #[path = "cli/operator.rs"]

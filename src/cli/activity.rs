@@ -19,12 +19,19 @@ const LIMIT_DEFAULT: u32 = 100;
 /// Most entries of a page.
 const PAGE_ROWS: u32 = 1_000;
 
+const EXAMPLES: &str = "\
+Examples:
+  keyledger activity --org vtx --from 2h
+  keyledger activity --org vtx --action key.revoked --json
+  keyledger activity --org operator --actor operator --oldest-first";
+
 /// Show what happened: who did what, when, on what, and why.
 ///
 /// Newest first. All filters that are given must hold. Times are instants in RFC 3339,
 /// days (`2026-11-22`: from the first moment of that day, UTC) or how long ago (`30m`, `2h`,
 /// `7d`). With `--json`, each entry is an object on a line of its own.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Activity {
     /// Only what was done by this one: `operator`, `ledger` or an organization's identifier
     #[arg(long, value_name = "WHO", value_parser = not_empty)]
@@ -83,7 +90,7 @@ impl Activity {
         } else {
             proto::ActivityOrder::NewestFirst
         };
-        let query = proto::QueryActivityRequest {
+        let mut query = proto::QueryActivityRequest {
             organization_id: self.target.organization_id(),
             actor: self.actor.unwrap_or_default(),
             credential_id: self.key.unwrap_or_default(),
@@ -98,6 +105,7 @@ impl Activity {
         let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
         let json = self.client.json();
         self.client.run(async |session| {
+            session.aim(&mut query.organization_id).await?;
             let mut entries = Vec::new();
             let shown = walk(session, query, limit, |entry| {
                 if json {

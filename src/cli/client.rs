@@ -1,6 +1,7 @@
 //! Asking a server: the flags that all such verbs share, and the session they give.
 
 mod api_key;
+mod organization;
 mod server;
 mod tls;
 
@@ -81,8 +82,14 @@ pub(super) struct Client {
 /// The organization that a verb is about.
 #[derive(Args)]
 pub(super) struct Target {
-    /// The organization [default: your key's own; an operator must name one]
-    #[arg(long = "org", value_name = "ID", value_parser = flags::not_empty)]
+    /// The organization, by identifier or by what its keys begin with [default: your key's own;
+    /// an operator must name one]
+    #[arg(
+        long = "org",
+        env = "KEYLEDGER_ORG",
+        value_name = "ORGANIZATION",
+        value_parser = flags::not_empty
+    )]
     organization_id: Option<String>,
 }
 
@@ -132,7 +139,7 @@ impl Client {
             .map_err(|error| Failure::fault("cannot start").because(error))?;
         runtime.block_on(async {
             let channel = server.connect(tls, self.timeout()).await?;
-            verb(&Session { client: self, channel, api_key }).await
+            verb(&Session { client: self, server, channel, api_key }).await
         })
     }
 
@@ -154,6 +161,7 @@ impl Client {
 /// A connection to a server, with the caller's key.
 pub(super) struct Session<'a> {
     client: &'a Client,
+    server: Server,
     channel: Channel,
     api_key: ApiKey,
 }
@@ -193,7 +201,10 @@ impl Session<'_> {
         match tokio::time::timeout(self.client.timeout(), call).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) if is_late(&status) => Err(self.late()),
-            Ok(Err(status)) => Err(Failure::of_status(&status, &self.api_key.source())),
+            Ok(Err(status)) => match self.server.not_understood(&status).await {
+                Some(failure) => Err(failure),
+                None => Err(Failure::of_status(&status, &self.api_key.source())),
+            },
             Err(_) => Err(self.late()),
         }
     }

@@ -54,6 +54,11 @@ impl Failure {
         self
     }
 
+    /// What to do about it where the server's word for it is this one.
+    pub(super) fn hint_where(self, reason: &str, hint: &str) -> Self {
+        if self.reason.as_deref() == Some(reason) { self.hint(hint) } else { self }
+    }
+
     /// A fault, whatever it was: where 1 is the answer "no" and nothing else.
     pub(super) fn into_fault(self) -> Self {
         Self { code: FAULT, ..self }
@@ -155,8 +160,8 @@ fn hint_for_field(field: &str) -> Option<String> {
     let outer = field.split(['.', '[']).next().unwrap_or_default();
     let flag = match outer {
         "organization_id" => {
-            let hint = "name the organization (`key … --org ID`, `org get ID`); \
-                        `keyledger org list` shows them";
+            let hint = "name the organization (`key … --org ID`, `org get ID`), or put it into \
+                        `KEYLEDGER_ORG`; `keyledger org list` shows them";
             return Some(hint.to_owned());
         }
         "key_id" => {

@@ -149,16 +149,19 @@ pub(super) fn table<const N: usize>(
 }
 
 /// The same, wrapped to the width of the terminal, if stdout is one.
+///
+/// A cell is lines, one below the other.
 pub(super) fn table_within_terminal<const N: usize>(
     header: [&'static str; N],
-    rows: impl IntoIterator<Item = [String; N]>,
+    rows: impl IntoIterator<Item = [Vec<String>; N]>,
 ) -> String {
     let mut table = Table::new();
     table.set_header(header);
     if let Some(columns) = terminal_columns() {
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns);
     }
-    laid_out(table, rows.into_iter().map(|row| row.map(|cell| safe(&cell))))
+    let cell = |lines: Vec<String>| lines.iter().map(|it| safe(it)).collect::<Vec<_>>().join("\n");
+    laid_out(table, rows.into_iter().map(|row| row.map(cell)))
 }
 
 /// The width of the terminal that is stdout; none where it is another thing, or does not say.

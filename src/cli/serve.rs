@@ -122,8 +122,8 @@ impl Announce for Talk {
 
     fn ready(&self, node: &Node) {
         notify(&[NotifyState::Ready]);
-        let operator = node.ledger.tables().operator().tables();
-        let organizations = operator.installation().map_or(0, |it| it.organizations.len());
+        // The operator's own included, as everywhere.
+        let organizations = node.ledger.tables().all().len();
         if !node.has_operator_key() {
             tracing::warn!(
                 "no operator's key is in force: stop the server and run `keyledger operator reissue`"

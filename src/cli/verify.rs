@@ -23,6 +23,12 @@ const VARIABLE: &str = "KEYLEDGER_CREDENTIAL";
 const SOURCES: &str = "write `-` to read it from standard input, name its file with \
                        `--credential-file`, or put it into `KEYLEDGER_CREDENTIAL`";
 
+const EXAMPLES: &str = "\
+Examples:
+  echo $KEY | keyledger verify - --permission dns:read
+  keyledger verify --credential-file key --service dns --client-ip 192.0.2.7
+  keyledger verify --batch keys --permission dns:read --json";
+
 /// Ask whether a credential may do something, now.
 ///
 /// The credential is read from standard input (`-`), from a file, or from the variable
@@ -35,6 +41,7 @@ const SOURCES: &str = "write `-` to read it from standard input, name its file w
 ///
 /// Exit codes: 0 allowed (of a batch, all), 1 denied, 2 no decision was made.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Verify {
     /// `-`: read the credential from standard input
     #[arg(value_name = "-", conflicts_with = "credential_file")]
@@ -116,9 +123,10 @@ impl Verify {
 }
 
 async fn ask(session: &Session<'_>, request: proto::VerifyRequest) -> Result<Decision, Failure> {
+    let asked = proto::VerifyRequest { credential: String::new(), ..request.clone() };
     let request = session.request(request)?;
     let mut service = VerificationServiceClient::new(session.channel());
-    session.answer(service.verify(request)).await.map(Decision::from)
+    session.answer(service.verify(request)).await.map(|it| Decision::from(it).explain(&asked))
 }
 
 fn credential(

@@ -60,7 +60,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The settings file cannot be read.
-    #[error("read `{path}`")]
+    #[error("cannot read `{path}`")]
     Read {
         /// The file.
         path: PathBuf,

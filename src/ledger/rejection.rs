@@ -31,7 +31,7 @@ pub enum Rejection {
     /// Another organization has this prefix.
     #[error("`key_prefix`: `{0}` is taken; choose another")]
     KeyPrefixTaken(String),
-    /// The prefix is kept for the ledger's own tokens.
+    /// The prefix is kept for the ledger's own tokens, or is the name of an environment.
     #[error("`key_prefix`: `{0}` is reserved; choose another")]
     KeyPrefixReserved(String),
     /// There is no such plan.
@@ -113,19 +113,19 @@ pub enum Rejection {
     #[error("`expires_at`: is not in the future")]
     ExpiryNotInFuture,
     /// The plan allows less.
-    #[error("`expires_at`: the plan allows {max_seconds} s at most")]
+    #[error("`expires_at`: the plan allows {} at most", in_words(*max_seconds))]
     LifetimeAbovePlan {
         /// What the plan allows.
         max_seconds: u32,
     },
     /// The organization's policy allows less.
-    #[error("`expires_at`: the organization's policy allows {max_seconds} s at most")]
+    #[error("`expires_at`: the organization's policy allows {} at most", in_words(*max_seconds))]
     LifetimeAbovePolicy {
         /// What the policy allows.
         max_seconds: u32,
     },
     /// The old key of a rotation would stay valid too long.
-    #[error("`grace`: at most {max_seconds} s are allowed")]
+    #[error("`grace`: {} at most is allowed", in_words(*max_seconds))]
     GraceAboveMax {
         /// What is allowed.
         max_seconds: u32,
@@ -158,10 +158,38 @@ pub enum Rejection {
     },
 }
 
+/// A length of time in the longest unit that it is a whole number of.
+fn in_words(seconds: u32) -> String {
+    let units = [(86_400, "day"), (3_600, "hour"), (60, "minute")];
+    let whole = units.into_iter().find(|(length, _)| seconds > 0 && seconds % length == 0);
+    let (length, unit) = whole.unwrap_or((1, "second"));
+    let number = seconds / length;
+    if number == 1 { format!("1 {unit}") } else { format!("{number} {unit}s") }
+}
+
 impl Rejection {
     /// This rejection, of one item of a list.
     #[must_use]
     pub fn of_item(self, list: &'static str, place: usize) -> Self {
         Self::Item { list, place, source: Box::new(self) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_are_said_in_words() {
+        for (seconds, words) in [
+            (7_776_000, "90 days"),
+            (86_400, "1 day"),
+            (3_600, "1 hour"),
+            (5_400, "90 minutes"),
+            (61, "61 seconds"),
+            (0, "0 seconds"),
+        ] {
+            assert_eq!(in_words(seconds), words);
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How often at most it is told that there are too many connections.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// How often at most a failed handshake is told of.
+const TELL_FAILURE_AGAIN: Duration = Duration::from_secs(10);
 /// Connections that are ready and wait to be served.
 const READY_MAX: usize = 64;
 /// As many bytes tell which protocol is spoken: HTTP/2 begins with these.
@@ -56,6 +58,7 @@ struct Acceptor {
 impl Acceptor {
     async fn run(self) {
         let mut told: Option<Instant> = None;
+        let failures = Arc::new(Failures::default());
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -90,7 +93,7 @@ impl Acceptor {
                 }
                 Some(tls) => {
                     let handshake = TlsAcceptor::from(tls.current()).accept(stream);
-                    let ready = self.ready.clone();
+                    let (ready, failures) = (self.ready.clone(), Arc::clone(&failures));
                     tokio::spawn(async move {
                         match tokio::time::timeout(HANDSHAKE_MAX, handshake).await {
                             Ok(Ok(stream)) => {
@@ -100,17 +103,42 @@ impl Acceptor {
                             }
                             Ok(Err(error)) => {
                                 place.stats.handshakes_failed.count();
-                                tracing::debug!(%error, "a TLS handshake failed");
+                                failures.tell(&error);
                             }
                             Err(_) => {
                                 place.stats.handshakes_failed.count();
-                                tracing::debug!("a TLS handshake took too long");
+                                failures.tell(&"it took too long");
                             }
                         }
                     });
                 }
             }
         }
+    }
+}
+
+/// Handshakes that failed: the log tells of one every now and then, and of how many there
+/// were besides.
+#[derive(Default)]
+struct Failures(Mutex<Untold>);
+
+#[derive(Default)]
+struct Untold {
+    told: Option<Instant>,
+    since: u64,
+}
+
+impl Failures {
+    fn tell(&self, error: &dyn std::fmt::Display) {
+        let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if untold.told.is_some_and(|told| told.elapsed() < TELL_FAILURE_AGAIN) {
+            untold.since += 1;
+            return;
+        }
+        let others = std::mem::take(&mut untold.since);
+        untold.told = Some(Instant::now());
+        drop(untold);
+        tracing::info!(%error, others, "a TLS handshake failed");
     }
 }
 

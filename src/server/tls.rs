@@ -42,7 +42,7 @@ pub struct Files {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("read `{path}`")]
+    #[error("cannot read `{path}`")]
     Read {
         /// The file.
         path: PathBuf,
@@ -87,7 +87,7 @@ pub enum TlsError {
         problem: String,
     },
     /// The provider of the cryptography does not speak our versions.
-    #[error("set up TLS")]
+    #[error("cannot set up TLS")]
     Provider(#[source] rustls::Error),
 }
 

@@ -278,7 +278,7 @@ pub fn authenticate_operator<T>(
         Ok(authenticated)
     } else {
         authenticated.note_denial(ledger, DenialCode::PermissionDenied);
-        Err(status::permission_denied(permission))
+        Err(status::operator_only(permission))
     }
 }
 

@@ -13,13 +13,14 @@ use projections::id::{KeyId, OrganizationId};
 use projections::key::Key;
 use projections::organization::{Change, Organization};
 use projections::permission::Permission;
+use projections::recorded::Revision;
 use projections::text::Description;
 use tonic::{Request, Response, Status};
 
 use repeatable::Repeatable;
 
 use super::authentication::{Authenticated, authenticate, correlation_id, origin};
-use super::{Door, read, status, write};
+use super::{Door, read, status, warnings, write};
 use crate::ledger::command::{Command, Order, Personal, RevokeKey, UpdateKeyLabel};
 use crate::ledger::dead::KeyRow;
 use crate::ledger::permissions::{API_KEYS_READ, API_KEYS_WRITE};
@@ -85,9 +86,7 @@ impl KeyService for Keys {
         let tables = Arc::clone(&organization.tables());
         let row = row(ledger, &organization, &tables, id).await?;
         let mut key = write_key(ledger, &row, &tables);
-        if let Some(revocation) = &mut key.revocation {
-            add_comment(ledger, &organization, &row.key, revocation).await?;
-        }
+        add_comments(ledger, &organization, &row.key, &mut key).await?;
         let revision = write::revision(&organization.stream, tables.revision());
         Ok(Response::new(proto::GetKeyResponse { key: Some(key), revision }))
     }
@@ -189,9 +188,11 @@ impl KeyService for Keys {
         let (organization, mut context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
         let message = request.into_inner();
         context.comment(&message.comment)?;
-        let command = Command::DisableKey(read::field("key_id", &message.key_id)?);
+        let key_id = read::field("key_id", &message.key_id)?;
+        let command = Command::DisableKey(key_id);
         let order = context.order_in(ledger, organization.id, command, &message)?;
-        let (key, revision) = change(ledger, &organization, &order).await?;
+        let (mut key, revision) = change(ledger, &organization, &order).await?;
+        add_own_comment(ledger, &organization, key_id, &message.comment, &mut key).await;
         Ok(Response::new(proto::DisableKeyResponse { key: Some(key), revision }))
     }
 
@@ -239,14 +240,7 @@ impl KeyService for Keys {
         let order =
             context.order_in(ledger, organization.id, Command::RevokeKey(command), &message)?;
         let (mut key, revision) = change(ledger, &organization, &order).await?;
-        let tables = Arc::clone(&organization.tables());
-        if let (Some(revocation), Some(row)) = (&mut key.revocation, tables.key(key_id))
-            && !message.comment.is_empty()
-        {
-            // What is stored: a vault that was full kept it out. A fault was logged, and the
-            // key is revoked all the same.
-            let _ = add_comment(ledger, &organization, row, revocation).await;
-        }
+        add_own_comment(ledger, &organization, key_id, &message.comment, &mut key).await;
         Ok(Response::new(proto::RevokeKeyResponse { key: Some(key), revision }))
     }
 
@@ -284,8 +278,17 @@ async fn change(
     order: &Order,
 ) -> Result<(proto::Key, Option<proto::StreamRevision>), Status> {
     let executed = ledger.execute(organization.id, order).await.map_err(status::from)?;
-    let key = outcome(ledger, organization, executed).await?;
+    let mut key = outcome(ledger, organization, executed).await?;
+    key.warnings.extend(left_behind(ledger, organization.id));
     Ok((key, write::revision(&organization.stream, executed.revision)))
+}
+
+/// What a change of keys of this organization left behind that looks like a mistake.
+fn left_behind(ledger: &Ledger, id: OrganizationId) -> Option<proto::KeyWarning> {
+    let operator = ledger.tables().operator();
+    (id == operator.id)
+        .then(|| warnings::no_operator_key(&operator.tables(), ledger.clock().now()))
+        .flatten()
 }
 
 /// What surrounds a command, taken from its call.
@@ -414,34 +417,59 @@ fn write_key(ledger: &Ledger, row: &KeyRow, tables: &Organization) -> proto::Key
     }
 }
 
-/// Adds what the revoker wrote, read from the event itself and opened.
-async fn add_comment(
+/// Adds what was just written with a change, as it is stored: a vault that was full kept it
+/// out. A fault was logged, and the change was made all the same.
+async fn add_own_comment(
+    ledger: &Ledger,
+    organization: &Published,
+    key_id: KeyId,
+    written: &str,
+    key: &mut proto::Key,
+) {
+    let tables = Arc::clone(&organization.tables());
+    if let (Some(row), false) = (tables.key(key_id), written.is_empty()) {
+        let _ = add_comments(ledger, organization, row, key).await;
+    }
+}
+
+/// Adds what those wrote who disabled or revoked a key.
+async fn add_comments(
     ledger: &Ledger,
     organization: &Published,
     row: &Key,
-    revocation: &mut proto::Revocation,
+    key: &mut proto::Key,
 ) -> Result<(), Status> {
-    let Some(revision) = row.revocation().map(|it| it.act.revision) else { return Ok(()) };
+    if let (Some(message), Some(act)) = (&mut key.revocation, row.revocation().map(|it| it.act)) {
+        (message.comment, message.comment_erased) =
+            comment(ledger, organization, act.revision).await?;
+    }
+    if let (Some(message), Some(act)) = (&mut key.disabled, row.disabled()) {
+        (message.comment, message.comment_erased) =
+            comment(ledger, organization, act.revision).await?;
+    }
+    Ok(())
+}
+
+/// What was written with an event, read from the event itself and opened; and whether that
+/// was erased since.
+async fn comment(
+    ledger: &Ledger,
+    organization: &Published,
+    revision: Revision,
+) -> Result<(String, bool), Status> {
     let recorded =
         ledger.event(organization, revision).await.map_err(|error| status::from_read(&error))?;
     let envelope = recorded.and_then(|recorded| Envelope::decode(&recorded.stored).ok());
-    let Some(sealed) =
+    let Some((event_id, sealed)) =
         envelope.as_ref().and_then(|envelope| envelope.sealed.first().map(|it| (envelope.id, it)))
     else {
-        return Ok(());
+        return Ok(Default::default());
     };
-    let (event_id, sealed) = sealed;
     let key =
         ledger.subject_key(&sealed.subject).await.map_err(|error| status::from_vault(&error))?;
     match open(&key, event_id, sealed) {
-        Ok(opened) => {
-            revocation.comment = opened.get(Personal::COMMENT).cloned().unwrap_or_default();
-            Ok(())
-        }
-        Err(OpenError::Erased) => {
-            revocation.comment_erased = true;
-            Ok(())
-        }
+        Ok(opened) => Ok((opened.get(Personal::COMMENT).cloned().unwrap_or_default(), false)),
+        Err(OpenError::Erased) => Ok((String::new(), true)),
         Err(error @ OpenError::Damaged) => Err(status::unsealable(error)),
     }
 }

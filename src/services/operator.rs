@@ -1,5 +1,6 @@
 //! OperatorService: the installation itself.
 
+use projections::id::KeyId;
 use tonic::{Request, Response, Status};
 
 use super::authentication::authenticate_operator;
@@ -50,7 +51,7 @@ impl OperatorService for Operator {
             installation_id: installation.id.to_string(),
             now: Some(write::timestamp(ledger.clock().now())),
             clock_ahead_ms: ledger.clock().ahead_ms().max(0),
-            organizations: installation.organizations.len() as u64,
+            organizations: all.len() as u64,
             keys_not_revoked: active_keys.sum(),
             stopped: stopped.collect(),
             store_full: ledger.store_is_full(),
@@ -66,7 +67,8 @@ impl OperatorService for Operator {
         let ledger = entered.ledger();
         let caller = authenticate_operator(ledger, &request, permissions::INSTALLATION_WRITE)?;
         let clock_ahead_ms = ledger.clock().confirm();
-        tracing::warn!(caller = ?caller.caller, clock_ahead_ms, "the wall clock was confirmed");
+        let with = caller.caller.credential().map(KeyId::text).unwrap_or_default();
+        tracing::warn!(with, clock_ahead_ms, "the wall clock was confirmed");
         Ok(Response::new(proto::ConfirmClockResponse { clock_ahead_ms }))
     }
 }

@@ -95,8 +95,8 @@ pub fn rate_limited(retry_after: Duration) -> Status {
     let mut details = ErrorDetails::with_retry_info(Some(retry_after));
     details.set_error_info("RATE_LIMITED", DOMAIN, HashMap::new());
     let message = format!(
-        "the credential was used as often as it may be for now; try again in {} ms",
-        retry_after.as_millis()
+        "the credential was used as often as it may be for now; try again in {:.1} s",
+        retry_after.as_secs_f64().max(0.1)
     );
     Status::with_error_details(GrpcCode::ResourceExhausted, message, details)
 }
@@ -191,6 +191,17 @@ pub fn permission_denied(permission: impl std::fmt::Display) -> Status {
         GrpcCode::PermissionDenied,
         "PERMISSION_DENIED",
         format!("permission `{permission}` is not held"),
+    )
+}
+
+/// The caller holds the permission, but in an organization of its own.
+pub fn operator_only(permission: impl std::fmt::Display) -> Status {
+    refused(
+        GrpcCode::PermissionDenied,
+        "PERMISSION_DENIED",
+        format!(
+            "permission `{permission}` is not held in the operator organization: this call is for the operator's keys only"
+        ),
     )
 }
 

@@ -6,13 +6,16 @@
 //! `cdn` beside `cache:purge`, is one that nothing is known about, and nothing is said of
 //! it. These are hints for people. Nothing is refused for them.
 
-use projections::key::Key;
+use projections::key::{Key, KeyState};
 use projections::organization::Organization;
 use projections::permission::{Permission, PermissionPattern};
 use projections::role::Role;
 use projections::text::ServiceName;
+use projections::time::Timestamp;
 use projections::verification::Authority;
 
+use super::authentication::SERVICE;
+use crate::ledger::permissions::API_KEYS_WRITE;
 use crate::proto;
 use crate::proto::KeyWarningCode as Code;
 
@@ -62,6 +65,24 @@ pub fn of(
         .into_iter()
         .map(|(code, message)| proto::KeyWarning { code: code.into(), message })
         .collect()
+}
+
+/// The warning that no key in force can make keys of the operator's any more: nobody
+/// administers the installation until a key is issued with the server stopped.
+#[must_use]
+pub fn no_operator_key(operator: &Organization, now: Timestamp) -> Option<proto::KeyWarning> {
+    let administers = |key: &Key| {
+        key.state(now) == KeyState::Active
+            && key.serves(SERVICE)
+            && Authority::of(key, operator, operator).holds(API_KEYS_WRITE)
+    };
+    if operator.keys_after(None).any(|key| administers(key)) {
+        return None;
+    }
+    Some(proto::KeyWarning {
+        code: Code::NoOperatorKey.into(),
+        message: "no operator's key that may make keys is in force any more: nobody can administer this installation until the server is stopped and `keyledger operator reissue` has made a new key".to_owned(),
+    })
 }
 
 /// Whether anything that the key holds is about this service.

@@ -58,6 +58,8 @@ fn act(act: &Act, organization_id: OrganizationId) -> proto::Act {
         at: Some(timestamp(act.at)),
         by: Some(principal(act.by, organization_id)),
         with: act.with.map(KeyId::text).unwrap_or_default(),
+        comment: String::new(),
+        comment_erased: false,
     }
 }
 

@@ -63,7 +63,9 @@ pub enum Start {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenVaultError {
     /// There is history, but no vault.
-    #[error("`{path}` is missing; restore it from a backup: without it sealed data cannot be read")]
+    #[error(
+        "`{path}` is missing; restore it from a backup, or is `--secrets-dir` right? Without it sealed data cannot be read"
+    )]
     Missing {
         /// The vault's file.
         path: PathBuf,
@@ -96,7 +98,7 @@ pub enum OpenVaultError {
         form: i64,
     },
     /// SQLite failed.
-    #[error("open the vault `{path}`")]
+    #[error("cannot open the vault `{path}`")]
     Database {
         /// The vault's file.
         path: PathBuf,
@@ -112,7 +114,7 @@ pub enum OpenVaultError {
         source: std::io::Error,
     },
     /// The vault's thread did not start.
-    #[error("start the vault's thread")]
+    #[error("cannot start the vault's thread")]
     Thread(#[source] std::io::Error),
     /// The cipher refused. It has no reason to.
     #[error("the cipher refused the root key")]
@@ -138,12 +140,13 @@ impl FileVault {
     /// A file is missing that cannot be made anew, is not the one that belongs here, is
     /// open to others, or cannot be read.
     pub fn open(directory: &Path, start: Start) -> Result<(Self, Peppers), OpenVaultError> {
-        files::make_directory(directory)?;
         let path = directory.join(VAULT_FILE);
         let there = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0);
+        // Before the directory is made: an empty one would be in the way of a backup.
         if !there && start == Start::Later {
             return Err(OpenVaultError::Missing { path });
         }
+        files::make_directory(directory)?;
         // Secrets first: a vault that is there proves that its secrets once were.
         let secret = |name: &str| {
             let path = directory.join(name);

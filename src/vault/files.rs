@@ -89,7 +89,7 @@ pub enum SecretFileError {
         path: PathBuf,
     },
     /// No key could be made for it.
-    #[error("make a key for `{path}`")]
+    #[error("cannot make a key for `{path}`")]
     NoEntropy {
         /// The file.
         path: PathBuf,
@@ -97,7 +97,7 @@ pub enum SecretFileError {
         source: NoEntropy,
     },
     /// The file system failed.
-    #[error("{doing} `{path}`")]
+    #[error("cannot {doing} `{path}`")]
     Io {
         /// What was being done.
         doing: &'static str,

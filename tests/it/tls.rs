@@ -353,15 +353,15 @@ async fn the_command_line_speaks_tls() {
     let files = Files::of(&home, &authority.sign("localhost"));
     let pair = clients.sign("me");
     let launch = files.launch_with_client_ca(&home, &clients);
-    let (_process, address, _) = start(launch, showing(trusting(&authority), &pair)).await;
+    let (mut process, address, _) = start(launch, showing(trusting(&authority), &pair)).await;
     write(&home.path().join("ca.pem"), &authority.certificate, 0o644);
     write(&home.path().join("me.pem"), &pair.certificate, 0o644);
     write(&home.path().join("me.key"), &pair.key, 0o600);
     let server = format!("https://localhost:{}", address.port());
     let run = |flags: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keyledger"));
-        command.current_dir(home.path()).args(["operator", "status", "--server", &server]);
-        command.args(["--api-key-file", "data/admin.key"]).args(flags);
+        command.current_dir(home.path()).env("KEYLEDGER_SERVER", &server);
+        command.args(["operator", "status", "--api-key-file", "data/admin.key"]).args(flags);
         let output = command.output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
@@ -369,7 +369,7 @@ async fn the_command_line_speaks_tls() {
     let (code, said) = run(&[&["--ca", "ca.pem"], &mine[..]].concat());
     assert_eq!(code, Some(0), "{said}");
     for (flags, told) in [
-        (vec!["--ca", "ca.pem"], "error: "),
+        (vec!["--ca", "ca.pem"], "asks for a client certificate"),
         (mine.to_vec(), "cannot reach a server"),
         ([&["--ca", "me.pem"], &mine[..]].concat(), "cannot reach a server"),
         ([&["--ca", "none.pem"], &mine[..]].concat(), "cannot read the authority's certificate"),
@@ -379,6 +379,17 @@ async fn the_command_line_speaks_tls() {
         let (code, said) = run(&flags);
         assert!(code == Some(2) && said.contains(told), "{flags:?}: {code:?} {said}");
     }
+    // Clear words to TLS, and the other way round.
+    let clear = format!("http://localhost:{}", address.port());
+    let (code, said) = run(&["--server", &clear]);
+    let hint = "it speaks TLS\nhint: name it as `https://…`";
+    assert!(code == Some(2) && said.contains(hint), "{code:?} {said}");
+    says(&mut process, "a TLS handshake failed");
+    let plain = Home::new().start().await;
+    let tls = format!("https://localhost:{}", plain.address.port());
+    let (code, said) = run(&["--server", &tls, "--ca", "ca.pem"]);
+    let hint = "it does not speak TLS\nhint: name it as `http://…`";
+    assert!(code == Some(2) && said.contains(hint), "{code:?} {said}");
 }
 
 /// Behind a proxy that is trusted, what it says must be an address; from others the

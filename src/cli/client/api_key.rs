@@ -35,14 +35,14 @@ impl ApiKey {
         if let Some(path) = file {
             return Self::read(path);
         }
-        if let Some(text) = variable(VARIABLE) {
+        if let Some(text) = variable(VARIABLE)? {
             let text = text.into_string().map_err(|_| {
                 Failure::fault(format!("environment variable `{VARIABLE}` is not text"))
             })?;
             let text = Zeroizing::new(text);
             return Self::of(text.trim(), Source::Variable);
         }
-        if let Some(path) = variable(FILE_VARIABLE) {
+        if let Some(path) = variable(FILE_VARIABLE)? {
             return Self::read(Path::new(&path));
         }
         let usual = Path::new(DATA_DIR_DEFAULT).join(ADMIN_KEY_FILE);
@@ -110,6 +110,13 @@ impl ApiKey {
     }
 }
 
-fn variable(name: &str) -> Option<OsString> {
-    std::env::var_os(name).filter(|value| !value.is_empty())
+/// An empty one was meant to be set: what comes after it is not taken in its place.
+fn variable(name: &str) -> Result<Option<OsString>, Failure> {
+    match std::env::var_os(name) {
+        Some(value) if value.is_empty() => {
+            Err(Failure::fault(format!("the environment variable `{name}` is empty"))
+                .hint("give it a value, or unset it"))
+        }
+        value => Ok(value),
+    }
 }

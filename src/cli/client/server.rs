@@ -6,9 +6,18 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use http::Uri;
+use rustls::AlertDescription;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonic::Status;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use super::super::failure::Failure;
+
+/// How long a server may take to show what it speaks.
+const PROBE_MAX: Duration = Duration::from_secs(2);
+/// What an alert of TLS begins with.
+const TLS_ALERT: u8 = 21;
 
 /// Where a server is.
 pub(super) struct Server {
@@ -83,6 +92,9 @@ impl Server {
         connected
             .map_err(|_| unreachable().because(format!("no connection within {timeout:?}")))?
             .map_err(|error| {
+                if let Some(failure) = self.of_tls(&error) {
+                    return failure;
+                }
                 let failure = unreachable().because(innermost(&error));
                 if self.is_tls() {
                     return failure.hint(
@@ -93,6 +105,76 @@ impl Server {
                 failure
                     .hint("`keyledger serve` starts a server here; `--server` names one elsewhere")
             })
+    }
+}
+
+impl Server {
+    /// What is wrong between the two where they do not speak the same; none where a call
+    /// failed for another reason.
+    pub(super) async fn not_understood(&self, status: &Status) -> Option<Failure> {
+        // An answer of the server's has no source.
+        let error = status.source()?;
+        if let Some(failure) = self.of_tls(error) {
+            return Some(failure);
+        }
+        if self.is_tls() {
+            // A handshake of TLS 1.3 ends for us before the server has looked at our
+            // certificate, and what it says then is lost on the way.
+            let failure = self.not_spoken_with("it ended the connection without an answer");
+            return Some(failure.because(innermost(error)).hint(
+                "a server that asks for a client certificate does so: `--client-cert` and \
+                 `--client-key` name yours, signed by an authority that the server names",
+            ));
+        }
+        if !self.answers_in_tls().await {
+            return None;
+        }
+        Some(self.not_spoken_with("it speaks TLS").hint("name it as `https://…`"))
+    }
+
+    /// What TLS says of the other side.
+    fn of_tls(&self, error: &(dyn Error + 'static)) -> Option<Failure> {
+        if !self.is_tls() {
+            return None;
+        }
+        let mut next = Some(error);
+        while let Some(cause) = next {
+            // Somewhere in between, errors of TLS become ones of input and output.
+            let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+            let inner = inner.and_then(|it| it.downcast_ref::<rustls::Error>());
+            match inner.or_else(|| cause.downcast_ref::<rustls::Error>()) {
+                Some(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => {
+                    return Some(
+                        self.not_spoken_with("it asks for a client certificate")
+                            .hint("`--client-cert` and `--client-key` name yours"),
+                    );
+                }
+                Some(rustls::Error::InvalidMessage(_)) => {
+                    return Some(
+                        self.not_spoken_with("it does not speak TLS").hint("name it as `http://…`"),
+                    );
+                }
+                _ => next = cause.source(),
+            }
+        }
+        None
+    }
+
+    fn not_spoken_with(&self, why: &str) -> Failure {
+        Failure::fault(format!("cannot talk to the server at `{}`", self.text)).because(why)
+    }
+
+    /// Whether what is said in clear is answered with an alert of TLS.
+    async fn answers_in_tls(&self) -> bool {
+        let (Some(host), Some(port)) = (self.uri.host(), self.uri.port_u16()) else { return false };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let asked = async {
+            let mut stream = TcpStream::connect((host, port)).await?;
+            stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
+            stream.read_u8().await
+        };
+        let first = tokio::time::timeout(PROBE_MAX, asked).await;
+        matches!(first, Ok(Ok(TLS_ALERT)))
     }
 }
 

@@ -7,6 +7,7 @@ use super::super::client::{Client, Repeat, Session, Target};
 use super::super::failure::{Failure, Outcome};
 use super::super::output::{safe, talk};
 use super::super::view::key::{Got, Key};
+use super::rotate::{ADDRESSES_HINT, ADDRESSES_MISSING};
 use super::service;
 use crate::proto;
 
@@ -49,19 +50,23 @@ impl OneKey {
         told: impl FnOnce(&Key, &str) -> String,
     ) -> Outcome {
         let again = self.target.again();
-        let message = request(Asked {
+        let mut asked = Asked {
             organization_id: self.target.organization_id(),
             key_id: self.key_id,
             expected_revision: self.expected_revision,
             idempotency_key: self.repeat.idempotency_key(),
-        });
+        };
         self.client.run(async |session| {
-            let request = session.request(message)?;
-            let got: Got = session.answer(call(session, request)).await?.into();
+            session.aim(&mut asked.organization_id).await?;
+            let request = session.request(request(asked))?;
+            let answer = session.answer(call(session, request)).await;
+            let got: Got =
+                answer.map_err(|it| it.hint_where(ADDRESSES_MISSING, ADDRESSES_HINT))?.into();
             let code = session.print(&got, || got.to_text())?;
             if let Some(key) = got.key.as_ref().filter(|_| !session.json()) {
                 talk(&safe_line(&told(key, &again)));
             }
+            got.warn();
             Ok(code)
         })
     }

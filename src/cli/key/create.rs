@@ -9,17 +9,25 @@ use zeroize::Zeroizing;
 use super::super::client::{Client, Repeat, Session, Target};
 use super::super::failure::{Failure, Outcome};
 use super::super::flags::{self, Environment, environment, once_each};
-use super::super::output::{print, talk};
+use super::super::output::{print, talk, warn};
 use super::super::view::key::Created;
 use super::{role, service};
 use crate::proto;
 use crate::proto::create_key_request::Expiry;
+
+const EXAMPLES: &str = "\
+Examples:
+  keyledger key create --org vtx --name ci --scope workflows:read,events:write
+  keyledger key create --org vtx --name dns-bot --role dns-manager --environment live --lifetime 90d
+  KEY=$(keyledger key create --org vtx --name edge --scope cache:purge --allow-ip 192.0.2.0/24 \
+--secret-only)";
 
 /// Create a key and show its secret, once.
 ///
 /// A key needs scopes, roles or both: with both it may do what the roles permit and the
 /// scopes name. You can give only what your own key holds.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Create {
     /// What it is called: 1 to 100 characters, no other active key's name
     #[arg(long)]
@@ -97,7 +105,7 @@ pub(in crate::cli) struct Create {
 impl Create {
     pub(in crate::cli) fn run(self: Box<Self>) -> Outcome {
         let Self { client, secret_only, .. } = *self;
-        let request = proto::CreateKeyRequest {
+        let mut request = proto::CreateKeyRequest {
             organization_id: self.target.organization_id(),
             name: self.name,
             description: self.description.unwrap_or_default(),
@@ -115,6 +123,7 @@ impl Create {
             rate_limit: self.rate_limit,
         };
         client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let request = session.request(request)?;
             let answer = session.answer(service(session).create_key(request)).await?;
             show(session, &Created::from(answer), secret_only)
@@ -132,6 +141,16 @@ fn expiry(at: Option<prost_types::Timestamp>, lifetime: Option<Duration>) -> Opt
     at.map(Expiry::ExpiresAt).or(lifetime.map(after))
 }
 
+fn warn_of(created: &Created) {
+    created.warn();
+    if created.rules_for_ever() {
+        warn(
+            "this key may do everything in the whole installation, and never expires; `--scope` \
+             narrows a key, `--lifetime` ends it",
+        );
+    }
+}
+
 fn show(session: &Session<'_>, created: &Created, secret_only: bool) -> Outcome {
     if !secret_only {
         let code = session.print(created, || created.to_text()).map_err(Failure::secret_lost)?;
@@ -140,7 +159,7 @@ fn show(session: &Session<'_>, created: &Created, secret_only: bool) -> Outcome 
         } else {
             talk("note: the secret is shown this once; keep it now\n");
         }
-        created.warn();
+        warn_of(created);
         return Ok(code);
     }
     if created.secret_already_issued {
@@ -148,7 +167,7 @@ fn show(session: &Session<'_>, created: &Created, secret_only: bool) -> Outcome 
             .hint("if that answer was lost, revoke the key and create another"));
     }
     print_secret(&created.secret)?;
-    created.warn();
+    warn_of(created);
     Ok(ExitCode::SUCCESS)
 }
 

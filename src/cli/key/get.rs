@@ -24,14 +24,17 @@ pub(in crate::cli) struct Get {
 
 impl Get {
     pub(in crate::cli) fn run(self) -> Outcome {
-        let request = proto::GetKeyRequest {
+        let mut request = proto::GetKeyRequest {
             organization_id: self.target.organization_id(),
             key_id: self.key_id,
         };
         self.client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let request = session.request(request)?;
             let got = Got::from(session.answer(service(session).get_key(request)).await?);
-            session.print(&got, || got.to_text())
+            let code = session.print(&got, || got.to_text())?;
+            got.warn();
+            Ok(code)
         })
     }
 }

@@ -81,13 +81,14 @@ impl Import {
             )
             .hint(format!("import at most {KEYS_AT_ONCE_MAX} keys at a time")));
         }
-        let request = proto::ImportKeysRequest {
+        let mut request = proto::ImportKeysRequest {
             organization_id: self.target.organization_id(),
             keys: Vec::new(),
             expected_revision: self.expected_revision,
             idempotency_key: self.repeat.idempotency_key(),
         };
         self.client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let imported = import(session, &request, steps, &file).await?;
             let code = session.print(&imported, || imported.to_text())?;
             imported.warn();

@@ -57,7 +57,7 @@ enum State {
 
 impl List {
     pub(in crate::cli) fn run(self) -> Outcome {
-        let first = proto::ListKeysRequest {
+        let mut first = proto::ListKeysRequest {
             organization_id: self.target.organization_id(),
             state: state(self.state),
             environment: environment(self.environment),
@@ -68,6 +68,7 @@ impl List {
             page_token: String::new(),
         };
         self.client.run(async |session| {
+            session.aim(&mut first.organization_id).await?;
             let page = async |page_size, page_token| {
                 let message = proto::ListKeysRequest { page_size, page_token, ..first.clone() };
                 let request = session.request(message)?;

@@ -87,7 +87,7 @@ impl Revoke {
     }
 
     fn one(self) -> Outcome {
-        let request = proto::RevokeKeyRequest {
+        let mut request = proto::RevokeKeyRequest {
             organization_id: self.target.organization_id(),
             key_id: self.key_ids.into_iter().next().unwrap_or_default(),
             reason: reason(self.reason).into(),
@@ -96,12 +96,14 @@ impl Revoke {
             idempotency_key: self.repeat.idempotency_key(),
         };
         self.client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let request = session.request(request)?;
             let got = Got::from(session.answer(service(session).revoke_key(request)).await?);
             let code = session.print(&got, || got.to_text())?;
             if !session.json() {
                 talk("done: it is refused everywhere from now on\n");
             }
+            got.warn();
             Ok(code)
         })
     }
@@ -114,18 +116,20 @@ impl Revoke {
             )
             .hint("leave them out: to revoke several keys once more changes nothing"));
         }
+        let mut lines = Vec::new();
         let which = match self.service_account {
             Some(id) => vec![Which::ServiceAccountId(id)],
-            None => lists(self.key_ids, self.leaked.as_deref())?,
+            None => lists(self.key_ids, self.leaked.as_deref(), &mut lines)?,
         };
-        let request = proto::RevokeKeysRequest {
+        let mut request = proto::RevokeKeysRequest {
             organization_id: self.target.organization_id(),
             which: None,
             reason: reason(self.reason).into(),
             comment: self.comment.unwrap_or_default(),
         };
         self.client.run(async |session| {
-            let mut revoked = RevokedMany::default();
+            session.aim(&mut request.organization_id).await?;
+            let mut revoked = RevokedMany::of(lines);
             for which in which {
                 let request = proto::RevokeKeysRequest { which: Some(which), ..request.clone() };
                 let request = session.request(request)?;
@@ -144,8 +148,13 @@ fn explained(failure: Failure, revoked: &RevokedMany) -> Failure {
     }
 }
 
-/// The keys of as many requests as it takes.
-fn lists(key_ids: Vec<String>, leaked: Option<&Path>) -> Result<Vec<Which>, Failure> {
+/// The keys of as many requests as it takes; `lines` gets the line of the file that each of
+/// them stands on, if it stands on one.
+fn lists(
+    key_ids: Vec<String>,
+    leaked: Option<&Path>,
+    lines: &mut Vec<Option<usize>>,
+) -> Result<Vec<Which>, Failure> {
     let mut lists: Vec<proto::KeyList> = Vec::new();
     let mut bytes = 0;
     let mut place = |size: usize, lists: &mut Vec<proto::KeyList>| {
@@ -158,6 +167,7 @@ fn lists(key_ids: Vec<String>, leaked: Option<&Path>) -> Result<Vec<Which>, Fail
     };
     for id in key_ids {
         place(id.len(), &mut lists);
+        lines.push(None);
         lists.last_mut().into_iter().for_each(|list| list.key_ids.push(id.clone()));
     }
     if let Some(path) = leaked {
@@ -165,8 +175,12 @@ fn lists(key_ids: Vec<String>, leaked: Option<&Path>) -> Result<Vec<Which>, Fail
             let file = secret_text::name_of(path);
             Failure::fault(format!("cannot read the leaked keys in {file}")).because(error)
         })?;
-        for key in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        for (key, line) in text.lines().map(str::trim).zip(1..) {
+            if key.is_empty() {
+                continue;
+            }
             place(key.len(), &mut lists);
+            lines.push(Some(line));
             lists.last_mut().into_iter().for_each(|list| list.leaked.push(key.to_owned()));
         }
     }
@@ -185,6 +199,7 @@ fn show(session: &Session<'_>, revoked: &RevokedMany) -> Outcome {
         let more = if before == 0 { String::new() } else { format!("; {before} had been before") };
         talk(&format!("done: {keys} {are} revoked{more}\n"));
     }
+    revoked.warn();
     if unknown == 0 {
         return Ok(ExitCode::SUCCESS);
     }

@@ -15,6 +15,13 @@ use super::service;
 use crate::proto;
 use crate::proto::rotate_key_request::Expiry;
 
+/// The server's word for a key without addresses where the policy demands them.
+pub(super) const ADDRESSES_MISSING: &str = "ALLOWED_IPS_REQUIRED";
+/// What a key may be used from is fixed, and so is its successor's.
+pub(super) const ADDRESSES_HINT: &str = "a key's addresses never change: create another key with \
+                                         `keyledger key create --allow-ip`, deploy it, then revoke \
+                                         this one";
+
 /// Put a new key in the place of another, and show its secret, once.
 ///
 /// The new key is like the old one, but for its secret and its end. The old one stays valid
@@ -60,7 +67,7 @@ impl Rotate {
     pub(in crate::cli) fn run(self) -> Outcome {
         let (again, secret_only) = (self.target.again(), self.secret_only);
         let after = |lifetime| Expiry::Lifetime(flags::wire(lifetime));
-        let request = proto::RotateKeyRequest {
+        let mut request = proto::RotateKeyRequest {
             organization_id: self.target.organization_id(),
             key_id: self.key_id,
             grace: self.grace.map(flags::wire),
@@ -69,8 +76,10 @@ impl Rotate {
             idempotency_key: self.repeat.idempotency_key(),
         };
         self.client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let request = session.request(request)?;
-            let answer = session.answer(service(session).rotate_key(request)).await?;
+            let answer = session.answer(service(session).rotate_key(request)).await;
+            let answer = answer.map_err(|it| it.hint_where(ADDRESSES_MISSING, ADDRESSES_HINT))?;
             show(session, &Rotated::from(answer), secret_only, &again)
         })
     }

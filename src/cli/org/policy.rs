@@ -23,8 +23,9 @@ const CONFLICT: &str = "WRONG_EXPECTED_REVISION";
 /// are made, imported, rotated or enabled from then on.
 #[derive(Args)]
 pub(in crate::cli) struct Policy {
-    /// The organization [default: your key's own; an operator must name one]
-    #[arg(value_name = "ID", value_parser = flags::not_empty)]
+    /// The organization, by identifier or by what its keys begin with [default: your key's own;
+    /// an operator must name one]
+    #[arg(env = "KEYLEDGER_ORG", value_name = "ORGANIZATION", value_parser = flags::not_empty)]
     organization_id: Option<String>,
 
     /// How long a key may live, such as 90d; `none` for as long as the plan allows
@@ -56,7 +57,7 @@ impl Policy {
             || self.rotation_grace_max.is_some()
             || self.allowed_ips_required.is_some();
         let Self { client, expected_revision, .. } = self;
-        let organization_id = self.organization_id.unwrap_or_default();
+        let mut organization_id = self.organization_id.unwrap_or_default();
         let idempotency_key = self.repeat.idempotency_key();
         let changed = |before: proto::Policy| proto::Policy {
             key_lifetime_max: merged(self.key_lifetime_max, before.key_lifetime_max),
@@ -64,6 +65,7 @@ impl Policy {
             allowed_ips_required: self.allowed_ips_required.unwrap_or(before.allowed_ips_required),
         };
         client.run(async |session| {
+            session.aim(&mut organization_id).await?;
             let mut tries = 1;
             loop {
                 let (before, revision) = read(session, &organization_id).await?;

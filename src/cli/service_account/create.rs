@@ -45,7 +45,7 @@ pub(in crate::cli) struct Create {
 impl Create {
     pub(in crate::cli) fn run(self) -> Outcome {
         let again = self.target.again();
-        let request = proto::CreateServiceAccountRequest {
+        let mut request = proto::CreateServiceAccountRequest {
             organization_id: self.target.organization_id(),
             name: self.name,
             description: self.description.unwrap_or_default(),
@@ -54,6 +54,7 @@ impl Create {
             idempotency_key: self.repeat.idempotency_key(),
         };
         self.client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let request = session.request(request)?;
             let answer = session.answer(service(session).create_service_account(request)).await?;
             let created = Created::from(answer);

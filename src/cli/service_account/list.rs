@@ -24,8 +24,9 @@ pub(in crate::cli) struct List {
 
 impl List {
     pub(in crate::cli) fn run(self) -> Outcome {
-        let organization_id = self.target.organization_id();
+        let mut organization_id = self.target.organization_id();
         self.client.run(async |session| {
+            session.aim(&mut organization_id).await?;
             let page = async |page_size, page_token| {
                 let organization_id = organization_id.clone();
                 let message =

@@ -105,11 +105,19 @@ pub(in crate::cli) struct Act {
     pub(in crate::cli) at: Option<String>,
     by: Option<Principal>,
     with: String,
+    comment: String,
+    comment_erased: bool,
 }
 
 impl From<proto::Act> for Act {
     fn from(message: proto::Act) -> Self {
-        Self { at: instant(message.at), by: message.by.map(Into::into), with: message.with }
+        Self {
+            at: instant(message.at),
+            by: message.by.map(Into::into),
+            with: message.with,
+            comment: message.comment,
+            comment_erased: message.comment_erased,
+        }
     }
 }
 
@@ -118,6 +126,11 @@ impl Act {
     pub(in crate::cli) fn to_text(&self) -> String {
         let at = self.at.as_deref().unwrap_or_default();
         format!("{at} by {}", who(self.by.as_ref(), &self.with))
+    }
+
+    /// What was written, for people; empty if nothing was.
+    pub(in crate::cli) fn comment(&self) -> &str {
+        if self.comment_erased { "(erased)" } else { &self.comment }
     }
 }
 

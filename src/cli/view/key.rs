@@ -71,9 +71,9 @@ pub(in crate::cli) struct Rotation {
 }
 
 #[derive(Serialize)]
-struct Warning {
+pub(super) struct Warning {
     code: String,
-    message: String,
+    pub(super) message: String,
 }
 
 /// See `Revocation` in `key.proto`.
@@ -95,7 +95,7 @@ impl From<proto::Key> for Key {
             name: message.name,
             description: message.description,
             masked: message.masked,
-            environment: environment(message.environment),
+            environment: effective(message.environment),
             scopes: message.scopes.map(|it| Scopes { permissions: it.permissions }),
             roles: message.roles.into_iter().map(Into::into).collect(),
             services: message.services.map(|it| ServiceAccess { services: it.services }),
@@ -120,6 +120,12 @@ impl From<proto::Key> for Key {
             warnings: message.warnings.into_iter().map(Into::into).collect(),
         }
     }
+}
+
+/// Where a key may be used: one whose text names no environment is live.
+fn effective(value: i32) -> String {
+    let unspecified = value == i32::from(proto::Environment::Unspecified);
+    environment(if unspecified { proto::Environment::Live.into() } else { value })
 }
 
 impl From<proto::Rotation> for Rotation {
@@ -162,8 +168,6 @@ impl From<proto::Revocation> for Revocation {
 
 impl Key {
     fn describe(&self, fields: &mut Fields) {
-        let unspecified = self.environment == "unspecified";
-        let environment = if unspecified { "live" } else { &self.environment };
         let all = |list: Option<&Vec<String>>| list.cloned().unwrap_or_default();
         fields
             .add("id", &self.id)
@@ -174,7 +178,7 @@ impl Key {
             .add("origin", if self.origin == "minted" { "" } else { &self.origin })
             .add("service account", &self.service_account_id)
             .add("state", &self.state)
-            .add("environment", environment)
+            .add("environment", &self.environment)
             .add_all("roles", self.roles.iter().map(RoleReference::to_text))
             .add_all("scopes", all(self.scopes.as_ref().map(|it| &it.permissions)))
             .add_all("services", all(self.services.as_ref().map(|it| &it.services)))
@@ -194,7 +198,13 @@ impl Key {
                 .add_some("valid until", rotation.ends_at.as_ref())
                 .add_some("rotated", by.as_ref());
         }
-        fields.add_some("disabled", self.disabled.as_ref().map(Act::to_text).as_ref());
+        if let Some(disabled) = &self.disabled {
+            fields.add("disabled", &disabled.to_text());
+            // Of a key that was revoked since, the last comment says why it is out of force.
+            if self.revocation.is_none() {
+                fields.add("comment", disabled.comment());
+            }
+        }
         if let Some(revocation) = &self.revocation {
             let comment = if revocation.comment_erased { "(erased)" } else { &revocation.comment };
             fields
@@ -203,7 +213,6 @@ impl Key {
                 .add("reason", &revocation.reason.replace('_', "-"))
                 .add("comment", comment);
         }
-        fields.add_all("warnings", self.warnings.iter().map(|it| it.message.clone()));
     }
 
     /// Says on stderr what looks like a mistake.
@@ -223,7 +232,18 @@ impl Key {
     /// Keys, one to a line.
     pub(super) fn table(keys: &[Self]) -> String {
         table(
-            ["ID", "NAME", "STATE", "MASKED", "ROLES", "SCOPES", "EXPIRES", "LAST USED", "REMARKS"],
+            [
+                "ID",
+                "NAME",
+                "STATE",
+                "MASKED",
+                "ROLES",
+                "SCOPES",
+                "SERVICES",
+                "EXPIRES",
+                "LAST USED",
+                "REMARKS",
+            ],
             keys.iter().map(Self::row),
         )
     }
@@ -253,7 +273,7 @@ impl Key {
         remarks.join("; ")
     }
 
-    fn row(&self) -> [String; 9] {
+    fn row(&self) -> [String; 10] {
         let roles: Vec<String> = self.roles.iter().map(RoleReference::to_text).collect();
         [
             self.id.clone(),
@@ -262,6 +282,7 @@ impl Key {
             self.masked.clone(),
             roles.join(","),
             self.scopes.as_ref().map(|it| abridged(&it.permissions)).unwrap_or_default(),
+            self.services.as_ref().map(|it| abridged(&it.services)).unwrap_or_default(),
             self.expires_at.clone().unwrap_or_else(|| "never".to_owned()),
             self.last_used_at.clone().unwrap_or_else(|| "never".to_owned()),
             self.remarks(),
@@ -306,6 +327,19 @@ impl From<proto::CreateKeyResponse> for Created {
 }
 
 impl Created {
+    /// Whether it may do everything in the whole installation, for ever.
+    pub(in crate::cli) fn rules_for_ever(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| {
+            let all =
+                |role: &RoleReference| ["admin", "operator-admin"].contains(&&*role.to_text());
+            key.organization_id == "operator"
+                && key.expires_at.is_none()
+                && key.scopes.is_none()
+                && key.services.is_none()
+                && key.roles.iter().any(all)
+        })
+    }
+
     /// For people.
     pub(in crate::cli) fn to_text(&self) -> String {
         let mut fields = Fields::default();
@@ -350,6 +384,11 @@ impl Got {
     /// For people.
     pub(in crate::cli) fn to_text(&self) -> String {
         one(Fields::default(), self.key.as_ref(), self.revision.as_ref())
+    }
+
+    /// Says on stderr what looks like a mistake.
+    pub(in crate::cli) fn warn(&self) {
+        self.key.iter().for_each(Key::warn);
     }
 }
 

@@ -3,9 +3,9 @@
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::super::output::{Fields, table};
+use super::super::output::{Fields, table, warn};
 use super::common::{StreamRevision, short};
-use super::key::{Key, exposed, one};
+use super::key::{Key, Warning, exposed, one};
 use crate::proto;
 
 /// See `RotateKeyResponse`.
@@ -81,6 +81,8 @@ impl Imported {
 /// See `KeyRevocation` in `key.proto`.
 #[derive(Serialize)]
 struct Revocation {
+    /// Of the file of leaked keys; null where the key was named otherwise.
+    line: Option<usize>,
     outcome: String,
     key_id: String,
     organization_id: String,
@@ -91,18 +93,36 @@ struct Revocation {
 pub(in crate::cli) struct RevokedMany {
     keys: Vec<Revocation>,
     revisions: Vec<StreamRevision>,
+    warnings: Vec<Warning>,
+    /// Which line of a file each key that was asked about stands on.
+    #[serde(skip)]
+    lines: Vec<Option<usize>>,
 }
 
 impl RevokedMany {
+    /// None yet; `lines` as far as the keys come from a file.
+    pub(in crate::cli) fn of(lines: Vec<Option<usize>>) -> Self {
+        Self { lines, ..Self::default() }
+    }
+
     /// Puts what the next request revoked behind this.
     pub(in crate::cli) fn join(&mut self, later: proto::RevokeKeysResponse) {
         let name = proto::KeyRevocationOutcome::as_str_name;
-        self.keys.extend(later.keys.into_iter().map(|it| Revocation {
+        let lines = self.lines.iter().skip(self.keys.len()).copied().chain(std::iter::repeat(None));
+        let keys: Vec<_> = later.keys.into_iter().zip(lines).collect();
+        self.keys.extend(keys.into_iter().map(|(it, line)| Revocation {
+            line,
             outcome: short(it.outcome, "KEY_REVOCATION_OUTCOME_", name),
             key_id: it.key_id,
             organization_id: it.organization_id,
         }));
         self.revisions.extend(later.revisions.into_iter().map(StreamRevision::from));
+        self.warnings.extend(later.warnings.into_iter().map(Warning::from));
+    }
+
+    /// Says on stderr what looks like a mistake.
+    pub(in crate::cli) fn warn(&self) {
+        self.warnings.iter().for_each(|it| warn(&it.message));
     }
 
     /// How many keys came to this.
@@ -120,10 +140,17 @@ impl RevokedMany {
         if self.keys.is_empty() {
             return String::new();
         }
+        let from_file = self.keys.iter().any(|it| it.line.is_some());
         let rows = self.keys.iter().zip(1..).map(|(it, number): (&Revocation, usize)| {
             let outcome = it.outcome.replace('_', " ");
-            [number.to_string(), outcome, it.key_id.clone(), it.organization_id.clone()]
+            let number = match it.line {
+                Some(line) => line.to_string(),
+                None if from_file => String::new(),
+                None => number.to_string(),
+            };
+            [number, outcome, it.key_id.clone(), it.organization_id.clone()]
         });
-        table(["#", "OUTCOME", "KEY", "ORGANIZATION"], rows)
+        let number = if from_file { "LINE" } else { "#" };
+        table([number, "OUTCOME", "KEY", "ORGANIZATION"], rows)
     }
 }

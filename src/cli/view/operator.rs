@@ -66,7 +66,7 @@ impl Status {
             .add("installation", &self.installation_id)
             .add_some("now", self.now.as_ref())
             .add("clock ahead", &format!("{} ms", self.clock_ahead_ms))
-            .add("organizations", &self.organizations.to_string())
+            .add("organizations", &format!("{} (the operator's own included)", self.organizations))
             .add("keys not revoked", &self.keys_not_revoked.to_string())
             .add("disk full", if self.store_full { "yes: make space" } else { "no" })
             .add_all("stopped", Damaged::lines(&self.stopped))

@@ -1,5 +1,6 @@
 //! Decisions.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -30,7 +31,7 @@ pub(in crate::cli) struct Decision {
     /// As protobuf's JSON writes durations: `1.500s`.
     retry_after: Option<String>,
     #[serde(skip)]
-    meaning: &'static str,
+    meaning: Cow<'static, str>,
 }
 
 impl From<proto::VerifyResponse> for Decision {
@@ -57,7 +58,7 @@ impl From<proto::VerifyResponse> for Decision {
             retry_after: message
                 .retry_after
                 .map(|it| format!("{}.{:03}s", it.seconds, it.nanos / 1_000_000)),
-            meaning: proto::DecisionCode::try_from(message.code).map_or("", meaning),
+            meaning: proto::DecisionCode::try_from(message.code).map_or("", meaning).into(),
         }
     }
 }
@@ -85,6 +86,23 @@ fn meaning(code: proto::DecisionCode) -> &'static str {
 }
 
 impl Decision {
+    /// Says more for people where what was asked tells it: the one permission that was
+    /// wanted, or that no address was given.
+    pub(in crate::cli) fn explain(mut self, asked: &proto::VerifyRequest) -> Self {
+        match (self.code.as_str(), asked.permissions.as_slice()) {
+            ("permission_denied", [permission]) => {
+                self.meaning = format!("`{}` is not held", safe(permission)).into();
+            }
+            ("ip_not_allowed", _) if asked.client_ip.is_empty() => {
+                self.meaning = "the credential is for requests from certain addresses, and no \
+                                address was given (`--client-ip`)"
+                    .into();
+            }
+            _ => {}
+        }
+        self
+    }
+
     /// For people.
     pub(in crate::cli) fn to_text(&self) -> String {
         let colour = if self.allowed { Colour::Green } else { Colour::Red };

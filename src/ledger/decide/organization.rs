@@ -9,8 +9,8 @@ use crate::ledger::built_in;
 use crate::ledger::command::{Caller, OrganizationDraft};
 use crate::ledger::rejection::Rejection;
 
-/// Prefixes that the ledger keeps for its own tokens.
-pub(super) const RESERVED_PREFIXES: &[&str] = &["klbg", "klop"];
+/// Prefixes that the ledger keeps for its own tokens, and words that stand behind a prefix.
+pub(super) const RESERVED_PREFIXES: &[&str] = &["klbg", "klop", "live", "test"];
 
 /// Admits an organization: its prefix is taken from here on.
 pub(super) fn register(given: &Given<'_>, draft: &OrganizationDraft) -> Result<Decided, Rejection> {

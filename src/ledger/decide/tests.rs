@@ -401,7 +401,7 @@ fn organizations_have_their_prefix_alone() {
         &register("vtx", "free"),
         Err(Rejection::KeyPrefixTaken("vtx".into())),
     );
-    for reserved in ["klop", "klbg"] {
+    for reserved in ["klop", "klbg", "live", "test"] {
         let expected = Err(Rejection::KeyPrefixReserved(reserved.into()));
         world.check_in(operator, Caller::Ledger, &register(reserved, "free"), expected);
     }

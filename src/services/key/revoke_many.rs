@@ -7,7 +7,7 @@ use projections::event::RevocationReason;
 use projections::id::{KeyId, OrganizationId, ServiceAccountId};
 use tonic::Status;
 
-use super::{Context, known};
+use super::{Context, known, left_behind};
 use crate::ledger::command::{Command, KEYS_AT_ONCE_MAX, RevokeKeys, WhichKeys};
 use crate::ledger::rejection::Rejection;
 use crate::ledger::tables::Published;
@@ -40,6 +40,7 @@ pub(super) async fn revoke_keys(
             let ids = ended(ledger, &organization, executed, &mut answer).await?;
             answer.keys =
                 ids.into_iter().map(|id| item(Outcome::Revoked, Some((target, id)))).collect();
+            answer.warnings.extend(left_behind(ledger, target));
             Ok(answer)
         }
         Some(Which::List(list)) => {
@@ -69,6 +70,9 @@ pub(super) async fn revoke_keys(
                 Some(key) => item(Outcome::AlreadyRevoked, Some(key)),
             };
             answer.keys = found.into_iter().map(outcome).collect();
+            let organizations: BTreeSet<_> = ended.iter().map(|(id, _)| *id).collect();
+            answer.warnings =
+                organizations.into_iter().filter_map(|id| left_behind(ledger, id)).collect();
             Ok(answer)
         }
     }
