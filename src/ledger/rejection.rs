@@ -161,7 +161,8 @@ pub enum Rejection {
 /// A length of time in the longest unit that it is a whole number of.
 fn in_words(seconds: u32) -> String {
     let units = [(86_400, "day"), (3_600, "hour"), (60, "minute")];
-    let whole = units.into_iter().find(|(length, _)| seconds > 0 && seconds % length == 0);
+    let whole =
+        units.into_iter().find(|(length, _)| seconds > 0 && seconds.is_multiple_of(*length));
     let (length, unit) = whole.unwrap_or((1, "second"));
     let number = seconds / length;
     if number == 1 { format!("1 {unit}") } else { format!("{number} {unit}s") }

@@ -123,7 +123,7 @@ fn what_is_asked_wrongly_is_answered_with_what_would_be_right() {
     let again = scene.run("key revoke --leaked leaked --json").json();
     let lines: Vec<_> = again["keys"].as_array().unwrap().iter().map(|it| &it["line"]).collect();
     assert_eq!(lines, [3, 4]);
-    scene.run(&format!("activity --org {org} --limit 9"));
+    scene.run(&format!("activity --org {org} --actor operator"));
     scene.check(&expect_file!["golden/mistakes.txt"]);
 }
 

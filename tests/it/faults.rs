@@ -458,7 +458,8 @@ async fn missing_or_wrong_secrets_are_not_made_anew() {
     all(&tenants.home);
     let said = tenants.home.launch().refused();
     assert!(said.contains("vault.db` is missing"), "{said}");
-    assert_eq!(fs::read_dir(tenants.home.data().join("secrets")).unwrap().count(), 0);
+    // An empty one would be in the way of a backup.
+    assert!(!tenants.home.data().join("secrets").exists());
     for name in ["vault-root.key", "pepper-1.key"] {
         let other = |home: &Home| fs::write(home.secret_file(name), "ab".repeat(32)).unwrap();
         check("another key", other, &[name, "is not the one this vault was made with"]).await;

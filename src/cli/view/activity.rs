@@ -164,9 +164,11 @@ impl FieldChange {
             Some(field) => (field, true),
             None => (field.as_str(), false),
         };
-        let text = |value: &FieldValue| match value {
-            FieldValue::Number(number) if seconds => span(*number),
-            value => value.to_text(),
+        let text = |value: &FieldValue| {
+            if let (FieldValue::Number(number), true) = (value, seconds) {
+                return span(*number);
+            }
+            value.to_text()
         };
         match (before, after) {
             _ if told => Vec::new(),

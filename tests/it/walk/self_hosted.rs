@@ -134,7 +134,7 @@ async fn the_free_plan_lets_keys_live_one_hour() {
     assert_eq!(seconds(&create("cap", lifetime(3_600, 0)).await.unwrap()), 3_600);
     assert_eq!(seconds(&create("less", lifetime(60, 0)).await.unwrap()), 60);
     for over in [lifetime(3_600, 1_000_000), lifetime(86_400, 0)] {
-        let status = refused(create("over", over).await, Code::FailedPrecondition, "3600 s");
+        let status = refused(create("over", over).await, Code::FailedPrecondition, "1 hour");
         assert_eq!(reason(&status), "LIFETIME_ABOVE_PLAN");
     }
     let past = prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 };
