@@ -256,6 +256,7 @@ fn lookups(ledger: &Ledger) {
         service: None,
         environment: Some(Environment::Live),
         client_ip: None,
+        domain: None,
         now,
     };
     let mut verified = Vec::new();

@@ -314,7 +314,7 @@ impl Ledger {
     /// Before the end of an operator's key is acknowledged, all that was decided on its
     /// being in force has landed: nothing done with the key comes after.
     async fn await_abroad(&self, target: OrganizationId, order: &Order) {
-        if target.is_operator() && order.command.may_end_a_key() {
+        if target.is_operator() && order.command.may_end_authority() {
             drop(self.abroad.write().await);
         }
     }
@@ -573,7 +573,12 @@ fn may_write(operator: &Organization, event: &Event) -> Result<(), LedgerError> 
         | Event::PolicyUpdated(_)
         | Event::PepperRotated(_)
         | Event::DenialsSummarized(_)
-        | Event::UsageRecorded(_) => false,
+        | Event::UsageRecorded(_)
+        | Event::RoleCreated(_)
+        | Event::RoleUpdated(_)
+        | Event::RoleRetired(_)
+        | Event::RoleGranted(_)
+        | Event::GrantRevoked(_) => false,
     };
     let activated = operator.installation().is_some_and(|it| it.may_write(event_type, schema));
     if begins || activated { Ok(()) } else { Err(LedgerError::NotActivated(event_type)) }

@@ -12,6 +12,7 @@ pub mod operator;
 pub mod organization;
 pub mod page;
 pub mod read;
+pub mod role;
 pub mod status;
 pub mod verification;
 pub mod warnings;

@@ -98,6 +98,7 @@ fn verify(ledger: &Ledger, text: &str) -> Code {
         service: Some("dns"),
         environment: Some(projections::api_key::Environment::Live),
         client_ip: None,
+        domain: None,
         now: ledger.clock().now(),
     };
     let mut presented = Presented::default();

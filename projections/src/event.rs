@@ -18,15 +18,19 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::api_key::{Environment, HINT_CHARS};
 use crate::digest::SecretDigest;
-use crate::id::{InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use crate::id::{GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
 use crate::network::{Networks, RateLimit};
 use crate::permission::{PermissionPattern, Scopes};
 use crate::policy::Policy;
-use crate::text::{Description, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName};
+use crate::principal::Principal;
+use crate::text::{
+    Description, Domain, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName,
+};
 use crate::time::Timestamp;
 
 mod noted;
 
+use noted::DenialsSummarized1;
 pub use noted::{CountedDenial, Denial, DenialCode, DenialsSummarized, KeyUses, UsageRecorded};
 
 macro_rules! events {
@@ -118,9 +122,19 @@ events! {
     /// New digests are made under another pepper from here on.
     PepperRotated = 1,
     /// Credentials were denied: what came together within a minute.
-    DenialsSummarized = 1,
+    DenialsSummarized = 2 or DenialsSummarized1 = 1,
     /// Keys were used: the one type of event in a usage stream.
     UsageRecorded = 1,
+    /// The organization has a role of its own from here on.
+    RoleCreated = 1,
+    /// A role of the organization's own means something else from here on.
+    RoleUpdated = 1,
+    /// A role of the organization's own permits nothing from here on, for good.
+    RoleRetired = 1,
+    /// A principal has a role from here on.
+    RoleGranted = 1,
+    /// A principal no longer has a role that it was granted.
+    GrantRevoked = 1,
 }
 
 /// See [`Event::InstallationCreated`].
@@ -570,6 +584,74 @@ pub struct ServiceAccountCreated {
     /// Its roles.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<RoleId>,
+}
+
+/// See [`Event::RoleCreated`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleCreated {
+    /// The role.
+    pub role_id: RoleId,
+    /// What it means.
+    pub definition: RoleDefinition,
+}
+
+/// See [`Event::RoleUpdated`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleUpdated {
+    /// The role.
+    pub role_id: RoleId,
+    /// What it means from here on.
+    pub definition: RoleDefinition,
+    /// What it meant up to here.
+    pub before: RoleDefinition,
+}
+
+/// See [`Event::RoleRetired`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleRetired {
+    /// The role.
+    pub role_id: RoleId,
+    /// What it was called.
+    pub name: Name,
+}
+
+/// Who has which role, where, and until when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantTerms {
+    /// Who has it.
+    pub principal: Principal,
+    /// What they have.
+    pub role_id: RoleId,
+    /// The one domain that it is for; none for the whole organization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<Domain>,
+    /// The first instant at which they no longer have it; none for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// See [`Event::RoleGranted`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleGranted {
+    /// The grant.
+    pub grant_id: GrantId,
+    /// What is granted.
+    pub terms: GrantTerms,
+}
+
+/// See [`Event::GrantRevoked`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantRevoked {
+    /// The grant.
+    pub grant_id: GrantId,
+    /// What was granted.
+    pub before: GrantTerms,
 }
 
 /// See [`Event::PolicyUpdated`].
