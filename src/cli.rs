@@ -18,6 +18,7 @@ mod org;
 mod output;
 mod pages;
 mod projections;
+mod role;
 mod secret_text;
 mod serve;
 mod service_account;
@@ -53,6 +54,8 @@ enum Verb {
     Key(key::Key),
     #[command(subcommand)]
     ServiceAccount(service_account::ServiceAccount),
+    #[command(subcommand)]
+    Role(role::Role),
     Activity(Box<activity::Activity>),
     #[command(subcommand)]
     Operator(operator::Operator),
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Verb::Org(noun) => noun.run(),
         Verb::Key(noun) => noun.run(),
         Verb::ServiceAccount(noun) => noun.run(),
+        Verb::Role(noun) => noun.run(),
         Verb::Activity(verb) => verb.run(),
         Verb::Operator(noun) => noun.run(),
         Verb::Projections(noun) => noun.run(),

@@ -32,6 +32,8 @@ mod lists;
 mod normal;
 #[path = "cli/operator.rs"]
 mod operator;
+#[path = "cli/roles.rs"]
+mod roles;
 #[path = "cli/terminal.rs"]
 mod terminal;
 #[path = "cli/walk.rs"]
