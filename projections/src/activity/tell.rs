@@ -110,12 +110,14 @@ pub(super) fn names_key(event: &Event, id: KeyId) -> bool {
 
 /// Whether an event speaks of this grant, or of who has it.
 pub(super) fn names_party(event: &Event, target: &str) -> bool {
-    let (id, terms) = match event {
-        Event::RoleGranted(RoleGranted { grant_id, terms }) => (grant_id, terms),
-        Event::GrantRevoked(GrantRevoked { grant_id, before }) => (grant_id, before),
-        _ => return false,
+    let names = |id: &GrantId, terms: &GrantTerms| {
+        id.to_string() == target || terms.principal.to_string() == target
     };
-    id.to_string() == target || terms.principal.to_string() == target
+    if let Event::RoleGranted(RoleGranted { grant_id, terms }) = event {
+        return names(grant_id, terms);
+    }
+    let Event::GrantRevoked(GrantRevoked { grant_id, before }) = event else { return false };
+    names(grant_id, before)
 }
 
 fn denials_summarized(data: &DenialsSummarized) -> Told<'_> {

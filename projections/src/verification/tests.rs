@@ -331,10 +331,8 @@ fn of_the_operators_roles_only_the_built_in_ones_count_elsewhere() {
 }
 
 fn acme() -> OrganizationCreated {
-    match created() {
-        Event::OrganizationCreated(event) => event,
-        other => panic!("{other:?}"),
-    }
+    let Event::OrganizationCreated(event) = created() else { panic!("it is another event") };
+    event
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn event((what, target, variety, _): Choice, now: i64, tables: &Organization) ->
                 .into()
         }
         27 => RoleRetired { role_id: role_id(own), name: meaning(0).name }.into(),
-        28 | 29 | 30 => {
+        28..=30 => {
             let domain = [None, Some("example.com"), Some("a.example")][usize::from(variety % 3)];
             let lasts = [None, Some(0), Some(DAY_MS), Some(20 * DAY_MS)][usize::from(variety % 4)];
             let terms = terms(target % 4, own, domain, lasts.map(|millis| now + millis));
