@@ -18,20 +18,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::api_key::{Environment, HINT_CHARS};
 use crate::digest::SecretDigest;
-use crate::id::{GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use crate::id::{InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
 use crate::network::{Networks, RateLimit};
-use crate::permission::{PermissionPattern, Scopes};
+use crate::permission::Scopes;
 use crate::policy::Policy;
-use crate::principal::Principal;
-use crate::text::{
-    Description, Domain, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName,
-};
+use crate::text::{Description, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName};
 use crate::time::Timestamp;
 
 mod noted;
+mod roles;
 
 use noted::DenialsSummarized1;
 pub use noted::{CountedDenial, Denial, DenialCode, DenialsSummarized, KeyUses, UsageRecorded};
+pub use roles::{
+    BuiltInRoleDefined, GrantRevoked, GrantTerms, RoleCreated, RoleDefinition, RoleGranted,
+    RoleRetired, RoleUpdated,
+};
 
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident = $schema:literal $(or $before:ident = $older:literal)*,)+) => {
@@ -187,31 +189,6 @@ pub struct PlanDefined {
     /// Its rules up to here; none where the plan is new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<PlanRules>,
-}
-
-/// What a role means.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RoleDefinition {
-    /// What people call it.
-    pub name: Name,
-    /// What it is for.
-    pub description: Description,
-    /// What it permits.
-    pub permissions: Vec<PermissionPattern>,
-}
-
-/// See [`Event::BuiltInRoleDefined`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BuiltInRoleDefined {
-    /// The role.
-    pub role_id: RoleId,
-    /// What it means from here on.
-    pub definition: RoleDefinition,
-    /// What it meant up to here; none where the role is new.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<RoleDefinition>,
 }
 
 /// See [`Event::OrganizationRegistered`].
@@ -584,74 +561,6 @@ pub struct ServiceAccountCreated {
     /// Its roles.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<RoleId>,
-}
-
-/// See [`Event::RoleCreated`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RoleCreated {
-    /// The role.
-    pub role_id: RoleId,
-    /// What it means.
-    pub definition: RoleDefinition,
-}
-
-/// See [`Event::RoleUpdated`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RoleUpdated {
-    /// The role.
-    pub role_id: RoleId,
-    /// What it means from here on.
-    pub definition: RoleDefinition,
-    /// What it meant up to here.
-    pub before: RoleDefinition,
-}
-
-/// See [`Event::RoleRetired`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RoleRetired {
-    /// The role.
-    pub role_id: RoleId,
-    /// What it was called.
-    pub name: Name,
-}
-
-/// Who has which role, where, and until when.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GrantTerms {
-    /// Who has it.
-    pub principal: Principal,
-    /// What they have.
-    pub role_id: RoleId,
-    /// The one domain that it is for; none for the whole organization.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub domain: Option<Domain>,
-    /// The first instant at which they no longer have it; none for never.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
-}
-
-/// See [`Event::RoleGranted`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RoleGranted {
-    /// The grant.
-    pub grant_id: GrantId,
-    /// What is granted.
-    pub terms: GrantTerms,
-}
-
-/// See [`Event::GrantRevoked`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GrantRevoked {
-    /// The grant.
-    pub grant_id: GrantId,
-    /// What was granted.
-    pub before: GrantTerms,
 }
 
 /// See [`Event::PolicyUpdated`].

@@ -1,4 +1,4 @@
-//! The fold of what befalls roles, and of who has them.
+//! Roles, and who has them: how they are looked up, and the fold of what befalls them.
 
 use std::sync::Arc;
 
@@ -17,6 +17,66 @@ use crate::text::Name;
 use crate::time::Timestamp;
 
 impl Organization {
+    /// The role of this identifier, where the installation defines it for everybody.
+    #[must_use]
+    pub fn built_in_role(&self, id: RoleId) -> Option<&Arc<Role>> {
+        self.role(id).filter(|role| role.built_in)
+    }
+
+    /// The roles behind this one (none: from the first), in the order of their identifiers.
+    pub fn roles_after(&self, after: Option<RoleId>) -> impl Iterator<Item = &Arc<Role>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.roles.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(_, role)| role)
+    }
+
+    /// The role of the organization's own that is in force under this name.
+    #[must_use]
+    pub fn role_named(&self, name: &Name) -> Option<&Arc<Role>> {
+        self.roles.get(self.role_names.get(&NameDigest::of(name.as_str()))?)
+    }
+
+    /// How many roles of the organization's own are in force.
+    #[must_use]
+    pub fn own_roles_in_force(&self) -> usize {
+        self.role_names.len()
+    }
+
+    /// The grant of this identifier; none where it was revoked, or ended by the stream's
+    /// time.
+    #[must_use]
+    pub fn grant(&self, id: GrantId) -> Option<&Arc<Grant>> {
+        self.grants.get(&id)
+    }
+
+    /// The grants behind this one (none: from the first), in the order of their
+    /// identifiers. By the stream's time they stand; whether by the clock, each says.
+    pub fn grants_after(&self, after: Option<GrantId>) -> impl Iterator<Item = &Arc<Grant>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.grants.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(_, grant)| grant)
+    }
+
+    /// The grants of a role behind this one, in the order of their identifiers.
+    pub fn grants_of_role(
+        &self,
+        role: RoleId,
+        after: Option<GrantId>,
+    ) -> impl Iterator<Item = &Arc<Grant>> {
+        use std::ops::Bound::{Excluded, Included};
+        let last = GrantId::from_bytes([u8::MAX; 16]);
+        let first = match after {
+            Some(after) => Excluded((role, after)),
+            None => Included((role, GrantId::from_bytes([0; 16]))),
+        };
+        let range = self.grants_of_roles.range((first, Included((role, last))));
+        range.filter_map(|(_, id)| self.grants.get(id))
+    }
+
+    /// The grants of a principal, in the order of their identifiers.
+    #[must_use]
+    pub fn grants_of(&self, principal: Principal) -> &[Arc<Grant>] {
+        self.granted.get(&principal).map_or(&[], |grants| grants.as_slice())
+    }
+
     pub(super) fn role_defined(
         &mut self,
         revision: Revision,
