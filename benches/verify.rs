@@ -74,7 +74,7 @@ fn envelope(ids: &Ids, clock: &Clock, event: Event, id: OrganizationId) -> NewEv
     let at = clock.now();
     let envelope = Envelope {
         id: ids.event(at),
-        at: "2026-11-22T10:00:00.000Z".parse().expect("an instant"),
+        at,
         actor: Principal::Organization(OrganizationId::OPERATOR),
         credential: Some(KeyId::from_bytes([9; 16])),
         request: None,
@@ -258,6 +258,7 @@ fn lookups(ledger: &Ledger) {
         service: None,
         environment: Some(Environment::Live),
         client_ip: None,
+        domain: None,
         now,
     };
     let mut verified = Vec::new();

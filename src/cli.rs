@@ -21,6 +21,7 @@ mod org;
 mod output;
 mod pages;
 mod projections;
+mod role;
 mod secret_text;
 mod serve;
 mod service_account;
@@ -58,6 +59,8 @@ enum Verb {
     Key(key::Key),
     #[command(subcommand)]
     ServiceAccount(service_account::ServiceAccount),
+    #[command(subcommand)]
+    Role(role::Role),
     Activity(Box<activity::Activity>),
     #[command(subcommand)]
     Operator(operator::Operator),
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
         Verb::Org(noun) => noun.run(),
         Verb::Key(noun) => noun.run(),
         Verb::ServiceAccount(noun) => noun.run(),
+        Verb::Role(noun) => noun.run(),
         Verb::Activity(verb) => verb.run(),
         Verb::Operator(noun) => noun.run(),
         Verb::Projections(noun) => noun.run(),

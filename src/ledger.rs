@@ -7,6 +7,7 @@
 //!
 //! Start at [`Ledger::execute`], then read [`decide`].
 
+mod activated;
 pub mod activity;
 pub mod built_in;
 pub mod clock;
@@ -54,6 +55,7 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, oneshot};
 
 use crate::spans;
 
+use activated::may_write;
 use clock::{Clock, ClockAhead};
 use command::{Caller, Order, RequestStamper};
 use decide::{Decided, Given};
@@ -313,7 +315,7 @@ impl Ledger {
     /// Before the end of an operator's key is acknowledged, all that was decided on its
     /// being in force has landed: nothing done with the key comes after.
     async fn await_abroad(&self, target: OrganizationId, order: &Order) {
-        if target.is_operator() && order.command.may_end_a_key() {
+        if target.is_operator() && order.command.may_end_authority() {
             drop(self.abroad.write().await);
         }
     }
@@ -515,35 +517,6 @@ impl Ledger {
             pipeline.recover();
         }
     }
-}
-
-/// An event is written only once the installation says that its type is: every reader of
-/// the history can then know it.
-fn may_write(operator: &Organization, event: &Event) -> Result<(), LedgerError> {
-    let (event_type, schema) = (event.event_type(), event.schema());
-    let begins = match event {
-        Event::SchemaActivated(_) => true,
-        Event::InstallationCreated(_) | Event::OrganizationCreated(_) => {
-            operator.profile().is_none()
-        }
-        Event::PlanDefined(_)
-        | Event::BuiltInRoleDefined(_)
-        | Event::OrganizationRegistered(_)
-        | Event::KeyCreated(_)
-        | Event::KeyRevoked(_)
-        | Event::KeyRelabelled(_)
-        | Event::KeyRotated(_)
-        | Event::KeyRotationEnded(_)
-        | Event::KeyDisabled(_)
-        | Event::KeyEnabled(_)
-        | Event::ServiceAccountCreated(_)
-        | Event::PolicyUpdated(_)
-        | Event::PepperRotated(_)
-        | Event::DenialsSummarized(_)
-        | Event::UsageRecorded(_) => false,
-    };
-    let activated = operator.installation().is_some_and(|it| it.may_write(event_type, schema));
-    if begins || activated { Ok(()) } else { Err(LedgerError::NotActivated(event_type)) }
 }
 
 /// Events in their stored form, not yet sent.

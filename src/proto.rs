@@ -47,6 +47,7 @@ impl fmt::Debug for VerifyRequest {
             at_least_revision,
             client_ip,
             forwarded_for,
+            domain,
         } = self;
         f.debug_struct("VerifyRequest")
             .field("credential", &Redacted(!credential.is_empty()))
@@ -61,6 +62,7 @@ impl fmt::Debug for VerifyRequest {
             .field("at_least_revision", at_least_revision)
             .field("client_ip", &Redacted(!client_ip.is_empty()))
             .field("forwarded_for", &Redacted(!forwarded_for.is_empty()))
+            .field("domain", domain)
             .finish()
     }
 }

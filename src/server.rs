@@ -43,6 +43,7 @@ use crate::proto::audit_service_server::AuditServiceServer;
 use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::operator_service_server::OperatorServiceServer;
 use crate::proto::organization_service_server::OrganizationServiceServer;
+use crate::proto::role_service_server::RoleServiceServer;
 use crate::services::Door;
 use crate::services::verification::server::VerificationServer;
 use crate::services::verification::{BATCH_BYTES_MAX, Verification};
@@ -72,6 +73,7 @@ pub const SERVICES: &[&str] = &[
     "keyledger.v1.KeyService",
     "keyledger.v1.OperatorService",
     "keyledger.v1.OrganizationService",
+    "keyledger.v1.RoleService",
     "keyledger.v1.VerificationService",
 ];
 
@@ -396,15 +398,17 @@ fn verification(door: &Door) -> Guarded<VerificationServer> {
 /// Every other service but health, behind one door.
 fn routes(door: &Door, reflects: bool) -> Result<Routes, ServeError> {
     use crate::services::{
-        audit::Audit, key::Keys, operator::Operator, organization::Organizations,
+        audit::Audit, key::Keys, operator::Operator, organization::Organizations, role::Roles,
     };
     let keys = KeyServiceServer::new(Keys::new(door.clone()));
     let organizations = OrganizationServiceServer::new(Organizations::new(door.clone()));
+    let roles = RoleServiceServer::new(Roles::new(door.clone()));
     let operator = OperatorServiceServer::new(Operator::new(door.clone()));
     let audit = AuditServiceServer::new(Audit::new(door.clone()));
     // An import is as long as a batch of questions.
     let routes = Routes::new(guarded(keys.max_decoding_message_size(BATCH_BYTES_MAX), door))
         .add_service(guarded(organizations.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+        .add_service(guarded(roles.max_decoding_message_size(REQUEST_BYTES_MAX), door))
         .add_service(guarded(operator.max_decoding_message_size(REQUEST_BYTES_MAX), door))
         .add_service(guarded(audit.max_decoding_message_size(REQUEST_BYTES_MAX), door));
     if !reflects {

@@ -13,6 +13,7 @@ pub mod organization;
 pub mod page;
 pub mod places;
 pub mod read;
+pub mod role;
 pub mod status;
 pub mod verification;
 pub mod warnings;

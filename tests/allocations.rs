@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use keyledger::ledger::command::{
-    Caller, Command, CreateKey, Expiry, Order, OrganizationDraft, Personal,
+    Caller, Command, CreateKey, CreateRole, Expiry, GrantRole, Order, OrganizationDraft, Personal,
 };
 use keyledger::ledger::start::{ConfiguredKeys, Parts};
 use keyledger::ledger::vault::peppers::{PepperId, Peppers};
@@ -20,10 +20,11 @@ use keyledger::services::Door;
 use keyledger::services::verification::Verification;
 use keyledger::store::memory::MemoryStore;
 use keyledger::vault::memory::MemoryVault;
-use projections::event::KeyOrigin;
+use projections::event::{KeyOrigin, ServiceAccountCreated};
 use projections::id::{KeyId, OrganizationId};
-use projections::permission::{Permission, Scopes};
+use projections::permission::{Permission, PermissionPattern, Scopes};
 use projections::presented::Presented;
+use projections::principal::Principal;
 use projections::verification::{Code, Question, Wanted};
 use prost::Message as _;
 
@@ -39,8 +40,9 @@ fn order(command: Command) -> Order {
     }
 }
 
-/// A ledger with one key, and the text of that key.
-async fn ledger() -> (Arc<Ledger>, String) {
+/// A ledger with two keys, and their texts: one of the organization's own, and one of a
+/// service account that was granted a role for two domains.
+async fn ledger() -> (Arc<Ledger>, String, String) {
     let parts = Parts {
         store: Arc::new(MemoryStore::new()),
         vault: Arc::new(MemoryVault::new()),
@@ -81,9 +83,54 @@ async fn ledger() -> (Arc<Ledger>, String) {
         allowed_ips: None,
         rate_limit: None,
     };
-    ledger.execute(id, &order(Command::CreateKey(Box::new(command)))).await.unwrap();
-    (ledger, minted.secret.expose().to_owned())
+    ledger.execute(id, &order(Command::CreateKey(Box::new(command.clone())))).await.unwrap();
+    let at = ledger.clock().now();
+    let account = ServiceAccountCreated {
+        service_account_id: ledger.ids().service_account(at),
+        name: "bot".parse().unwrap(),
+        description: None,
+        roles: Vec::new(),
+    };
+    let owner = account.service_account_id;
+    let role = CreateRole {
+        role_id: ledger.ids().role(at),
+        name: "editor".parse().unwrap(),
+        description: "a role".parse().unwrap(),
+        permissions: PermissionPattern::list(&["dns:*"]).unwrap(),
+    };
+    let grant = |domain: &str| {
+        Command::GrantRole(Box::new(GrantRole {
+            grant_id: ledger.ids().grant(at),
+            principal: Principal::ServiceAccount(owner),
+            role_id: role.role_id,
+            domain: domain.parse().ok(),
+            expiry: Some(Expiry::After(3_600_000)),
+        }))
+    };
+    let granted = mint::mint(&"vtx".parse().unwrap(), None, ledger.peppers()).unwrap();
+    let key = CreateKey {
+        key_id: ledger.ids().key(at),
+        name: "its key".parse().unwrap(),
+        hint: granted.hint,
+        digest: granted.digest.clone(),
+        scopes: None,
+        owner: Some(owner),
+        ..command
+    };
+    for command in [
+        Command::CreateServiceAccount(Box::new(account)),
+        Command::CreateRole(Box::new(role.clone())),
+        grant("other.example"),
+        grant(DOMAIN),
+        Command::CreateKey(Box::new(key)),
+    ] {
+        ledger.execute(id, &order(command)).await.unwrap();
+    }
+    (ledger, minted.secret.expose().to_owned(), granted.secret.expose().to_owned())
 }
+
+/// What is asked about.
+const DOMAIN: &str = "example.com";
 
 /// As a gateway asks: what is allowed counts as a use.
 fn asking() -> Asking {
@@ -98,6 +145,7 @@ fn verify(ledger: &Ledger, text: &str) -> Code {
         service: Some("dns"),
         environment: Some(projections::api_key::Environment::Live),
         client_ip: None,
+        domain: Some(DOMAIN),
         now: ledger.clock().now(),
     };
     let mut presented = Presented::default();
@@ -112,12 +160,15 @@ fn verify(ledger: &Ledger, text: &str) -> Code {
 
 #[tokio::test]
 async fn the_allow_path_allocates_nothing() {
-    let (ledger, text) = ledger().await;
-    // What a thread sets up once is not the path's.
-    assert_eq!(verify(&ledger, &text), Code::Allowed);
-    let allocated =
-        allocation_counter::measure(|| assert_eq!(verify(&ledger, &text), Code::Allowed));
-    assert_eq!(allocated.count_total, 0, "{allocated:?}");
+    let (ledger, text, granted) = ledger().await;
+    // By its scopes, and by a role that was granted for a domain.
+    for text in [&text, &granted] {
+        // What a thread sets up once is not the path's.
+        assert_eq!(verify(&ledger, text), Code::Allowed);
+        let allocated =
+            allocation_counter::measure(|| assert_eq!(verify(&ledger, text), Code::Allowed));
+        assert_eq!(allocated.count_total, 0, "{allocated:?}");
+    }
     let counted = allocation_counter::measure(|| drop(std::hint::black_box(text.clone())));
     assert_eq!(counted.count_total, 1, "the count counts");
 }
@@ -126,7 +177,7 @@ async fn the_allow_path_allocates_nothing() {
 #[test]
 fn a_question_of_a_batch_allocates_nothing() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (ledger, text) = runtime.block_on(ledger());
+    let (ledger, text, _) = runtime.block_on(ledger());
     let door = Door::closed(8, Vec::new());
     door.open(ledger);
     let verification = Verification::new(door);

@@ -34,6 +34,8 @@ mod mistakes;
 mod normal;
 #[path = "cli/operator.rs"]
 mod operator;
+#[path = "cli/roles.rs"]
+mod roles;
 #[path = "cli/terminal.rs"]
 mod terminal;
 #[path = "cli/walk.rs"]

@@ -49,6 +49,8 @@ mod policy;
 mod production;
 #[path = "it/rate_limits.rs"]
 mod rate_limits;
+#[path = "it/roles.rs"]
+mod roles;
 #[path = "it/rotation.rs"]
 mod rotation;
 #[path = "it/rpc_matrix.rs"]

@@ -57,6 +57,11 @@ actions! {
     PepperRotated => "pepper.rotated",
     DenialsSummarized => "denials.summarized",
     UsageRecorded => "usage.recorded",
+    RoleCreated => "role.created",
+    RoleUpdated => "role.updated",
+    RoleRetired => "role.retired",
+    RoleGranted => "role.granted",
+    GrantRevoked => "role.grant_revoked",
 }
 
 /// What became of what was tried.

@@ -20,14 +20,20 @@ use crate::api_key::{Environment, HINT_CHARS};
 use crate::digest::SecretDigest;
 use crate::id::{InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
 use crate::network::{Networks, RateLimit};
-use crate::permission::{PermissionPattern, Scopes};
+use crate::permission::Scopes;
 use crate::policy::Policy;
 use crate::text::{Description, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName};
 use crate::time::Timestamp;
 
 mod noted;
+mod roles;
 
+use noted::DenialsSummarized1;
 pub use noted::{CountedDenial, Denial, DenialCode, DenialsSummarized, KeyUses, UsageRecorded};
+pub use roles::{
+    BuiltInRoleDefined, GrantRevoked, GrantTerms, RoleCreated, RoleDefinition, RoleGranted,
+    RoleRetired, RoleUpdated,
+};
 
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident = $schema:literal $(or $before:ident = $older:literal)*,)+) => {
@@ -118,9 +124,19 @@ events! {
     /// New digests are made under another pepper from here on.
     PepperRotated = 1,
     /// Credentials were denied: what came together within a minute.
-    DenialsSummarized = 1,
+    DenialsSummarized = 2 or DenialsSummarized1 = 1,
     /// Keys were used: the one type of event in a usage stream.
     UsageRecorded = 1,
+    /// The organization has a role of its own from here on.
+    RoleCreated = 1,
+    /// A role of the organization's own means something else from here on.
+    RoleUpdated = 1,
+    /// A role of the organization's own permits nothing from here on, for good.
+    RoleRetired = 1,
+    /// A principal has a role from here on.
+    RoleGranted = 1,
+    /// A principal no longer has a role that it was granted.
+    GrantRevoked = 1,
 }
 
 /// See [`Event::InstallationCreated`].
@@ -173,31 +189,6 @@ pub struct PlanDefined {
     /// Its rules up to here; none where the plan is new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<PlanRules>,
-}
-
-/// What a role means.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RoleDefinition {
-    /// What people call it.
-    pub name: Name,
-    /// What it is for.
-    pub description: Description,
-    /// What it permits.
-    pub permissions: Vec<PermissionPattern>,
-}
-
-/// See [`Event::BuiltInRoleDefined`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BuiltInRoleDefined {
-    /// The role.
-    pub role_id: RoleId,
-    /// What it means from here on.
-    pub definition: RoleDefinition,
-    /// What it meant up to here; none where the role is new.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<RoleDefinition>,
 }
 
 /// See [`Event::OrganizationRegistered`].

@@ -145,6 +145,10 @@ id!(
     RoleId, "rol_"
 );
 id!(
+    /// The grant of a role to a principal.
+    GrantId, "grt_"
+);
+id!(
     /// A service account: a program that acts for an organization.
     ServiceAccountId, "sva_"
 );

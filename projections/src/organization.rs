@@ -11,15 +11,16 @@ use crate::corrupt::{CorruptHistory, Fault};
 use crate::digest::{LeafHash, NameDigest, RequestContent, RequestId};
 use crate::envelope::{Envelope, RequestStamp};
 use crate::event::{
-    BuiltInRoleDefined, Event, OrganizationCreated, OrganizationRegistered, PepperRotated,
-    PlanDefined, SchemaActivated, ServiceAccountCreated,
+    Event, OrganizationCreated, OrganizationRegistered, PepperRotated, PlanDefined,
+    SchemaActivated, ServiceAccountCreated,
 };
-use crate::id::{KeyId, OrganizationId, RoleId, ServiceAccountId};
+use crate::id::{GrantId, KeyId, OrganizationId, RoleId, ServiceAccountId};
 use crate::installation::{Installation, Registration};
 use crate::key::{Key, Shared};
 use crate::policy::Policy;
+use crate::principal::Principal;
 use crate::recorded::{Recorded, Revision};
-use crate::role::Role;
+use crate::role::{Grant, Role};
 use crate::service_account::ServiceAccount;
 use crate::text::{KeyPrefix, Name, PlanName};
 use crate::time::Timestamp;
@@ -84,6 +85,10 @@ pub enum Change {
     Rule,
     /// No record: what was denied is evidence, and no more.
     Evidence,
+    /// This role of the organization's own.
+    Role(RoleId),
+    /// This grant.
+    Grant(GrantId),
 }
 
 /// The tables.
@@ -109,6 +114,14 @@ pub struct Organization {
     departed: Departed,
     shared: Shared,
     roles: OrdMap<RoleId, Arc<Role>>,
+    /// The roles of the organization's own that are in force, by name.
+    role_names: OrdMap<NameDigest, RoleId>,
+    grants: OrdMap<GrantId, Arc<Grant>>,
+    /// The grants of each principal, in the order of their identifiers.
+    granted: OrdMap<Principal, Arc<Vec<Arc<Grant>>>>,
+    grants_of_roles: OrdSet<(RoleId, GrantId)>,
+    /// The grants that end by themselves, by when.
+    grant_ends: OrdSet<(Timestamp, GrantId)>,
     requests: OrdMap<RequestId, RememberedRequest>,
     requests_by_age: OrdSet<(Timestamp, RequestId)>,
     installation: Option<Arc<Installation>>,
@@ -134,6 +147,11 @@ impl Organization {
             departed: Departed::default(),
             shared: Shared::default(),
             roles: OrdMap::new(),
+            role_names: OrdMap::new(),
+            grants: OrdMap::new(),
+            granted: OrdMap::new(),
+            grants_of_roles: OrdSet::new(),
+            grant_ends: OrdSet::new(),
             requests: OrdMap::new(),
             requests_by_age: OrdSet::new(),
             installation: None,
@@ -379,6 +397,11 @@ impl Organization {
             | Event::KeyEnabled(_)
             | Event::ServiceAccountCreated(_)
             | Event::PolicyUpdated(_)
+            | Event::RoleCreated(_)
+            | Event::RoleUpdated(_)
+            | Event::RoleRetired(_)
+            | Event::RoleGranted(_)
+            | Event::GrantRevoked(_)
             | Event::DenialsSummarized(_) => self.profile.is_some(),
             // It stands in a stream of its own: see `crate::usage`.
             Event::UsageRecorded(_) => false,
@@ -394,7 +417,7 @@ impl Organization {
             Event::OrganizationCreated(event) => self.created(envelope, event),
             Event::SchemaActivated(event) => self.schemas_activated(event),
             Event::PlanDefined(event) => self.plan_defined(event),
-            Event::BuiltInRoleDefined(event) => Ok(self.role_defined(revision, event)),
+            Event::BuiltInRoleDefined(event) => Ok(self.role_defined(revision, envelope.at, event)),
             Event::OrganizationRegistered(event) => self.registered(envelope, event),
             Event::KeyCreated(event) => self.key_created(revision, envelope, event),
             Event::KeyRevoked(event) => {
@@ -413,6 +436,11 @@ impl Organization {
                 Ok(Change::Policy)
             }
             Event::PepperRotated(event) => self.pepper_rotated(envelope, event),
+            Event::RoleCreated(event) => self.role_created(revision, envelope, event),
+            Event::RoleUpdated(event) => self.role_updated(revision, envelope, event),
+            Event::RoleRetired(event) => self.role_retired(revision, envelope, event),
+            Event::RoleGranted(event) => self.role_granted(revision, envelope, event),
+            Event::GrantRevoked(event) => self.grant_revoked(envelope, event),
             Event::DenialsSummarized(_) => Ok(Change::Evidence),
             Event::UsageRecorded(_) => Err(misplaced),
         }
@@ -447,13 +475,6 @@ impl Organization {
     fn plan_defined(&mut self, event: &PlanDefined) -> Result<Change, Fault> {
         self.installation_mut()?.plans.insert(event.plan.clone(), event.rules.clone());
         Ok(Change::Rule)
-    }
-
-    fn role_defined(&mut self, revision: Revision, event: &BuiltInRoleDefined) -> Change {
-        let role =
-            Role { id: event.role_id, definition: event.definition.clone(), changed_at: revision };
-        self.roles.insert(event.role_id, Arc::new(role));
-        Change::Rule
     }
 
     fn registered(
@@ -538,6 +559,7 @@ impl Organization {
 mod canonical;
 mod departure;
 mod keys;
+mod roles;
 #[cfg(test)]
 mod tests;
 

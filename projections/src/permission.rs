@@ -207,6 +207,29 @@ impl<'de> Deserialize<'de> for Scopes {
 pub struct PermissionPattern(Arc<str>);
 
 impl PermissionPattern {
+    /// Makes a role's permissions of texts: 1 to [`PERMISSIONS_MAX`], distinct and sorted;
+    /// else names the place of the one that is wrong.
+    pub fn list<T: AsRef<str>>(
+        texts: &[T],
+    ) -> Result<Vec<Self>, (Option<usize>, InvalidPermission)> {
+        if texts.is_empty() {
+            return Err((None, InvalidPermission::Empty));
+        }
+        if texts.len() > PERMISSIONS_MAX {
+            return Err((None, InvalidPermission::TooMany));
+        }
+        let mut list: Vec<Self> = Vec::with_capacity(texts.len());
+        for (place, text) in texts.iter().enumerate() {
+            let pattern: Self = text.as_ref().parse().map_err(|error| (Some(place), error))?;
+            if list.contains(&pattern) {
+                return Err((Some(place), InvalidPermission::Twice(pattern.to_string())));
+            }
+            list.push(pattern);
+        }
+        list.sort_unstable();
+        Ok(list)
+    }
+
     fn parts(&self) -> (&str, &str) {
         self.0.split_once(':').unwrap_or_default()
     }

@@ -1,9 +1,12 @@
-//! Roles: named sets of permissions, resolved as they are now.
+//! Roles: named sets of permissions, resolved as they are now; and who was granted them.
 
-use crate::event::RoleDefinition;
-use crate::id::RoleId;
+use crate::event::{GrantTerms, RoleDefinition};
+use crate::id::{GrantId, RoleId};
 use crate::permission::{Permission, PermissionPattern};
+use crate::principal::Principal;
 use crate::recorded::Revision;
+use crate::text::Domain;
+use crate::time::Timestamp;
 
 /// A role as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,20 +15,73 @@ pub struct Role {
     pub id: RoleId,
     /// What it means.
     pub definition: RoleDefinition,
+    /// Whether the installation defines it, for every organization.
+    pub built_in: bool,
+    /// When it came to be.
+    pub created_at: Timestamp,
+    /// Since when it permits nothing, for good; none while it is in force.
+    pub retired_at: Option<Timestamp>,
     /// The event that gave it this meaning.
     pub changed_at: Revision,
 }
 
 impl Role {
+    /// Whether it permits anything.
+    #[must_use]
+    pub fn is_in_force(&self) -> bool {
+        self.retired_at.is_none()
+    }
+
+    /// What it permits; nothing once it is retired.
+    #[must_use]
+    pub fn permissions(&self) -> &[PermissionPattern] {
+        if self.is_in_force() { &self.definition.permissions } else { &[] }
+    }
+
     /// Whether it permits this.
     #[must_use]
     pub fn implies(&self, wanted: Permission<'_>) -> bool {
-        self.definition.permissions.iter().any(|pattern| pattern.implies(wanted))
+        self.permissions().iter().any(|pattern| pattern.implies(wanted))
     }
 
     /// Whether it permits all that the pattern permits.
     #[must_use]
     pub fn covers(&self, wanted: &PermissionPattern) -> bool {
-        self.definition.permissions.iter().any(|pattern| pattern.covers(wanted))
+        self.permissions().iter().any(|pattern| pattern.covers(wanted))
+    }
+}
+
+/// A grant that was not revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The grant.
+    pub id: GrantId,
+    /// Who has which role, where, and until when.
+    pub terms: GrantTerms,
+    /// When it was made.
+    pub granted_at: Timestamp,
+    /// Who made it.
+    pub granted_by: Principal,
+    /// The event that made it.
+    pub changed_at: Revision,
+}
+
+impl Grant {
+    /// Whether it still stands at this instant.
+    #[must_use]
+    pub fn stands(&self, now: Timestamp) -> bool {
+        self.terms.expires_at.is_none_or(|end| now < end)
+    }
+
+    /// Whether it is for this domain; for none: for the whole organization.
+    #[must_use]
+    pub fn is_for(&self, domain: Option<&str>) -> bool {
+        self.terms.domain.as_ref().is_none_or(|own| Some(own.as_str()) == domain)
+    }
+
+    /// The one domain that it is for.
+    #[must_use]
+    pub fn domain(&self) -> Option<&Domain> {
+        self.terms.domain.as_ref()
     }
 }

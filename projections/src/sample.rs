@@ -5,7 +5,9 @@ use crate::api_key::Environment;
 use crate::digest::{LeafHash, SecretDigest};
 use crate::envelope::Envelope;
 use crate::event::*;
-use crate::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use crate::id::{
+    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+};
 use crate::organization::Organization;
 use crate::principal::Principal;
 use crate::recorded::{Recorded, Revision, StreamName};
@@ -135,6 +137,42 @@ pub(crate) fn role_defined(number: u8, permissions: &[&str]) -> Event {
         before: None,
     }
     .into()
+}
+
+pub(crate) fn definition(name: &str, permissions: &[&str]) -> RoleDefinition {
+    RoleDefinition {
+        name: name.parse().unwrap(),
+        description: "a role".parse().unwrap(),
+        permissions: permissions.iter().map(|text| text.parse().unwrap()).collect(),
+    }
+}
+
+pub(crate) fn role_created(number: u8, permissions: &[&str]) -> Event {
+    let definition = definition(&format!("own-{number}"), permissions);
+    RoleCreated { role_id: role_id(number), definition }.into()
+}
+
+pub(crate) fn grant_id(number: u8) -> GrantId {
+    GrantId::from_bytes([number; 16])
+}
+
+/// Service account `account` is granted this role.
+pub(crate) fn terms(
+    account: u8,
+    role: u8,
+    domain: Option<&str>,
+    expires_at: Option<i64>,
+) -> GrantTerms {
+    GrantTerms {
+        principal: Principal::ServiceAccount(service_account_id(account)),
+        role_id: role_id(role),
+        domain: domain.map(|text| text.parse().unwrap()),
+        expires_at: expires_at.map(at),
+    }
+}
+
+pub(crate) fn role_granted(number: u8, terms: GrantTerms) -> Event {
+    RoleGranted { grant_id: grant_id(number), terms }.into()
 }
 
 pub(crate) fn recorded(owner: OrganizationId, revision: u64, envelope: &Envelope) -> Recorded {

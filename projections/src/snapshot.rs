@@ -21,7 +21,7 @@ mod values;
 use std::collections::BTreeMap;
 
 /// The form of canonical bytes that this version writes and reads.
-pub const FORM: u8 = 1;
+pub const FORM: u8 = 2;
 
 /// Bytes that are no snapshot of this form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -25,6 +25,9 @@ pub const KEY_PREFIX_CHARS: std::ops::RangeInclusive<usize> = 2..=10;
 pub const LABEL_CHARS_MAX: usize = 64;
 /// Most characters in a metadata value.
 pub const METADATA_VALUE_CHARS_MAX: usize = 256;
+/// Most characters in a domain, and in one label of it.
+pub const DOMAIN_CHARS_MAX: usize = 253;
+const DOMAIN_LABEL_CHARS_MAX: usize = 63;
 /// Most characters in a correlation id or an idempotency key.
 pub const TOKEN_CHARS_MAX: usize = 128;
 
@@ -96,6 +99,27 @@ text!(
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 );
 text!(
+    /// The name of a role that an organization defines: nobody mistakes it for another's.
+    RoleName,
+    "1 to 64 characters of `a-z 0-9 -`, a letter first",
+    |text| (1..=LABEL_CHARS_MAX).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+);
+impl From<RoleName> for Name {
+    /// What is a role's name is a name.
+    fn from(name: RoleName) -> Self {
+        Self(name.0)
+    }
+}
+text!(
+    /// A domain that a grant can be limited to. One of several labels in lower case:
+    /// every domain has exactly one spelling.
+    Domain,
+    "a domain such as `example.com`: labels of `a-z 0-9 -` with dots between them, 253 characters in all; write other scripts as `xn--…`",
+    is_domain
+);
+text!(
     /// The name of a part of the tenant's product.
     ServiceName,
     "1 to 64 characters of `A-Z a-z 0-9 . _ -`",
@@ -131,6 +155,22 @@ pub fn is_token(text: &str) -> bool {
 pub fn is_label(text: &str) -> bool {
     (1..=LABEL_CHARS_MAX).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// Whether this is a domain of two labels or more, in lower case, and no address.
+#[must_use]
+pub fn is_domain(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=DOMAIN_LABEL_CHARS_MAX).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last = text.rsplit('.').next().unwrap_or_default();
+    text.len() <= DOMAIN_CHARS_MAX
+        && text.contains('.')
+        && text.split('.').all(is_label)
+        && !last.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn chars_in(text: &str, range: std::ops::RangeInclusive<usize>) -> bool {
@@ -200,6 +240,33 @@ mod tests {
     }
 
     #[test]
+    fn domains() {
+        let label = "a".repeat(63);
+        let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        check::<Domain>(
+            &["example.com", "a.b", "xn--bcher-kva.example", "1.a", "a-b.c--d.e", &longest],
+            &[
+                "",
+                "com",
+                "Example.com",
+                "example.com.",
+                ".example.com",
+                "a..b",
+                "-a.b",
+                "a-.b",
+                "a_b.c",
+                "*.example.com",
+                "b\u{fc}cher.example",
+                "192.0.2.7",
+                "a b.c",
+                "example.com:443",
+                &format!("{}.b", "a".repeat(64)),
+                &format!("{longest}a"),
+            ],
+        );
+    }
+
+    #[test]
     fn labels_and_tokens() {
         let longest = "a".repeat(LABEL_CHARS_MAX);
         let longer = "a".repeat(LABEL_CHARS_MAX + 1);
@@ -207,6 +274,10 @@ mod tests {
         check::<CorrelationId>(&["a", "~!x"], &["", "a b", "é", "\u{7f}", &"a".repeat(129)]);
         check::<MetadataValue>(&["", "a b"], &["a\tb", &"a".repeat(257)]);
         check::<Description>(&["a\nb", &"a".repeat(500)], &["", "\u{1}", &"a".repeat(501)]);
+        check::<RoleName>(
+            &["a", "zone-editor-2", &longest],
+            &["", "Admin", "2x", "a b", "a_b", "\u{430}dmin", "-a", &longer],
+        );
         check::<PlanName>(&["free", "paid-2"], &["", "Free", "2x", "a b"]);
     }
 }

@@ -22,7 +22,9 @@ use expect_test::expect_file;
 use projections::digest::{LeafHash, RequestContent, RequestId, SecretDigest};
 use projections::envelope::{Envelope, RequestStamp};
 use projections::event::*;
-use projections::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use projections::id::{
+    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+};
 use projections::network::{Networks, RateLimit};
 use projections::organization::Organization;
 use projections::permission::Scopes;
@@ -181,6 +183,15 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
             },
             CountedDenial {
                 denial: Denial {
+                    code: DenialCode::DomainNotAllowed,
+                    key_id: Some(key_id(2)),
+                    asked_with: None,
+                    service: None,
+                },
+                count: 2,
+            },
+            CountedDenial {
+                denial: Denial {
                     code: DenialCode::Revoked,
                     key_id: Some(key_id(1)),
                     asked_with: None,
@@ -191,6 +202,31 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         ],
         others: 3,
     };
+    let role_id = RoleId::from_parts(1_790_000_000_000, 1);
+    let meaning = |name: &str, permissions: &[&str]| RoleDefinition {
+        name: name.parse().unwrap(),
+        description: "edits zones".parse().unwrap(),
+        permissions: permissions.iter().map(|it| it.parse().unwrap()).collect(),
+    };
+    let role_created =
+        RoleCreated { role_id, definition: meaning("zone-editor", &["dns:read", "dns:write"]) };
+    let role_updated = RoleUpdated {
+        role_id,
+        definition: meaning("zone-keeper", &["dns:*"]),
+        before: role_created.definition.clone(),
+    };
+    let role_retired = RoleRetired { role_id, name: role_updated.definition.name.clone() };
+    let grant_id = |number| GrantId::from_parts(1_790_000_000_000, number);
+    let terms = GrantTerms {
+        principal: Principal::ServiceAccount(account_id),
+        role_id,
+        domain: Some("example.com".parse().unwrap()),
+        expires_at: Some(LATER.parse().unwrap()),
+    };
+    let for_good = GrantTerms { domain: None, expires_at: None, ..terms.clone() };
+    let for_good = RoleGranted { grant_id: grant_id(2), terms: for_good };
+    let grant_revoked = GrantRevoked { grant_id: grant_id(2), before: for_good.terms.clone() };
+    let role_granted = RoleGranted { grant_id: grant_id(1), terms };
     let with_all = |number, event: Event| Envelope {
         actor: Principal::Organization(operator),
         credential: Some(key_id(9)),
@@ -220,6 +256,12 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         (organization_id(), envelope(16, KeyEnabled { key_id: key_id(2) }.into())),
         (organization_id(), envelope(17, ended.into())),
         (organization_id(), envelope(18, denials.into())),
+        (organization_id(), envelope(20, role_created.into())),
+        (organization_id(), envelope(21, role_updated.into())),
+        (organization_id(), envelope(22, for_good.into())),
+        (organization_id(), envelope(23, role_granted.into())),
+        (organization_id(), envelope(24, grant_revoked.into())),
+        (organization_id(), envelope(25, role_retired.into())),
         (organization_id(), envelope(8, KeyRevoked { key_id: key_id(2), ..revoked }.into())),
     ]
 }
@@ -243,7 +285,17 @@ fn older() -> Vec<(u32, Event)> {
         reason: RevocationReason::KeyCompromise,
         before: KeyStateBefore::Active,
     };
-    vec![(1, key_created().into()), (1, revoked.into())]
+    let denials = samples().into_iter().map(|(_, sample)| sample.event);
+    let denials = denials.filter(|it| matches!(it, Event::DenialsSummarized(_))).map(|mut it| {
+        // What schema 1 did not know yet.
+        if let Event::DenialsSummarized(data) = &mut it {
+            data.denials.retain(|it| it.denial.code != DenialCode::DomainNotAllowed);
+        }
+        it
+    });
+    let mut older = vec![(1, key_created().into()), (1, revoked.into())];
+    older.extend(denials.map(|it| (1, it)));
+    older
 }
 
 fn golden(event_type: &str, schema: u32) -> PathBuf {
@@ -303,6 +355,7 @@ fn older_schemas_read_as_the_current_one_and_nothing_newer() {
         ("KeyCreated", r#""origin":"minted""#, r#""origin":"imported""#),
         ("KeyCreated", r#""limits":"#, r#""rate_limit":{"requests":1,"per_seconds":1},"limits":"#),
         ("KeyRevoked", r#""before":"active""#, r#""before":"disabled""#),
+        ("DenialsSummarized", r#""code":"revoked""#, r#""code":"domain_not_allowed""#),
     ] {
         let stored = std::fs::read_to_string(golden(event_type, 1)).unwrap();
         let newer = stored.replacen(from, to, 1);

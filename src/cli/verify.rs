@@ -36,7 +36,7 @@ Examples:
 ///
 /// Many at once come from a file (`--batch`), one to a line. A line that begins with `{` is a
 /// question of its own, as a JSON object: `credential`, and where they differ from the flags
-/// `permissions` (a list), `service`, `environment`, `tenant_id` and `client_ip`. Lines are
+/// `permissions` (a list), `service`, `domain`, `environment`, `tenant_id` and `client_ip`. Lines are
 /// named by their numbers; what is in them is never repeated.
 ///
 /// Exit codes: 0 allowed (of a batch, all), 1 denied, 2 no decision was made.
@@ -67,6 +67,11 @@ pub(super) struct Verify {
     /// The service that is wanted
     #[arg(long, value_name = "NAME", value_parser = flags::not_empty)]
     service: Option<String>,
+
+    /// The domain that the request is about, such as example.com; what is held for some domains
+    /// alone needs it
+    #[arg(long, value_name = "DOMAIN", value_parser = flags::not_empty)]
+    domain: Option<String>,
 
     /// The environment that asks [default: either]
     #[arg(long, value_enum)]
@@ -106,6 +111,7 @@ impl Verify {
             client_ip: self.client_ip.map(|it| it.to_string()).unwrap_or_default(),
             permissions: self.permissions,
             service: self.service.unwrap_or_default(),
+            domain: self.domain.unwrap_or_default(),
             environment: environment(self.environment),
             correlation_id: self.client.correlation_id().to_owned(),
             at_least_revision: self.at_least,

@@ -8,5 +8,6 @@ pub(super) mod key;
 pub(super) mod key_change;
 pub(super) mod operator;
 pub(super) mod organization;
+pub(super) mod role;
 pub(super) mod service_account;
 pub(super) mod verification;

@@ -48,6 +48,7 @@ const ROLES: &[(u8, &str, &str, &[&str])] = &[
             "activity:read",
             "api-keys:read",
             "service-accounts:read",
+            "roles:read",
             "organizations:read",
             "installation:read",
         ],

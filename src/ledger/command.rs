@@ -9,14 +9,17 @@ use projections::event::{
     DenialsSummarized, Hint, KeyOrigin, KeyedDigest, PepperRotated, PlanRules, RevocationReason,
     RoleDefinition, ServiceAccountCreated,
 };
-use projections::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use projections::id::{
+    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+};
 use projections::network::{Networks, RateLimit};
-use projections::permission::{Permission, Scopes};
+use projections::permission::{Permission, PermissionPattern, Scopes};
 use projections::policy::Policy;
 use projections::principal::Principal;
 use projections::recorded::Revision;
 use projections::text::{
-    CorrelationId, Description, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName,
+    CorrelationId, Description, Domain, KeyPrefix, Label, MetadataValue, Name, PlanName, RoleName,
+    ServiceName,
 };
 use projections::time::Timestamp;
 
@@ -64,6 +67,16 @@ pub enum Command {
     ReissueOperatorKey(Box<CreateKey>),
     /// Record what was denied.
     RecordDenials(DenialsSummarized),
+    /// Make a role of the organization's own.
+    CreateRole(Box<CreateRole>),
+    /// Let a role of the organization's own mean something else.
+    UpdateRole(Box<UpdateRole>),
+    /// Let a role of the organization's own permit nothing any more, for good.
+    RetireRole(RoleId),
+    /// Give a principal a role.
+    GrantRole(Box<GrantRole>),
+    /// Take a role that was granted.
+    RevokeGrant(GrantId),
 }
 
 impl Command {
@@ -91,6 +104,11 @@ impl Command {
             | Self::RevokeKeys(_) => super::permissions::API_KEYS_WRITE,
             Self::CreateServiceAccount(_) => super::permissions::SERVICE_ACCOUNTS_WRITE,
             Self::UpdatePolicy(_) => super::permissions::POLICY_WRITE,
+            Self::CreateRole(_)
+            | Self::UpdateRole(_)
+            | Self::RetireRole(_)
+            | Self::GrantRole(_)
+            | Self::RevokeGrant(_) => super::permissions::ROLES_WRITE,
         }
     }
 
@@ -100,9 +118,9 @@ impl Command {
         if let Self::ImportKeys(command) = self { Some(command) } else { None }
     }
 
-    /// Whether it may put a key out of force.
+    /// Whether it may put a key out of force, or take something of what keys hold.
     #[must_use]
-    pub fn may_end_a_key(&self) -> bool {
+    pub fn may_end_authority(&self) -> bool {
         match self {
             Self::ConfigureKeys(_)
             | Self::ReissueOperatorKey(_)
@@ -110,7 +128,10 @@ impl Command {
             | Self::EndRotation(_)
             | Self::DisableKey(_)
             | Self::RevokeKey(_)
-            | Self::RevokeKeys(_) => true,
+            | Self::RevokeKeys(_)
+            | Self::UpdateRole(_)
+            | Self::RetireRole(_)
+            | Self::RevokeGrant(_) => true,
             Self::CreateInstallation(_)
             | Self::ConfigureInstallation(_)
             | Self::RegisterOrganization(_)
@@ -122,7 +143,9 @@ impl Command {
             | Self::CreateServiceAccount(_)
             | Self::UpdatePolicy(_)
             | Self::RotatePepper(_)
-            | Self::RecordDenials(_) => false,
+            | Self::RecordDenials(_)
+            | Self::CreateRole(_)
+            | Self::GrantRole(_) => false,
         }
     }
 
@@ -139,7 +162,9 @@ impl Command {
             | Self::ReissueOperatorKey(_)
             | Self::ConfigureKeys(_)
             | Self::ConfigureInstallation(_)
-            | Self::CreateOrganization(_) => Urgency::Reserved,
+            | Self::CreateOrganization(_)
+            | Self::RetireRole(_)
+            | Self::RevokeGrant(_) => Urgency::Reserved,
             Self::CreateInstallation(_)
             | Self::RegisterOrganization(_)
             | Self::CreateKey(_)
@@ -150,7 +175,10 @@ impl Command {
             | Self::CreateServiceAccount(_)
             | Self::UpdatePolicy(_)
             | Self::RotatePepper(_)
-            | Self::RecordDenials(_) => Urgency::Normal,
+            | Self::RecordDenials(_)
+            | Self::CreateRole(_)
+            | Self::UpdateRole(_)
+            | Self::GrantRole(_) => Urgency::Normal,
         }
     }
 }
@@ -312,6 +340,52 @@ pub struct RotateKey {
 pub const ROTATION_GRACE_MS: i64 = 24 * 60 * 60 * 1_000;
 /// How long it may stay valid at the most: thirty days.
 pub const ROTATION_GRACE_MAX_SECONDS: u32 = 30 * 24 * 60 * 60;
+
+/// See [`Command::CreateRole`].
+#[derive(Clone, Debug)]
+pub struct CreateRole {
+    /// Its identifier.
+    pub role_id: RoleId,
+    /// What people shall call it.
+    pub name: RoleName,
+    /// What it is for.
+    pub description: Description,
+    /// What it shall permit: distinct, in order, at least one.
+    pub permissions: Vec<PermissionPattern>,
+}
+
+/// See [`Command::UpdateRole`]: what is none stays as it is.
+#[derive(Clone, Debug)]
+pub struct UpdateRole {
+    /// The role.
+    pub role_id: RoleId,
+    /// What people shall call it.
+    pub name: Option<RoleName>,
+    /// What it is for.
+    pub description: Option<Description>,
+    /// What it shall permit: distinct, in order, at least one.
+    pub permissions: Option<Vec<PermissionPattern>>,
+}
+
+/// Most roles of its own that an organization has in force.
+pub const OWN_ROLES_MAX: usize = 1_000;
+/// Most grants of one principal.
+pub const GRANTS_MAX: usize = 100;
+
+/// See [`Command::GrantRole`].
+#[derive(Clone, Debug)]
+pub struct GrantRole {
+    /// Its identifier.
+    pub grant_id: GrantId,
+    /// Who shall have the role.
+    pub principal: Principal,
+    /// The role.
+    pub role_id: RoleId,
+    /// The one domain that it shall be for; none for the whole organization.
+    pub domain: Option<Domain>,
+    /// When it shall end; none for never.
+    pub expiry: Option<Expiry>,
+}
 
 /// See [`Command::RevokeKeys`]. Those that are revoked already stay as they are.
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@
 mod installation;
 mod key;
 mod organization;
+mod role;
 mod rotation;
 mod service_account;
 
@@ -102,6 +103,11 @@ pub fn decide(given: &Given<'_>, command: &Command) -> Result<Decided, Rejection
         Command::CreateServiceAccount(draft) => service_account::create(given, draft),
         Command::UpdatePolicy(policy) => organization::update_policy(given, policy),
         Command::RotatePepper(event) => installation::rotate_pepper(given, event),
+        Command::CreateRole(command) => role::create(given, command),
+        Command::UpdateRole(command) => role::update(given, command),
+        Command::RetireRole(id) => role::retire(given, *id),
+        Command::GrantRole(command) => role::grant(given, command),
+        Command::RevokeGrant(id) => role::revoke(given, *id),
         Command::RecordDenials(event) => Ok(Decided::Events(vec![event.clone().into()])),
     }
 }
@@ -118,7 +124,7 @@ impl Given<'_> {
         let key = key
             .filter(|key| key.state(self.now) == KeyState::Active)
             .ok_or(Rejection::CallerNotInForce)?;
-        Ok(Some((key, Authority::of(key, home, self.operator))))
+        Ok(Some((key, Authority::of(key, home, self.operator, self.now))))
     }
 
     fn authorize(&self, permission: Permission<'_>) -> Result<(), Rejection> {

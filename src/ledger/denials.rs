@@ -297,6 +297,7 @@ pub(super) fn code(code: Code) -> Option<DenialCode> {
         Code::WrongEnvironment => DenialCode::WrongEnvironment,
         Code::ServiceNotAllowed => DenialCode::ServiceNotAllowed,
         Code::PermissionDenied => DenialCode::PermissionDenied,
+        Code::DomainNotAllowed => DenialCode::DomainNotAllowed,
         Code::RateLimited => DenialCode::RateLimited,
         Code::Allowed => return None,
     })

@@ -32,6 +32,10 @@ permissions! {
     INSTALLATION_READ = "installation":"read",
     /// Change the installation; meaningful only in the operator organization.
     INSTALLATION_WRITE = "installation":"write",
+    /// See roles, who was granted them, and what that comes to.
+    ROLES_READ = "roles":"read",
+    /// Make, change and retire roles, and grant them.
+    ROLES_WRITE = "roles":"write",
     /// See what happened, the personal data around it included.
     ACTIVITY_READ = "activity":"read",
 }

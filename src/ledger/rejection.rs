@@ -1,6 +1,7 @@
 //! Why the rules refuse a command.
 
-use projections::id::{KeyId, RoleId, ServiceAccountId};
+use projections::id::{GrantId, KeyId, RoleId, ServiceAccountId};
+use projections::principal::Principal;
 use projections::recorded::Revision;
 
 /// Why the rules refuse a command. Variants stand in order of precedence: where
@@ -81,6 +82,36 @@ pub enum Rejection {
     /// The organization has as many service accounts as it may.
     #[error("the organization has {max} service accounts already", max = super::decide::SERVICE_ACCOUNTS_MAX)]
     TooManyServiceAccounts,
+    /// There is no such role in this organization.
+    #[error("role `{0}` not found")]
+    NoSuchRole(RoleId),
+    /// The role is the installation's, the same for everybody.
+    #[error("role `{0}` is built in: it cannot be changed or retired; make one of your own")]
+    RoleIsBuiltIn(RoleId),
+    /// The role permits nothing any more.
+    #[error("role `{0}` is retired, for good; make another")]
+    RoleIsRetired(RoleId),
+    /// There is no such grant in this organization.
+    #[error("grant `{0}` not found")]
+    GrantNotFound(GrantId),
+    /// The principal has the role already, there, for as long.
+    #[error("grant `{0}` gives that already, for as long; revoke it first")]
+    GrantExists(GrantId),
+    /// The principal has as many grants as it may.
+    #[error("`{0}` has {max} grants already; revoke some", max = super::command::GRANTS_MAX)]
+    TooManyGrants(Principal),
+    /// A role can be granted to no such principal.
+    #[error("`principal`: a role can be granted to a service account only")]
+    NotGrantable,
+    /// The name is a built-in role's.
+    #[error("`name`: `{0}` is the name of a built-in role; choose another")]
+    RoleNameReserved(String),
+    /// Another role has this name.
+    #[error("`name`: `{0}` is the name of another role; choose another")]
+    RoleNameTaken(String),
+    /// The organization has as many roles of its own as it may.
+    #[error("the organization has {max} roles of its own already; retire some", max = super::command::OWN_ROLES_MAX)]
+    TooManyRoles,
     /// A service account's key has the service account's roles.
     #[error(
         "`role_ids`: a service account's key has the roles of the service account; leave them out"

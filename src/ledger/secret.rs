@@ -9,7 +9,9 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use projections::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use projections::id::{
+    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+};
 use projections::time::Timestamp;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -153,7 +155,13 @@ impl Ids {
         ServiceAccountId::from_parts(millis(at), self.draw())
     }
 
+    /// A new grant's.
+    pub fn grant(&self, at: Timestamp) -> GrantId {
+        GrantId::from_parts(millis(at), self.draw())
+    }
+
     /// A new role's.
+    #[must_use]
     pub fn role(&self, at: Timestamp) -> RoleId {
         RoleId::from_parts(millis(at), self.draw())
     }

@@ -316,7 +316,10 @@ impl Tables {
             | Change::Rule
             | Change::Policy
             | Change::Evidence
-            | Change::ServiceAccount(_) => {}
+            | Change::ServiceAccount(_)
+            // What a role means, and who has it, is looked up with each question.
+            | Change::Role(_)
+            | Change::Grant(_) => {}
         }
         organization.tables.store(tables);
         if self.waiting.load(Ordering::SeqCst) > 0 {

@@ -126,6 +126,7 @@ fn code(ledger: &Ledger, number: u8) -> Result<Code, OrganizationId> {
         service: None,
         environment: None,
         client_ip: None,
+        domain: None,
         now: ledger.clock().now(),
     };
     let text = text(number);
@@ -706,6 +707,7 @@ async fn a_key_known_by_its_sha256_digest_verifies() {
             service: None,
             environment: None,
             client_ip: None,
+            domain: None,
             now: ledger.clock().now(),
         };
         let mut presented = Presented::default();

@@ -86,7 +86,10 @@ impl Purpose {
     fn notes(self, code: Code) -> bool {
         match self {
             Self::Look => false,
-            Self::Knock => !matches!(code, Code::PermissionDenied | Code::ServiceNotAllowed),
+            Self::Knock => !matches!(
+                code,
+                Code::PermissionDenied | Code::DomainNotAllowed | Code::ServiceNotAllowed
+            ),
             Self::Enter | Self::Again | Self::Message | Self::Ask(_) => true,
         }
     }

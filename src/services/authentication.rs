@@ -229,6 +229,7 @@ fn callers(permissions: Wanted<'_>, client_ip: Option<IpAddr>, now: Timestamp) -
         tenant: None,
         permissions,
         service: Some(SERVICE),
+        domain: None,
         environment: None,
         client_ip,
         now,
@@ -246,7 +247,8 @@ fn looked(answer: &Answer<'_>, origin: Option<IpAddr>) -> Result<Looked, Status>
     };
     let lacks = match decision.code {
         Code::Allowed => Refusal::None,
-        Code::PermissionDenied => Refusal::Permission,
+        // keyledger's own methods are about no domain.
+        Code::PermissionDenied | Code::DomainNotAllowed => Refusal::Permission,
         Code::ServiceNotAllowed => Refusal::Service,
         code @ (Code::NoCredential
         | Code::Ambiguous

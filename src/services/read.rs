@@ -8,7 +8,7 @@ use projections::envelope::RequestStamp;
 use projections::event::RevocationReason;
 use projections::id::RoleId;
 use projections::network::{Networks, RateLimit};
-use projections::permission::Scopes;
+use projections::permission::{PermissionPattern, Scopes};
 use projections::policy::Policy;
 use projections::recorded::Revision;
 use projections::text::{self, Label, MetadataValue, ServiceName};
@@ -25,6 +25,9 @@ pub const ROLES_MAX: usize = 20;
 pub const SERVICES_MAX: usize = 100;
 /// Most entries of metadata, and of limits.
 pub const ENTRIES_MAX: usize = 32;
+
+/// What a domain must be.
+pub const DOMAIN: &str = "must be a domain such as `example.com`, in lower case";
 
 /// Reads a field that must be there.
 pub fn field<T: FromStr<Err: std::fmt::Display>>(name: &str, text: &str) -> Result<T, Status> {
@@ -70,6 +73,14 @@ pub fn scopes(message: Option<&proto::Scopes>) -> Result<Option<Scopes>, Status>
         .map(|message| Scopes::new(&message.permissions))
         .transpose()
         .map_err(|error| status::invalid("scopes.permissions", error))
+}
+
+/// Reads what a role shall permit.
+pub fn role_permissions(name: &str, texts: &[String]) -> Result<Vec<PermissionPattern>, Status> {
+    PermissionPattern::list(texts).map_err(|(place, error)| match place {
+        Some(place) => status::invalid(format!("{name}[{place}]"), error),
+        None => status::invalid(name, error),
+    })
 }
 
 /// Reads a list of roles, each named once.

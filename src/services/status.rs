@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use projections::id::{KeyId, OrganizationId};
+use projections::id::{KeyId, OrganizationId, RoleId};
 use projections::organization::Change;
 use projections::verification::Code;
 use tonic::{Code as GrpcCode, Status};
@@ -174,6 +174,7 @@ pub fn unauthenticated(code: Code) -> Status {
         | Code::WrongEnvironment
         | Code::ServiceNotAllowed
         | Code::PermissionDenied
+        | Code::DomainNotAllowed
         | Code::RateLimited
         | Code::Allowed => ("UNKNOWN", "the credential is unknown"),
     };
@@ -226,6 +227,11 @@ pub fn other_organization() -> Status {
 /// There is no such key in this organization.
 pub fn key_not_found(id: KeyId) -> Status {
     rejected(&Rejection::KeyNotFound(id))
+}
+
+/// There is no such role in this organization.
+pub fn role_not_found(id: RoleId) -> Status {
+    rejected(&Rejection::NoSuchRole(id))
 }
 
 /// There is no such organization.
@@ -335,7 +341,8 @@ pub fn unsealable(error: crate::ledger::vault::seal::OpenError) -> Status {
     refused(GrpcCode::DataLoss, "SEALED_DATA_DAMAGED", "sealed data of this record is damaged")
 }
 
-fn rejected(rejection: &Rejection) -> Status {
+/// What the rules refuse.
+pub fn rejected(rejection: &Rejection) -> Status {
     let (code, reason) = kind(rejection);
     refused(code, reason, rejection.to_string())
 }
@@ -357,6 +364,16 @@ fn kind(rejection: &Rejection) -> (GrpcCode, &'static str) {
         Rejection::KeyAlreadyRevoked(_) => (GrpcCode::FailedPrecondition, "KEY_ALREADY_REVOKED"),
         Rejection::KeyWithoutPermissions => (GrpcCode::InvalidArgument, "KEY_WITHOUT_PERMISSIONS"),
         Rejection::RoleNotFound(_) => (GrpcCode::InvalidArgument, "ROLE_NOT_FOUND"),
+        Rejection::NoSuchRole(_) => (GrpcCode::NotFound, "ROLE_NOT_FOUND"),
+        Rejection::RoleIsBuiltIn(_) => (GrpcCode::FailedPrecondition, "ROLE_BUILT_IN"),
+        Rejection::RoleIsRetired(_) => (GrpcCode::FailedPrecondition, "ROLE_RETIRED"),
+        Rejection::RoleNameReserved(_) => (GrpcCode::InvalidArgument, "ROLE_NAME_RESERVED"),
+        Rejection::RoleNameTaken(_) => (GrpcCode::AlreadyExists, "ROLE_NAME_TAKEN"),
+        Rejection::TooManyRoles => (GrpcCode::FailedPrecondition, "TOO_MANY_ROLES"),
+        Rejection::GrantNotFound(_) => (GrpcCode::NotFound, "GRANT_NOT_FOUND"),
+        Rejection::GrantExists(_) => (GrpcCode::AlreadyExists, "GRANT_EXISTS"),
+        Rejection::TooManyGrants(_) => (GrpcCode::FailedPrecondition, "TOO_MANY_GRANTS"),
+        Rejection::NotGrantable => (GrpcCode::InvalidArgument, "NOT_GRANTABLE"),
         Rejection::PermissionNotHeld(_) => (GrpcCode::PermissionDenied, "PERMISSION_NOT_HELD"),
         Rejection::EnvironmentNotHeld => (GrpcCode::PermissionDenied, "ENVIRONMENT_NOT_HELD"),
         Rejection::ServiceNotHeld => (GrpcCode::PermissionDenied, "SERVICE_NOT_HELD"),

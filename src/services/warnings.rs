@@ -25,8 +25,9 @@ pub fn of(
     key: &Key,
     organization: &Organization,
     operator: &Organization,
+    now: Timestamp,
 ) -> Vec<proto::KeyWarning> {
-    let authority = Authority::of(key, organization, operator);
+    let authority = Authority::of(key, organization, operator, now);
     let mut found = Vec::new();
     if let Some(services) = key.services() {
         let names = |role: &Role, service: &ServiceName| {
@@ -55,8 +56,9 @@ pub fn of(
             found.push((Code::ServiceWithoutPermission, message));
         }
     }
-    if let (Some(scopes), Some(_)) = (&key.scopes, authority.role_ids()) {
-        for scope in scopes.iter().filter(|scope| !authority.holds(*scope)) {
+    if let Some(scopes) = key.scopes.as_ref().filter(|_| authority.has_roles()) {
+        let held = |scope| authority.holds(scope) || authority.holds_for_a_domain(scope);
+        for scope in scopes.iter().filter(|scope| !held(*scope)) {
             let message = format!("scope `{scope}` is permitted by none of the key's roles");
             found.push((Code::ScopeOutsideRoles, message));
         }
@@ -74,7 +76,7 @@ pub fn no_operator_key(operator: &Organization, now: Timestamp) -> Option<proto:
     let administers = |key: &Key| {
         key.state(now) == KeyState::Active
             && key.serves(SERVICE)
-            && Authority::of(key, operator, operator).holds(API_KEYS_WRITE)
+            && Authority::of(key, operator, operator, now).holds(API_KEYS_WRITE)
     };
     if operator.keys_after(None).any(|key| administers(key)) {
         return None;
@@ -92,7 +94,7 @@ fn may_act_on(key: &Key, authority: &Authority<'_>, service: &ServiceName) -> bo
             scopes.iter().any(|it| it.resource() == service.as_str() && authority.holds(it))
         }
         // Scopes that narrow nothing, or none: the roles say it all, where there are any.
-        None if authority.role_ids().is_none() => key.scopes.is_some(),
+        None if !authority.has_roles() => key.scopes.is_some(),
         None => authority.roles().any(|role| concerns(role, service)),
     }
 }

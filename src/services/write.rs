@@ -9,7 +9,7 @@ use projections::permission::Scopes;
 use projections::policy::Policy;
 use projections::principal::Principal;
 use projections::recorded::{Revision, StreamName};
-use projections::role::Role;
+use projections::role::{Grant, Role};
 use projections::service_account::ServiceAccount;
 use projections::time::Timestamp;
 use projections::verification::Authority;
@@ -107,17 +107,50 @@ pub fn role_reference(role: &Role) -> proto::RoleReference {
     proto::RoleReference { id: role.id.to_string(), name: role.definition.name.to_string() }
 }
 
+/// A role that this organization knows.
+#[must_use]
+pub fn role(role: &Role, organization_id: OrganizationId) -> proto::Role {
+    let owner = if role.built_in { OrganizationId::OPERATOR } else { organization_id };
+    proto::Role {
+        id: role.id.text(),
+        organization_id: owner.text(),
+        name: role.definition.name.to_string(),
+        description: role.definition.description.to_string(),
+        permissions: role.definition.permissions.iter().map(ToString::to_string).collect(),
+        built_in: role.built_in,
+        created_at: Some(timestamp(role.created_at)),
+        retired_at: role.retired_at.map(timestamp),
+        changed: revision(&StreamName::organization(owner), Some(role.changed_at)),
+    }
+}
+
+/// A grant.
+#[must_use]
+pub fn grant(grant: &Grant, organization: &Organization, operator: &Organization) -> proto::Grant {
+    let terms = &grant.terms;
+    proto::Grant {
+        id: grant.id.text(),
+        organization_id: organization.id.text(),
+        principal: Some(principal(terms.principal, organization.id)),
+        role: roles(std::iter::once(terms.role_id), organization, operator).pop(),
+        domain: terms.domain.as_ref().map(ToString::to_string).unwrap_or_default(),
+        expires_at: terms.expires_at.map(timestamp),
+        granted_at: Some(timestamp(grant.granted_at)),
+        granted_by: Some(principal(grant.granted_by, organization.id)),
+    }
+}
+
 fn roles(
-    ids: &[RoleId],
+    ids: impl Iterator<Item = RoleId>,
     organization: &Organization,
     operator: &Organization,
 ) -> Vec<proto::RoleReference> {
-    let known = |id: &RoleId| organization.role(*id).or_else(|| operator.role(*id));
-    let reference = |id: &RoleId| match known(id) {
+    let known = |id| organization.role(id).or_else(|| operator.built_in_role(id));
+    let reference = |id: RoleId| match known(id) {
         Some(role) => role_reference(role),
         None => proto::RoleReference { id: id.text(), name: String::new() },
     };
-    ids.iter().map(reference).collect()
+    ids.map(reference).collect()
 }
 
 /// A key, without what those who changed it wrote.
@@ -130,7 +163,7 @@ pub fn key(
 ) -> proto::Key {
     let extras = key.extras.as_deref();
     let id = organization.id;
-    let authority = Authority::of(key, organization, operator);
+    let authority = Authority::of(key, organization, operator, now);
     proto::Key {
         id: key.id.to_string(),
         organization_id: id.to_string(),
@@ -142,7 +175,7 @@ pub fn key(
         masked: organization.profile().map(|it| key.masked(&it.key_prefix)).unwrap_or_default(),
         environment: environment(key.environment).into(),
         scopes: key.scopes.as_ref().map(scopes),
-        roles: roles(authority.role_ids().unwrap_or_default(), organization, operator),
+        roles: roles(authority.role_ids(), organization, operator),
         services: key.services().map(|list| proto::ServiceAccess {
             services: list.iter().map(ToString::to_string).collect(),
         }),
@@ -172,7 +205,7 @@ pub fn key(
         }),
         disabled: key.disabled().map(|it| act(it, id)),
         last_used_at: None,
-        warnings: warnings::of(key, organization, operator),
+        warnings: warnings::of(key, organization, operator, now),
     }
 }
 
@@ -225,7 +258,7 @@ pub fn service_account(
         organization_id: organization.id.text(),
         name: account.name.to_string(),
         description: account.description.as_ref().map(ToString::to_string).unwrap_or_default(),
-        roles: roles(&account.roles, organization, operator),
+        roles: roles(account.roles.iter().copied(), organization, operator),
         created_at: Some(timestamp(account.created_at)),
         created_by: Some(principal(account.created_by, organization.id)),
     }

@@ -45,7 +45,7 @@ const P: Code = Code::PermissionDenied;
 const Y: Code = Code::Ok;
 
 /// What keyledger itself asks for.
-const PERMISSIONS: [&str; 11] = [
+const PERMISSIONS: [&str; 13] = [
     "activity:read",
     "credentials:verify",
     "api-keys:read",
@@ -53,6 +53,8 @@ const PERMISSIONS: [&str; 11] = [
     "service-accounts:read",
     "service-accounts:write",
     "policy:write",
+    "roles:read",
+    "roles:write",
     "organizations:read",
     "organizations:write",
     "installation:read",
@@ -248,6 +250,158 @@ const ROWS: &[Row] = &[
         expected: [N, N, N, N, P, P, Y, Y],
     },
     Row {
+        method: "keyledger.v1.RoleService/CreateRole",
+        permission: "roles:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            proto::CreateRoleRequest {
+                organization_id,
+                name: format!("made-{caller}"),
+                description: "a role".into(),
+                permissions: vec!["roles:write".into()],
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.RoleService/UpdateRole",
+        permission: "roles:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            proto::UpdateRoleRequest {
+                organization_id,
+                role_id: world.roles[caller].clone(),
+                description: format!("by {caller}"),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.RoleService/GrantRole",
+        permission: "roles:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            let account = world.account.clone();
+            proto::GrantRoleRequest {
+                organization_id,
+                principal: Some(proto::grant_role_request::Principal::ServiceAccountId(account)),
+                role_id: world.roles[caller].clone(),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.RoleService/RetireRole",
+        permission: "roles:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            proto::RetireRoleRequest {
+                organization_id,
+                role_id: world.roles[caller].clone(),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.RoleService/RevokeGrant",
+        permission: "roles:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            proto::RevokeGrantRequest {
+                organization_id,
+                grant_id: world.grants[caller].clone(),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.RoleService/GetRole",
+        permission: "roles:read",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            proto::GetRoleRequest { organization_id, role_id: world.roles[caller].clone() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.RoleService/ListRoles",
+        permission: "roles:read",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            proto::ListRolesRequest {
+                organization_id,
+                page_size: u32::try_from(caller).unwrap() + 1,
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.RoleService/ListGrants",
+        permission: "roles:read",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            proto::ListGrantsRequest {
+                organization_id,
+                page_size: u32::try_from(caller).unwrap() + 1,
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.RoleService/EffectivePermissions",
+        permission: "roles:read",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            let key = world.keys[caller].clone();
+            proto::EffectivePermissionsRequest {
+                organization_id,
+                subject: Some(proto::effective_permissions_request::Subject::KeyId(key)),
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.RoleService/WhoHolds",
+        permission: "roles:read",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            proto::WhoHoldsRequest {
+                organization_id,
+                permission: "a:b".into(),
+                page_size: u32::try_from(caller).unwrap() + 1,
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
         method: "keyledger.v1.OperatorService/GetStatus",
         permission: "installation:read",
         held: Held::ByOperators,
@@ -336,6 +490,10 @@ struct World {
     writers: Vec<String>,
     /// Keys of the same kind, to be put out of force.
     idle: Vec<String>,
+    /// Roles that permit to change roles, and grants of another one: one for each caller.
+    roles: Vec<String>,
+    grants: Vec<String>,
+    account: String,
     revoked: String,
     unknown: String,
     stranger: Client,
@@ -353,6 +511,15 @@ impl World {
             writers.push(acme.key(&format!("writer {number}"), &["api-keys:write"]).await.0);
             idle.push(acme.key(&format!("idle {number}"), &["api-keys:write"]).await.0);
         }
+        let (mut roles, mut grants) = (Vec::new(), Vec::new());
+        let account = super::roles::make_account(&acme.admin, "bot").await;
+        let granted = super::roles::make_role(&acme.admin, "granted", &["a:b"]).await;
+        for number in 0..CALLERS.len() {
+            let name = format!("role-{number}");
+            roles.push(super::roles::make_role(&acme.admin, &name, &["roles:write"]).await);
+            let domain = format!("d{number}.example");
+            grants.push(super::roles::give(&acme.admin, &account, &granted, &domain).await);
+        }
         let revoked = scoped("operator", "revoked", &["org:admin"]);
         let revoked = acme.operator.create_key(revoked).await.unwrap();
         acme.operator.revoke("operator", &revoked.key.unwrap().id).await.unwrap();
@@ -361,7 +528,18 @@ impl World {
         let stranger = acme.operator.create_key(stranger).await.unwrap().secret;
         let stranger = acme.operator.with_key(&stranger);
         let unknown = Acme::new().await.admin_secret;
-        Self { acme, keys, writers, idle, revoked: revoked.secret, unknown, stranger }
+        Self {
+            acme,
+            keys,
+            writers,
+            idle,
+            roles,
+            grants,
+            account,
+            revoked: revoked.secret,
+            unknown,
+            stranger,
+        }
     }
 
     /// The callers of one row, in the order of [`CALLERS`].

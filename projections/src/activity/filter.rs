@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::tell::{names_key, tell};
+use super::tell::{names_key, names_party, tell};
 use super::{ACTIONS, action};
 use crate::envelope::Envelope;
 use crate::event::Event;
@@ -80,6 +80,7 @@ impl Filter {
 fn on(target: &str, event: &Event) -> bool {
     tell(event).target.id.to_string() == *target
         || target.parse().is_ok_and(|id| names_key(event, id))
+        || names_party(event, target)
 }
 
 fn done(pattern: &ActionPattern, event: &Event) -> bool {

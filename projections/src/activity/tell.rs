@@ -2,16 +2,17 @@
 
 use std::borrow::Cow;
 
-use super::{FieldChange, Outcome, Target, TargetId, Value};
+use super::{FieldChange, Outcome, Target, TargetId, Value, who};
 use crate::api_key::Environment;
 use crate::event::{
-    BuiltInRoleDefined, CountedDenial, Denial, DenialCode, DenialsSummarized, Event,
-    InstallationCreated, KeyCreated, KeyLabel, KeyOrigin, KeyRelabelled, KeyRevoked, KeyRotated,
-    KeyRotationEnded, KeyStateBefore, KeyUses, OrganizationCreated, OrganizationRegistered,
-    PepperRotated, PlanDefined, PolicyUpdated, RevocationReason, RoleDefinition, SchemaActivated,
+    BuiltInRoleDefined, CountedDenial, Denial, DenialCode, DenialsSummarized, Event, GrantRevoked,
+    GrantTerms, InstallationCreated, KeyCreated, KeyLabel, KeyOrigin, KeyRelabelled, KeyRevoked,
+    KeyRotated, KeyRotationEnded, KeyStateBefore, KeyUses, OrganizationCreated,
+    OrganizationRegistered, PepperRotated, PlanDefined, PolicyUpdated, RevocationReason,
+    RoleCreated, RoleDefinition, RoleGranted, RoleRetired, RoleUpdated, SchemaActivated,
     ServiceAccountCreated,
 };
-use crate::id::{KeyId, OrganizationId};
+use crate::id::{GrantId, KeyId, OrganizationId, RoleId};
 use crate::network::Networks;
 use crate::permission::Scopes;
 use crate::policy::Policy;
@@ -69,6 +70,23 @@ pub(super) fn tell(event: &Event) -> Told<'_> {
         Event::PolicyUpdated(data) => policy_updated(data),
         Event::PepperRotated(data) => pepper_rotated(data),
         Event::DenialsSummarized(data) => denials_summarized(data),
+        Event::RoleCreated(RoleCreated { role_id, definition }) => {
+            role("was created", *role_id, definition, None)
+        }
+        Event::RoleUpdated(RoleUpdated { role_id, definition, before }) => {
+            role("was updated", *role_id, definition, Some(before))
+        }
+        Event::RoleRetired(RoleRetired { role_id, name }) => {
+            let mut told = Told::of(TargetId::Role(*role_id), Some(name), "was retired");
+            told.changes.changed("state", Some(text("in force")), Some(text("retired")));
+            told
+        }
+        Event::RoleGranted(RoleGranted { grant_id, terms }) => {
+            granted("was granted to", *grant_id, terms, true)
+        }
+        Event::GrantRevoked(GrantRevoked { grant_id, before }) => {
+            granted("was withdrawn from", *grant_id, before, false)
+        }
         Event::UsageRecorded(data) => {
             let mut told = Told::of(TargetId::Credentials, None, "had their use recorded");
             told.changes.made("keys", texts(&key_ids(&data.keys)));
@@ -88,6 +106,18 @@ pub(super) fn names_key(event: &Event, id: KeyId) -> bool {
     }
     let Event::UsageRecorded(data) = event else { return false };
     data.keys.iter().any(|it| it.key_id == id)
+}
+
+/// Whether an event speaks of this grant, or of who has it.
+pub(super) fn names_party(event: &Event, target: &str) -> bool {
+    let names = |id: &GrantId, terms: &GrantTerms| {
+        id.to_string() == target || terms.principal.to_string() == target
+    };
+    if let Event::RoleGranted(RoleGranted { grant_id, terms }) = event {
+        return names(grant_id, terms);
+    }
+    let Event::GrantRevoked(GrantRevoked { grant_id, before }) = event else { return false };
+    names(grant_id, before)
 }
 
 fn denials_summarized(data: &DenialsSummarized) -> Told<'_> {
@@ -147,6 +177,7 @@ fn denial_code(code: DenialCode) -> &'static str {
         DenialCode::WrongEnvironment => "wrong_environment",
         DenialCode::ServiceNotAllowed => "service_not_allowed",
         DenialCode::PermissionDenied => "permission_denied",
+        DenialCode::DomainNotAllowed => "domain_not_allowed",
         DenialCode::RateLimited => "rate_limited",
         DenialCode::NotInForce => "not_in_force",
     }
@@ -182,20 +213,42 @@ fn plan_defined(data: &PlanDefined) -> Told<'_> {
 
 fn role_defined(data: &BuiltInRoleDefined) -> Told<'_> {
     let BuiltInRoleDefined { role_id, definition, before } = data;
-    let deed = defined(before.is_some());
-    let mut told = Told::of(TargetId::Role(*role_id), Some(&definition.name), deed);
-    let name = |it: &'_ RoleDefinition| it.name.as_str().to_owned();
-    told.changes.changed("name", before.as_ref().map(name).map(text), Some(text(name(definition))));
-    told.changes.changed(
-        "description",
-        before.as_ref().map(|it| text(it.description.as_str())),
-        Some(text(definition.description.as_str())),
-    );
-    told.changes.changed(
-        "permissions",
-        before.as_ref().map(|it| texts(&it.permissions)),
-        Some(texts(&definition.permissions)),
-    );
+    role(defined(before.is_some()), *role_id, definition, before.as_ref())
+}
+
+fn role<'a>(
+    deed: &'static str,
+    id: RoleId,
+    definition: &'a RoleDefinition,
+    before: Option<&'a RoleDefinition>,
+) -> Told<'a> {
+    let mut told = Told::of(TargetId::Role(id), Some(&definition.name), deed);
+    let name = |it: &'a RoleDefinition| text(it.name.as_str());
+    told.changes.changed("name", before.map(name), Some(name(definition)));
+    let description = |it: &'a RoleDefinition| text(it.description.as_str());
+    told.changes.changed("description", before.map(description), Some(description(definition)));
+    let permissions = |it: &'a RoleDefinition| texts(&it.permissions);
+    told.changes.changed("permissions", before.map(permissions), Some(permissions(definition)));
+    told
+}
+
+/// A role that somebody has from here on, or no longer.
+fn granted<'a>(deed: &str, id: GrantId, terms: &'a GrantTerms, made: bool) -> Told<'a> {
+    let GrantTerms { principal, role_id, domain, expires_at } = terms;
+    let mut deed = format!("{deed} {}", who(*principal));
+    if let Some(domain) = domain {
+        deed.push_str(&format!(" for `{domain}`"));
+    }
+    deed.push(',');
+    let mut told = Told::of(TargetId::Role(*role_id), None, deed);
+    let mut change = |field: &'static str, value: Option<Value<'a>>| {
+        let (before, after) = if made { (None, value) } else { (value, None) };
+        told.changes.changed(field, before, after);
+    };
+    change("grant_id", Some(text(id.text())));
+    change("principal", Some(text(principal.to_string())));
+    change("domain", domain.as_ref().map(|it| text(it.as_str())));
+    change("expires_at", expires_at.map(Value::Instant));
     told
 }
 

@@ -1,7 +1,8 @@
 //! The canonical bytes of an organization's tables.
 //!
 //! Not in them: what follows from what is (who bears a name is a flag of the row; the keys
-//! of a service account, the ends of keys, and whose prefix is whose are worked out), the
+//! of a service account, the ends of keys and grants, and whose prefix is whose are worked
+//! out), the
 //! rows that departed, and what rows happen to share.
 
 use std::collections::{HashMap, HashSet};
@@ -10,15 +11,18 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::keys::owned;
+use super::roles::place;
 use super::{Change, Departed, Head, Organization, Profile, RememberedRequest};
 use crate::digest::{NameDigest, RequestContent, RequestId};
+use crate::event::GrantTerms;
 use crate::id::{KeyId, OrganizationId};
 use crate::installation::{Installation, Registration};
 use crate::key::{Key, Maker, ROW_BYTES_MIN, Shared};
 use crate::permission::Scopes;
 use crate::policy::Policy;
+use crate::principal::Principal;
 use crate::recorded::Revision;
-use crate::role::Role;
+use crate::role::{Grant, Role};
 use crate::service_account::ServiceAccount;
 use crate::snapshot::{
     Canonical, FORM, Malformed, Reader, ascending, row, write_count, write_text,
@@ -27,7 +31,9 @@ use crate::time::Timestamp;
 
 row!(Head { revision, leaf_hash, at });
 row!(Profile { name, key_prefix, plan, created_at });
-row!(Role { id, definition, changed_at });
+row!(Role { id, definition, built_in, created_at, retired_at, changed_at });
+row!(GrantTerms { principal, role_id, domain, expires_at });
+row!(Grant { id, terms, granted_at, granted_by, changed_at });
 row!(ServiceAccount { id, name, description, roles, created_at, created_by, changed_at });
 
 impl Canonical for Change {
@@ -50,6 +56,14 @@ impl Canonical for Change {
             }
             Self::Rule => out.push(6),
             Self::Evidence => out.push(7),
+            Self::Role(id) => {
+                out.push(8);
+                id.write(out);
+            }
+            Self::Grant(id) => {
+                out.push(9);
+                id.write(out);
+            }
         }
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -62,6 +76,8 @@ impl Canonical for Change {
             5 => Self::Registration(Canonical::read(from)?),
             6 => Self::Rule,
             7 => Self::Evidence,
+            8 => Self::Role(Canonical::read(from)?),
+            9 => Self::Grant(Canonical::read(from)?),
             _ => return Err(Malformed("a change is of an unknown kind")),
         })
     }
@@ -181,6 +197,11 @@ impl Organization {
             departed: _,
             shared: _,
             roles,
+            role_names,
+            grants,
+            granted: _,
+            grants_of_roles: _,
+            grant_ends: _,
             requests,
             requests_by_age,
             installation,
@@ -201,7 +222,12 @@ impl Organization {
             (service_account_names.get(&place) == Some(&account.id)).write(&mut out);
         }
         write_count(roles.len(), &mut out);
-        roles.values().for_each(|role| role.write(&mut out));
+        for role in roles.values() {
+            role.write(&mut out);
+            (role_names.get(&place(&role.definition.name)) == Some(&role.id)).write(&mut out);
+        }
+        write_count(grants.len(), &mut out);
+        grants.values().for_each(|grant| grant.write(&mut out));
         write_count(requests_by_age.len(), &mut out);
         for (at, id) in requests_by_age {
             let Some(request) = requests.get(id) else { continue };
@@ -234,11 +260,8 @@ impl Organization {
         it.profile = Option::<Profile>::read(from)?.map(Arc::new);
         it.policy = Arc::new(Policy::read(from)?);
         it.read_service_accounts(from)?;
-        for _ in 0..from.count(16)? {
-            let role = Role::read(from)?;
-            ascending(it.roles.get_max().map(|(last, _)| last), &role.id)?;
-            it.roles.insert(role.id, Arc::new(role));
-        }
+        it.read_roles(from)?;
+        it.read_grants(from)?;
         it.read_requests(from)?;
         it.installation = Option::<Installation>::read(from)?.map(Arc::new);
         it.keys_made = Canonical::read(from)?;
@@ -260,6 +283,40 @@ impl Organization {
             }
             self.service_accounts.insert(account.id, Arc::new(account));
         }
+        Ok(())
+    }
+
+    fn read_roles(&mut self, from: &mut Reader<'_>) -> Result<(), Malformed> {
+        for _ in 0..from.count(16)? {
+            let role = Role::read(from)?;
+            ascending(self.roles.get_max().map(|(last, _)| last), &role.id)?;
+            let bears_name = bool::read(from)?;
+            if bears_name && (role.built_in || !role.is_in_force()) {
+                return Err(Malformed("a role bears a name that is not its own"));
+            }
+            if bears_name && self.role_names.insert(place(&role.definition.name), role.id).is_some()
+            {
+                return Err(Malformed("two roles bear one name"));
+            }
+            self.roles.insert(role.id, Arc::new(role));
+        }
+        Ok(())
+    }
+
+    fn read_grants(&mut self, from: &mut Reader<'_>) -> Result<(), Malformed> {
+        let mut last = None;
+        // Put one by one, a principal's many grants would be copied as many times.
+        let mut granted: HashMap<Principal, Vec<Arc<Grant>>> = HashMap::new();
+        for _ in 0..from.count(16)? {
+            let grant = Arc::new(Grant::read(from)?);
+            ascending(last.as_ref(), &grant.id)?;
+            last = Some(grant.id);
+            self.grants_of_roles.insert((grant.terms.role_id, grant.id));
+            self.grant_ends.extend(grant.terms.expires_at.map(|end| (end, grant.id)));
+            granted.entry(grant.terms.principal).or_default().push(Arc::clone(&grant));
+            self.grants.insert(grant.id, grant);
+        }
+        self.granted = granted.into_iter().map(|(who, grants)| (who, Arc::new(grants))).collect();
         Ok(())
     }
 

@@ -5,16 +5,20 @@
 //! keys whenever memory is cleaned. A key that left is as if it had never been to every
 //! later event: none of them may speak of it. Its row is handed to whoever folds, once, to
 //! be kept elsewhere ([`Organization::departed`]).
+//!
+//! Grants that have an end leave in the same way, when it has come, and are kept nowhere:
+//! history has them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Organization;
 use super::keys::owned;
+use crate::id::GrantId;
 use crate::key::{KEY_MEMORY_MS, Key};
 use crate::time::Timestamp;
 
-/// Most keys that leave with one event, so that no writer waits long for them. The others
+/// Most keys, and most grants, that leave with one event, so that no writer waits long for them. The others
 /// leave with the events behind it, later ones first.
 pub const DEPARTURES_MAX: usize = 1_024;
 
@@ -51,7 +55,13 @@ impl Organization {
 
     fn departures_due(&self, at: Timestamp) -> bool {
         // Only an event that moves the time: those of one append see the same keys.
-        self.head.is_some_and(|head| head.at < at) && self.first_due(at).is_some()
+        self.head.is_some_and(|head| head.at < at)
+            && (self.first_due(at).is_some() || self.first_grant_over(at).is_some())
+    }
+
+    /// The first grant that no longer stands at this instant.
+    fn first_grant_over(&self, at: Timestamp) -> Option<GrantId> {
+        self.grant_ends.get_min().filter(|(end, _)| *end <= at).map(|(_, id)| *id)
     }
 
     fn first_due(&self, at: Timestamp) -> Option<(Timestamp, crate::id::KeyId)> {
@@ -79,6 +89,10 @@ impl Organization {
             departed.push(key);
         }
         self.departed = Departed(Some(Arc::new(departed)));
+        for _ in 0..DEPARTURES_MAX {
+            let Some(id) = self.first_grant_over(at) else { break };
+            self.remove_grant(id);
+        }
         before
     }
 }

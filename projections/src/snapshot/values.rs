@@ -7,13 +7,17 @@ use crate::event::{
     ActivatedSchema, DigestForm, KeyOrigin, KeyedDigest, PlanRules, RevocationReason,
     RoleDefinition,
 };
-use crate::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use crate::id::{
+    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+};
 use crate::network::{Networks, RateLimit};
 use crate::permission::{PermissionPattern, Scopes};
 use crate::policy::Policy;
 use crate::principal::Principal;
 use crate::recorded::Revision;
-use crate::text::{Description, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName};
+use crate::text::{
+    Description, Domain, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName,
+};
 use crate::time::Timestamp;
 
 macro_rules! ids {
@@ -28,7 +32,7 @@ macro_rules! ids {
         }
     )+};
 }
-ids!(EventId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId);
+ids!(EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId);
 
 macro_rules! digests {
     ($($name:ident),+) => {$(
@@ -60,6 +64,7 @@ macro_rules! texts {
 }
 texts!(
     Description,
+    Domain,
     KeyPrefix,
     Label,
     MetadataValue,

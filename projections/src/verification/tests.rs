@@ -1,8 +1,11 @@
 use super::*;
-use crate::event::{Event, KeyCreated, KeyRotated};
+use crate::event::{
+    Event, GrantRevoked, KeyCreated, KeyRotated, OrganizationCreated, RoleRetired, RoleUpdated,
+};
 use crate::sample::{
-    ACME, at, created, envelope, key_created, key_disabled, key_id, key_revoked, operator,
-    recorded, role_defined, role_id, service_account_created, service_account_id, tables,
+    ACME, at, created, definition, envelope, grant_id, key_created, key_disabled, key_id,
+    key_revoked, operator, recorded, role_created, role_defined, role_granted, role_id,
+    service_account_created, service_account_id, tables, terms,
 };
 
 /// Everything that can be wrong with a question about a known key, in order of
@@ -46,6 +49,15 @@ const WRONGS: &[Wrong] = &[
         |question| question.permissions = Wanted::One(Permission::constant("dns", "write")),
         Code::PermissionDenied,
     ),
+    (
+        |key| {
+            key.owner = Some(service_account_id(1));
+            key.scopes = None;
+        },
+        &[],
+        |question| question.domain = Some("other.example"),
+        Code::DomainNotAllowed,
+    ),
 ];
 
 fn ask<'a>() -> Question<'a> {
@@ -55,6 +67,7 @@ fn ask<'a>() -> Question<'a> {
         service: None,
         environment: None,
         client_ip: None,
+        domain: None,
         now: at(100),
     }
 }
@@ -67,7 +80,15 @@ fn check(
     question: &Question<'_>,
     code: Code,
 ) {
-    let mut history = vec![created(), key_created(1, key)];
+    // The account holds `dns:read` for one domain; keys of the organization's own do not
+    // have it by that.
+    let mut history = vec![
+        created(),
+        service_account_created(1, &[]),
+        role_created(100, &["dns:read"]),
+        role_granted(1, terms(1, 100, Some("example.com"), None)),
+        key_created(1, key),
+    ];
     history.extend(then.iter().map(|event| event(1)));
     let organization = tables(ACME, &history);
     let operator = operator(roles);
@@ -237,7 +258,7 @@ fn a_service_accounts_key_holds_what_its_roles_permit() {
             tables(ACME, &[created(), service_account_created(1, account_roles), key]);
         let operator = operator(&roles);
         let row = organization.key(key_id(1)).unwrap();
-        let authority = Authority::of(row, &organization, &operator);
+        let authority = Authority::of(row, &organization, &operator, at(100));
         let wanted = Permission::constant(resource, action);
         assert_eq!(authority.holds(wanted), allowed, "{scoped:?} {account_roles:?} {wanted}");
         let listed = authority
@@ -247,6 +268,120 @@ fn a_service_accounts_key_holds_what_its_roles_permit() {
         let everything: PermissionPattern = "*:*".parse().unwrap();
         assert!(!authority.covers(&everything));
     }
+}
+
+/// The codes of service account 1's unnarrowed key after these events, asked for `dns:read`
+/// and for `dns:write` at this instant, about this domain.
+fn granted(events: &[Event], now: i64, domain: Option<&str>) -> [Code; 2] {
+    let mut history = vec![
+        created(),
+        service_account_created(1, &[]),
+        key_created(1, |key| {
+            key.owner = Some(service_account_id(1));
+            key.scopes = None;
+        }),
+        role_created(100, &["dns:read"]),
+        role_created(101, &["dns:write"]),
+    ];
+    history.extend_from_slice(events);
+    let (organization, operator) = (tables(ACME, &history), operator(&[]));
+    ["read", "write"].map(|action| {
+        let wanted = Wanted::One(Permission::constant("dns", action));
+        let question = Question { permissions: wanted, domain, now: at(now), ..ask() };
+        decide(organization.key(key_id(1)).unwrap(), &organization, &operator, &question).code
+    })
+}
+
+#[test]
+fn a_grant_counts_where_and_as_long_as_it_is_for() {
+    use Code::{Allowed, DomainNotAllowed, PermissionDenied};
+    let (here, there) = (Some("example.com"), Some("other.example"));
+    let everywhere = [role_granted(1, terms(1, 100, None, None))];
+    for domain in [None, here, there] {
+        assert_eq!(granted(&everywhere, 100, domain), [Allowed, PermissionDenied]);
+        assert_eq!(granted(&[], 100, domain), [PermissionDenied; 2]);
+    }
+    let one = [role_granted(1, terms(1, 100, here, None))];
+    assert_eq!(granted(&one, 100, here), [Allowed, PermissionDenied]);
+    for domain in [None, there, Some("www.example.com"), Some("com")] {
+        assert_eq!(granted(&one, 100, domain), [DomainNotAllowed, PermissionDenied], "{domain:?}");
+    }
+    let both = [one[0].clone(), role_granted(2, terms(1, 101, there, None))];
+    assert_eq!(granted(&both, 100, here), [Allowed, DomainNotAllowed]);
+    assert_eq!(granted(&both, 100, None), [DomainNotAllowed; 2]);
+    let until = [role_granted(1, terms(1, 100, here, Some(50)))];
+    for (now, code) in [(49, Allowed), (50, PermissionDenied), (51, PermissionDenied)] {
+        assert_eq!(granted(&until, now, here)[0], code, "at {now}");
+    }
+    let revoked = GrantRevoked { grant_id: grant_id(1), before: terms(1, 100, None, None) }.into();
+    assert_eq!(granted(&[everywhere[0].clone(), revoked], 100, None), [PermissionDenied; 2]);
+    // Somebody else's grant is nobody else's.
+    let other = [service_account_created(2, &[]), role_granted(1, terms(2, 100, None, None))];
+    assert_eq!(granted(&other, 100, None), [PermissionDenied; 2]);
+}
+
+#[test]
+fn a_role_of_ones_own_means_what_it_means_now_and_once_retired_nothing() {
+    let grant = role_granted(1, terms(1, 100, None, None));
+    let updated: Event = RoleUpdated {
+        role_id: role_id(100),
+        definition: definition("own-100", &["dns:write"]),
+        before: definition("own-100", &["dns:read"]),
+    }
+    .into();
+    let edited = [grant.clone(), updated];
+    assert_eq!(granted(&edited, 100, None), [Code::PermissionDenied, Code::Allowed]);
+    let retired: Event =
+        RoleRetired { role_id: role_id(100), name: "own-100".parse().unwrap() }.into();
+    assert_eq!(granted(&[grant, retired.clone()], 100, None), [Code::PermissionDenied; 2]);
+    // A key with scopes and a retired role holds nothing: the scopes alone give nothing.
+    let with_role = |key: &mut KeyCreated| key.roles = vec![role_id(100)];
+    let history = [created(), role_created(100, &["dns:*"]), key_created(1, with_role), retired];
+    let (organization, operator) = (tables(ACME, &history), operator(&[]));
+    let row = organization.key(key_id(1)).unwrap();
+    assert_eq!(decide(row, &organization, &operator, &ask()).code, Code::PermissionDenied);
+}
+
+/// A tenant's key is never lent a role of another organization, the operator's included.
+#[test]
+fn of_the_operators_roles_only_the_built_in_ones_count_elsewhere() {
+    let with_role = |key: &mut KeyCreated| {
+        key.scopes = None;
+        key.roles = vec![role_id(100)];
+    };
+    let organization = tables(ACME, &[created(), key_created(1, with_role)]);
+    let row = organization.key(key_id(1)).unwrap();
+    for (role, code) in [
+        (role_defined(100, &["dns:read"]), Code::Allowed),
+        (role_created(100, &["dns:read"]), Code::PermissionDenied),
+    ] {
+        let begun = OrganizationCreated { organization_id: OrganizationId::OPERATOR, ..acme() };
+        let operator = operator(&[begun.into(), role]);
+        assert_eq!(decide(row, &organization, &operator, &ask()).code, code);
+    }
+}
+
+fn acme() -> OrganizationCreated {
+    let Event::OrganizationCreated(event) = created() else { panic!("it is another event") };
+    event
+}
+
+#[test]
+fn authority_lasts_as_long_as_the_grants_it_comes_from() {
+    let events = [
+        created(),
+        service_account_created(1, &[]),
+        role_created(100, &["dns:read"]),
+        role_granted(1, terms(1, 100, Some("example.com"), Some(50))),
+    ];
+    let (organization, operator) = (tables(ACME, &events), operator(&[]));
+    let authority =
+        Authority::of_service_account(service_account_id(1), &organization, &operator, at(10));
+    let there = authority.over(Some("example.com"));
+    let read = Permission::constant("dns", "read");
+    assert!(there.holds(read) && !authority.holds(read) && authority.holds_for_a_domain(read));
+    assert!(there.until(Some(at(50))).holds(read));
+    assert!(!there.until(Some(at(51))).holds(read) && !there.until(None).holds(read));
 }
 
 #[test]
@@ -345,8 +480,12 @@ fn an_authority_covers_a_pattern_only_if_it_holds_all_of_it() {
             });
             let organization = tables(ACME, &[created(), event]);
             let operator = operator(&roles);
-            let authority =
-                Authority::of(organization.key(key_id(1)).unwrap(), &organization, &operator);
+            let authority = Authority::of(
+                organization.key(key_id(1)).unwrap(),
+                &organization,
+                &operator,
+                at(100),
+            );
             for pattern in patterns {
                 let pattern: PermissionPattern = pattern.parse().unwrap();
                 let matched = asked
@@ -373,7 +512,7 @@ fn effective_permissions_are_what_is_held() {
         let organization = tables(ACME, &[created(), event]);
         let operator = operator(&roles);
         let authority =
-            Authority::of(organization.key(key_id(1)).unwrap(), &organization, &operator);
+            Authority::of(organization.key(key_id(1)).unwrap(), &organization, &operator, at(100));
         authority.permissions().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(listed(Some(&["dns:read", "cache:purge"]), true), ["dns:read"]);

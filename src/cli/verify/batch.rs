@@ -21,7 +21,7 @@ const QUESTIONS_MAX: usize = 1_000;
 const CALL_BYTES_MAX: usize = 1_000 * 1_000;
 /// What a line may hold as a JSON object.
 const FIELDS: &[&str] =
-    &["credential", "permissions", "service", "environment", "tenant_id", "client_ip"];
+    &["credential", "permissions", "service", "domain", "environment", "tenant_id", "client_ip"];
 
 /// A question, and the line of the file that asks it.
 type Numbered = (usize, proto::VerifyRequest);
@@ -97,6 +97,7 @@ fn question(line: &str, flags: &proto::VerifyRequest) -> Result<proto::VerifyReq
     }
     for (name, field) in [
         ("service", &mut question.service),
+        ("domain", &mut question.domain),
         ("tenant_id", &mut question.tenant_id),
         ("client_ip", &mut question.client_ip),
     ] {

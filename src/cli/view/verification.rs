@@ -81,6 +81,7 @@ fn meaning(code: proto::DecisionCode) -> &'static str {
         Code::WrongEnvironment => "the credential is for the other environment",
         Code::ServiceNotAllowed => "the credential is limited to other services",
         Code::PermissionDenied => "a wanted permission is not held",
+        Code::DomainNotAllowed => "a wanted permission is held, but not for this domain",
         Code::RateLimited => "the credential was used as often as it may be for now",
     }
 }

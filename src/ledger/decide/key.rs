@@ -10,10 +10,10 @@ use projections::id::{KeyId, RoleId, ServiceAccountId};
 use projections::key::{Key, KeyState};
 use projections::network::Networks;
 use projections::organization::Change;
-use projections::permission::{Permission, Scopes};
+use projections::permission::{Permission, PermissionPattern, Scopes};
 use projections::principal::Principal;
-use projections::role::Role;
-use projections::text::{Name, ServiceName};
+use projections::role::{Grant, Role};
+use projections::text::{Domain, Name, ServiceName};
 use projections::time::Timestamp;
 use projections::verification::Authority;
 
@@ -72,30 +72,34 @@ pub(super) fn import(given: &Given<'_>, command: &ImportKeys) -> Result<Decided,
 
 /// The event that brings a key into force, unless a rule speaks against it.
 fn may_create(given: &Given<'_>, command: &CreateKey) -> Result<KeyCreated, Rejection> {
-    let role_ids = match command.owner {
+    let expires_at = expires_at(given, command.expiry);
+    let given_with = match command.owner {
         Some(owner) => {
-            let account = given.state.service_account(owner);
-            let account = account.ok_or(Rejection::ServiceAccountNotFound(owner))?;
+            if given.state.service_account(owner).is_none() {
+                return Err(Rejection::ServiceAccountNotFound(owner));
+            }
             has_room(given, owner)?;
             if !command.roles.is_empty() {
                 return Err(Rejection::RolesOfServiceAccount);
             }
-            &account.roles
+            let account =
+                Authority::of_service_account(owner, given.state, given.operator, given.now);
+            GivenWith::of(&account)
         }
         None if command.scopes.is_none() && command.roles.is_empty() => {
             return Err(Rejection::KeyWithoutPermissions);
         }
-        None => &command.roles,
+        None => GivenWith::roles(roles(given, &command.roles)?, !command.roles.is_empty()),
     };
-    let roles = roles(given, role_ids)?;
     if let Some((key, authority)) = given.caller()? {
-        let has_roles = command.owner.is_some() || !roles.is_empty();
-        may_give(&authority, command.scopes.as_ref(), &roles, has_roles)?;
+        // An end that is refused below matters to nobody here.
+        let end = expires_at.as_ref().ok().copied().flatten();
+        may_give(&authority, command.scopes.as_ref(), &given_with, end)?;
         within_reach(key, command.environment, command.services.as_deref())?;
     }
     name_is_free(given, &command.name, None)?;
     within_policy(given, command.allowed_ips.as_ref())?;
-    Ok(created(command, expires_at(given, command.expiry)?))
+    Ok(created(command, expires_at?))
 }
 
 /// A service account has room for one key more.
@@ -150,20 +154,31 @@ pub(super) fn may_act_on_live(given: &Given<'_>) -> Result<(), Rejection> {
     }
 }
 
-/// Whoever brings a key into force again, or another like it, could make it.
-pub(super) fn may_bring_into_force(given: &Given<'_>, key: &Key) -> Result<(), Rejection> {
+/// Whoever brings a key into force again, or another like it until this end, could make it.
+pub(super) fn may_bring_into_force(
+    given: &Given<'_>,
+    key: &Key,
+    end: Option<Timestamp>,
+) -> Result<(), Rejection> {
     let Some((caller, authority)) = given.caller()? else { return Ok(()) };
-    let role_ids = match key.owner() {
-        Some(owner) => {
-            let account = given.state.service_account(owner);
-            &account.ok_or(Rejection::ServiceAccountNotFound(owner))?.roles[..]
-        }
-        None => key.roles(),
-    };
-    let roles = roles(given, role_ids)?;
-    let has_roles = key.owner().is_some() || !roles.is_empty();
-    may_give(&authority, key.scopes.as_ref(), &roles, has_roles)?;
+    if let Some(owner) = key.owner()
+        && given.state.service_account(owner).is_none()
+    {
+        return Err(Rejection::ServiceAccountNotFound(owner));
+    }
+    let held = Authority::of(key, given.state, given.operator, given.now);
+    may_give(&authority, key.scopes.as_ref(), &GivenWith::of(&held), end)?;
     within_reach(caller, Some(key.effective_environment()), key.services())
+}
+
+/// What a test key changes binds live keys, and what a key limited to services gives could
+/// be used for others: neither defines roles nor grants them.
+pub(super) fn may_act_for_all(given: &Given<'_>) -> Result<(), Rejection> {
+    may_act_on_live(given)?;
+    match given.caller()? {
+        Some((caller, _)) if caller.services().is_some() => Err(Rejection::ServiceNotHeld),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The organization's policy lets a key be used from these addresses.
@@ -205,43 +220,88 @@ pub(super) fn created(command: &CreateKey, expires_at: Option<Timestamp>) -> Key
     }
 }
 
-/// The roles of these identifiers, which must exist here.
+/// The roles of these identifiers, which must exist here and be in force.
 pub(super) fn roles<'a>(given: &'a Given<'_>, ids: &[RoleId]) -> Result<Vec<&'a Role>, Rejection> {
-    ids.iter().map(|id| role(given, *id)).collect()
+    let found = |id: &RoleId| {
+        let role = role(given, *id).ok_or(Rejection::RoleNotFound(*id))?;
+        if role.is_in_force() { Ok(role) } else { Err(Rejection::RoleIsRetired(*id)) }
+    };
+    ids.iter().map(found).collect()
 }
 
-fn role<'a>(given: &'a Given<'_>, id: RoleId) -> Result<&'a Role, Rejection> {
-    let role = given.state.role(id).or_else(|| given.operator.role(id));
+/// A role that means something here.
+pub(super) fn role<'a>(given: &'a Given<'_>, id: RoleId) -> Option<&'a Role> {
+    let role = given.state.role(id).or_else(|| given.operator.built_in_role(id));
     // The operator's own role means nothing inside a tenant.
     let here = role.filter(|role| {
         given.state.id.is_operator() || role.id != crate::ledger::built_in::OPERATOR_ADMIN
     });
-    here.map(|role| &**role).ok_or(Rejection::RoleNotFound(id))
+    here.map(|role| &**role)
+}
+
+/// What comes with a key, or with a service account, beside scopes.
+pub(super) struct GivenWith<'a> {
+    roles: Vec<&'a Role>,
+    /// Roles for one domain, or for a time, or both.
+    grants: Vec<(&'a Grant, &'a Role)>,
+    /// Whether it holds nothing beside them, although there may be none.
+    has_roles: bool,
+}
+
+impl<'a> GivenWith<'a> {
+    /// All that somebody has.
+    fn of(authority: &Authority<'a>) -> Self {
+        Self {
+            roles: authority.fixed_roles().collect(),
+            grants: authority.grants().collect(),
+            has_roles: authority.has_roles(),
+        }
+    }
+
+    /// These roles.
+    pub(super) fn roles(roles: Vec<&'a Role>, has_roles: bool) -> Self {
+        Self { roles, grants: Vec::new(), has_roles }
+    }
 }
 
 /// Nobody gives what they do not hold: every permission that a key with these scopes and
-/// roles will have must be the caller's too. A key that `has_roles` holds nothing beside
-/// them, although there may be none.
+/// roles will have until this end must be the caller's too, there, and for as long.
 pub(super) fn may_give(
     authority: &Authority<'_>,
     scopes: Option<&Scopes>,
-    roles: &[&Role],
-    has_roles: bool,
+    with: &GivenWith<'_>,
+    end: Option<Timestamp>,
 ) -> Result<(), Rejection> {
-    let narrowing = scopes.filter(|scopes| !has_roles || !scopes.imply_everything());
+    let lasting = authority.until(end);
+    let narrowing = scopes.filter(|scopes| !with.has_roles || !scopes.imply_everything());
     if let Some(scopes) = narrowing {
         // What no role permits today is given all the same: the role may come to permit it.
-        let missing = scopes.iter().find(|permission| !authority.holds(*permission));
+        let missing = scopes.iter().find(|permission| !lasting.holds(*permission));
         return missing.map_or(Ok(()), |it| Err(Rejection::PermissionNotHeld(it.to_string())));
     }
-    let mut patterns = roles.iter().flat_map(|role| &role.definition.permissions);
-    if let Some(pattern) = patterns.find(|pattern| !authority.covers(pattern)) {
-        return Err(Rejection::PermissionNotHeld(pattern.to_string()));
+    for role in &with.roles {
+        may_define(&lasting, role.permissions())?;
     }
-    if !has_roles && !authority.holds(Permission::ORG_ADMIN) {
+    for (grant, role) in &with.grants {
+        let end = end.into_iter().chain(grant.terms.expires_at).min();
+        let there = authority.until(end).over(grant.domain().map(Domain::as_str));
+        may_define(&there, role.permissions())?;
+    }
+    if !with.has_roles && !lasting.holds(Permission::ORG_ADMIN) {
         return Err(Rejection::PermissionNotHeld(Permission::ORG_ADMIN.to_string()));
     }
     Ok(())
+}
+
+/// Nobody lets others have what they do not hold.
+pub(super) fn may_define(
+    authority: &Authority<'_>,
+    permissions: &[PermissionPattern],
+) -> Result<(), Rejection> {
+    match permissions.iter().find(|pattern| !authority.covers(pattern)) {
+        Some(pattern) => Err(Rejection::PermissionNotHeld(pattern.to_string())),
+        None => Ok(()),
+    }
 }
 
 /// A key reaches no further than the key that makes it: neither into another
@@ -358,7 +418,7 @@ pub(super) fn enable(given: &Given<'_>, id: KeyId) -> Result<Decided, Rejection>
     if key.expires_at().is_some_and(|end| end <= given.now) {
         return Err(Rejection::KeyIsExpired(id));
     }
-    may_bring_into_force(given, key)?;
+    may_bring_into_force(given, key, key.expires_at())?;
     name_is_free(given, &key.name, Some(key))?;
     within_policy(given, key.allowed_ips())?;
     within_lifetime(given, key)?;

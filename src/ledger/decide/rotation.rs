@@ -29,13 +29,15 @@ pub(super) fn rotate(given: &Given<'_>, command: &RotateKey) -> Result<Decided, 
     if let Some(rotation) = old.rotation() {
         return Err(Rejection::KeyAlreadyRotated(old.id, rotation.successor));
     }
-    key::may_bring_into_force(given, old)?;
+    let expires_at = expires_at(given, old, command.expiry);
+    let end = expires_at.as_ref().ok().copied().flatten();
+    key::may_bring_into_force(given, old, end)?;
     if let Some(owner) = old.owner() {
         key::has_room(given, owner)?;
     }
     within_policy(given, old.allowed_ips())?;
     let ends_at = ends_at(given, command.grace_ms)?;
-    let expires_at = expires_at(given, old, command.expiry)?;
+    let expires_at = expires_at?;
     let extras = old.extras.as_deref().cloned().unwrap_or_default();
     let successor = KeyCreated {
         key_id: command.successor,

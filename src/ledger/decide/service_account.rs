@@ -25,7 +25,7 @@ pub(super) fn create(
     }
     let roles = key::roles(given, &draft.roles)?;
     if let Some((_, authority)) = given.caller()? {
-        key::may_give(&authority, None, &roles, true)?;
+        key::may_give(&authority, None, &key::GivenWith::roles(roles, true), None)?;
     }
     if given.state.service_account_named(&draft.name).is_some() {
         return Err(Rejection::ServiceAccountNameTaken(draft.name.to_string()));

@@ -5,11 +5,13 @@ use projections::digest::{RequestContent, RequestId, SecretDigest};
 use projections::envelope::Envelope;
 use projections::event::{
     DigestForm, Event, Hint, KeyOrigin, KeyRevoked, KeyStateBefore, KeyedDigest, RevocationReason,
-    ServiceAccountCreated,
+    RoleCreated, RoleUpdated, ServiceAccountCreated,
 };
-use projections::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use projections::id::{
+    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+};
 use projections::network::Networks;
-use projections::permission::Scopes;
+use projections::permission::{PermissionPattern, Scopes};
 use projections::policy::Policy;
 use projections::principal::Principal;
 use proptest::prelude::*;
@@ -17,9 +19,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::ledger::built_in;
 use crate::ledger::command::{
-    ConfigureKeys, CreateInstallation, CreateKey, Expiry, ImportKeys, ImportedKey,
-    KEYS_AT_ONCE_MAX, OrganizationDraft, ROTATION_GRACE_MAX_SECONDS, RevokeKey, RevokeKeys,
-    RotateKey, Rules, UpdateKeyLabel, WhichKeys,
+    ConfigureKeys, CreateInstallation, CreateKey, CreateRole, Expiry, GRANTS_MAX, GrantRole,
+    ImportKeys, ImportedKey, KEYS_AT_ONCE_MAX, OrganizationDraft, ROTATION_GRACE_MAX_SECONDS,
+    RevokeKey, RevokeKeys, RotateKey, Rules, UpdateKeyLabel, UpdateRole, WhichKeys,
 };
 
 const ACME: OrganizationId = OrganizationId::from_bytes([7; 16]);
@@ -1088,6 +1090,249 @@ fn the_expected_revision_is_the_last() {
     }
 }
 
+/// Acme with an administrator (key 1), a key that holds `roles:write` and `dns:read` (key
+/// 2), and service account 1, without roles.
+fn with_roles() -> World {
+    let mut world = with_admin("paid");
+    world.must(ACME, by(1), &create(2, |key| key.scopes = scopes(&["roles:write", "dns:read"])));
+    world.must(ACME, by(1), &account(1, &[]));
+    world
+}
+
+#[test]
+fn nobody_defines_or_grants_what_they_do_not_hold() {
+    let mut world = with_roles();
+    let not_held = |text: &str| Err(Rejection::PermissionNotHeld(text.to_owned()));
+    for (permissions, missing) in [
+        (&["dns:read"][..], None),
+        (&["dns:read", "roles:write"], None),
+        (&["dns:read", "dns:write"], Some("dns:write")),
+        (&["dns:*"], Some("dns:*")),
+        (&["*:read"], Some("*:read")),
+        (&["org:admin"], Some("org:admin")),
+        (&["*:*"], Some("*:*")),
+    ] {
+        let outcome = missing.map_or(Ok(&["RoleCreated"][..]), not_held);
+        world.check(by(2), &role_draft(10, permissions), outcome);
+    }
+    world.must(ACME, by(2), &role_draft(10, &["dns:read"]));
+    world.must(ACME, by(1), &role_draft(11, &["dns:*"]));
+    // Whoever changes a role holds all of what it comes to, whatever it was.
+    world.check(by(2), &edit_role(own_role(10), &["dns:read", "x:y"]), not_held("x:y"));
+    world.check(by(2), &edit_role(own_role(11), &["dns:read"]), Ok(&["RoleUpdated"]));
+    let rename = |role_id| {
+        Command::UpdateRole(Box::new(UpdateRole {
+            role_id,
+            name: "other".parse().ok(),
+            description: None,
+            permissions: None,
+        }))
+    };
+    world.check(by(2), &rename(own_role(11)), not_held("dns:*"));
+    world.check(by(2), &rename(own_role(10)), Ok(&["RoleUpdated"]));
+    let give = |role_id| grant(10, account_id(1), role_id, None, None);
+    world.check(by(2), &give(own_role(10)), Ok(&["RoleGranted"]));
+    world.check(by(2), &give(own_role(11)), not_held("dns:*"));
+    world.check(by(2), &give(role(2)), not_held("*:*"));
+    world.must(ACME, by(1), &give(own_role(11)));
+    // To take away needs the permission alone.
+    world.check(by(2), &Command::RevokeGrant(grant_id(10)), Ok(&["GrantRevoked"]));
+    world.check(by(2), &Command::RetireRole(own_role(11)), Ok(&["RoleRetired"]));
+    let (writer, denied) = (&["api-keys:write"], "roles:write".to_owned());
+    world.must(ACME, by(1), &create(3, |key| key.scopes = scopes(writer)));
+    for command in [
+        role_draft(12, &["api-keys:write"]),
+        Command::RetireRole(own_role(10)),
+        Command::RevokeGrant(grant_id(10)),
+    ] {
+        world.check(by(3), &command, Err(Rejection::PermissionDenied(denied.clone())));
+    }
+}
+
+/// Not through a key either: neither a new one, nor a rotated or an enabled one.
+#[test]
+fn a_key_gives_all_that_its_account_was_granted() {
+    let mut world = with_roles();
+    let writer = scopes(&["api-keys:write", "dns:read"]);
+    world.must(ACME, by(1), &create(4, |key| key.scopes = writer));
+    world.must(ACME, by(1), &role_draft(10, &["dns:read"]));
+    world.must(ACME, by(1), &role_draft(11, &["dns:write"]));
+    let owned =
+        |number| create(number, |key| (key.scopes, key.owner) = (None, Some(account_id(1))));
+    world.must(ACME, by(1), &grant(10, account_id(1), own_role(10), None, None));
+    world.must(ACME, by(1), &owned(5));
+    world.must(ACME, by(4), &owned(6));
+    world.must(ACME, by(4), &Command::DisableKey(key_id(6)));
+    let there = grant(11, account_id(1), own_role(11), Some("a.example"), Some(1_000));
+    world.must(ACME, by(1), &there);
+    let not_held = || Err(Rejection::PermissionNotHeld("dns:write".into()));
+    world.check(by(4), &owned(7), not_held());
+    world.check(by(4), &rotate(5, 7, |_| {}), not_held());
+    world.check(by(4), &Command::EnableKey(key_id(6)), not_held());
+    world.check(by(1), &owned(7), Ok(&["KeyCreated"]));
+    // What its account no longer has, nobody gives with it.
+    world.now += 1_000;
+    world.check(by(4), &owned(7), Ok(&["KeyCreated"]));
+    world.must(ACME, by(1), &Command::RetireRole(own_role(10)));
+    world.check(by(4), &Command::EnableKey(key_id(6)), Ok(&["KeyEnabled"]));
+}
+
+/// What is held for one domain is given for it alone; what is held for a time, as long.
+#[test]
+fn what_is_held_in_part_is_given_in_part() {
+    let mut world = with_roles();
+    let all = ["roles:write", "api-keys:write", "service-accounts:write"];
+    world.must(ACME, by(1), &role_draft(10, &all));
+    world.must(ACME, by(1), &role_draft(11, &["dns:write"]));
+    world.must(ACME, by(1), &account(2, &[]));
+    world.must(
+        ACME,
+        by(1),
+        &create(3, |key| (key.scopes, key.owner) = (None, Some(account_id(2)))),
+    );
+    world.must(ACME, by(1), &grant(10, account_id(2), own_role(10), None, None));
+    let there = Some("a.example");
+    world.must(ACME, by(1), &grant(11, account_id(2), own_role(11), there, Some(1_000)));
+    let caller = by_owned(&world, 3);
+    let not_held = || Err(Rejection::PermissionNotHeld("dns:write".into()));
+    let give = |domain, lifetime| grant(12, account_id(1), own_role(11), domain, lifetime);
+    world.check(caller, &give(there, Some(1_000)), Ok(&["RoleGranted"]));
+    for (domain, lifetime) in [
+        (there, None),
+        (there, Some(1_001)),
+        (None, Some(1_000)),
+        (Some("b.example"), Some(1_000)),
+        (Some("x.a.example"), Some(1_000)),
+    ] {
+        world.check(caller, &give(domain, lifetime), not_held());
+    }
+    // Everywhere is more than there: no role, no account and no key of the organization's.
+    world.check(caller, &role_draft(12, &["dns:write"]), not_held());
+    world.check(caller, &create(4, |key| key.scopes = scopes(&["dns:write"])), not_held());
+    // What is for a time is no key's that lasts longer.
+    let role = Rejection::PermissionNotHeld("dns:write".into());
+    let for_good = grant(13, account_id(2), own_role(11), None, Some(1_000));
+    world.must(ACME, by(1), &for_good);
+    let lasting = |expiry| {
+        create(4, move |key| {
+            key.scopes = scopes(&["dns:write"]);
+            key.expiry = expiry;
+        })
+    };
+    world.check(caller, &lasting(Expiry::After(1_000)), Ok(&["KeyCreated"]));
+    world.check(caller, &lasting(Expiry::After(1_001)), Err(role.clone()));
+    world.check(caller, &lasting(Expiry::PlanDefault), Err(role.clone()));
+    world.check(caller, &role_draft(12, &["dns:write"]), Err(role.clone()));
+    let made = Command::CreateServiceAccount(Box::new(ServiceAccountCreated {
+        service_account_id: account_id(9),
+        name: "nine".parse().unwrap(),
+        description: None,
+        roles: vec![own_role(11)],
+    }));
+    world.check(caller, &made, Err(role));
+}
+
+#[test]
+fn roles_and_grants_are_refused_by_their_reason() {
+    let mut world = with_roles();
+    world.must(ACME, by(1), &role_draft(10, &["dns:read"]));
+    let named = |name: &str| {
+        let Command::CreateRole(mut draft) = role_draft(11, &["dns:read"]) else { panic!() };
+        draft.name = name.parse().unwrap();
+        Command::CreateRole(draft)
+    };
+    let taken = Rejection::RoleNameTaken("own-10".into());
+    world.check(by(1), &named("own-10"), Err(taken));
+    for reserved in ["admin", "operator-admin", "dns-manager"] {
+        let expected = Err(Rejection::RoleNameReserved(reserved.into()));
+        world.check(by(1), &named(reserved), expected);
+    }
+    for id in [role(2), role(6)] {
+        let expected = || Err(Rejection::RoleIsBuiltIn(id));
+        world.check(by(1), &edit_role(id, &["dns:read"]), expected());
+        world.check(by(1), &Command::RetireRole(id), expected());
+    }
+    let give = |role_id| grant(10, account_id(1), role_id, None, None);
+    for id in [own_role(99), built_in::OPERATOR_ADMIN] {
+        for command in [edit_role(id, &["a:b"]), Command::RetireRole(id), give(id)] {
+            world.check(by(1), &command, Err(Rejection::NoSuchRole(id)));
+        }
+    }
+    let nobody = grant(10, account_id(99), own_role(10), None, None);
+    world.check(by(1), &nobody, Err(Rejection::ServiceAccountNotFound(account_id(99))));
+    for principal in [Principal::Ledger, Principal::Organization(ACME)] {
+        let Command::GrantRole(mut command) = give(own_role(10)) else { panic!() };
+        command.principal = principal;
+        world.check(by(1), &Command::GrantRole(command), Err(Rejection::NotGrantable));
+    }
+    let missing = || Err(Rejection::GrantNotFound(grant_id(10)));
+    world.check(by(1), &Command::RevokeGrant(grant_id(10)), missing());
+    let over = grant(10, account_id(1), own_role(10), None, Some(0));
+    world.check(by(1), &over, Err(Rejection::ExpiryNotInFuture));
+    // A second one must add something: another domain, or a longer time.
+    let within =
+        |number, domain, lifetime| grant(number, account_id(1), own_role(10), domain, lifetime);
+    world.must(ACME, by(1), &within(10, None, Some(1_000)));
+    let exists = || Err(Rejection::GrantExists(grant_id(10)));
+    world.check(by(1), &within(11, None, Some(1_000)), exists());
+    world.check(by(1), &within(11, None, Some(999)), exists());
+    world.check(by(1), &within(11, None, Some(1_001)), Ok(&["RoleGranted"]));
+    world.check(by(1), &within(11, Some("a.example"), None), Ok(&["RoleGranted"]));
+    world.now += 1_000;
+    world.check(by(1), &Command::RevokeGrant(grant_id(10)), missing());
+    world.check(by(1), &within(11, None, Some(1)), Ok(&["RoleGranted"]));
+    for number in 0..GRANTS_MAX {
+        let domain = format!("d{number}.example");
+        let number = u8::try_from(number).unwrap() + 20;
+        let one_more = grant(number, account_id(1), own_role(10), Some(&domain), None);
+        world.must(ACME, by(1), &one_more);
+    }
+    let who = Principal::ServiceAccount(account_id(1));
+    world.check(by(1), &within(11, None, None), Err(Rejection::TooManyGrants(who)));
+    // A retired role is nobody's to change, to have or to name: its name is free again.
+    world.must(ACME, by(1), &Command::RetireRole(own_role(10)));
+    let retired = || Err(Rejection::RoleIsRetired(own_role(10)));
+    for command in [
+        edit_role(own_role(10), &["a:b"]),
+        Command::RetireRole(own_role(10)),
+        within(200, None, None),
+        create(5, |key| key.roles = vec![own_role(10)]),
+    ] {
+        world.check(by(1), &command, retired());
+    }
+    world.check(by(1), &named("own-10"), Ok(&["RoleCreated"]));
+}
+
+/// Roles bind live keys, and keys for any service: who is limited to less defines none.
+#[test]
+fn a_limited_key_defines_and_grants_nothing() {
+    let mut world = with_roles();
+    world.must(ACME, by(1), &role_draft(10, &["dns:read"]));
+    world.must(ACME, by(1), &grant(10, account_id(1), own_role(10), None, None));
+    let limited = |number, otherwise: fn(&mut CreateKey)| {
+        create(number, |key| {
+            key.scopes = scopes(&["roles:write", "dns:read"]);
+            otherwise(key);
+        })
+    };
+    world.must(ACME, by(1), &limited(3, |key| key.environment = Some(Environment::Test)));
+    let services = |key: &mut CreateKey| key.services = Some(vec!["keyledger".parse().unwrap()]);
+    world.must(ACME, by(1), &limited(4, services));
+    let giving = [
+        role_draft(11, &["dns:read"]),
+        edit_role(own_role(10), &["roles:write"]),
+        grant(11, account_id(1), own_role(10), Some("a.example"), None),
+    ];
+    for command in &giving {
+        world.check(by(3), command, Err(Rejection::EnvironmentNotHeld));
+        world.check(by(4), command, Err(Rejection::ServiceNotHeld));
+    }
+    for command in [Command::RetireRole(own_role(10)), Command::RevokeGrant(grant_id(10))] {
+        world.check(by(3), &command, Err(Rejection::EnvironmentNotHeld));
+        assert!(world.decide(ACME, by(4), &command).is_ok(), "it only takes away");
+    }
+}
+
 /// A step of a random history: who acts, and on what.
 #[derive(Clone, Debug)]
 enum Step {
@@ -1101,6 +1346,11 @@ enum Step {
     Revoke(u8),
     RevokeMany(Vec<u8>),
     Policy { lifetime: Option<u32> },
+    Role { permissions: Vec<&'static str> },
+    EditRole { role: u8, permissions: Vec<&'static str> },
+    RetireRole(u8),
+    Grant { account: u8, role: u8, domain: Option<&'static str>, lifetime: Option<i64> },
+    RevokeGrant(u8),
     Wait(i64),
 }
 
@@ -1109,6 +1359,22 @@ fn arb_step() -> impl Strategy<Value = (Option<u8>, Step)> {
         vec!["api-keys:write", "dns:read", "dns:write", "cache:purge", "org:admin"],
         0..3,
     );
+    let role_permissions = || {
+        prop::sample::subsequence(
+            vec![
+                "roles:write",
+                "dns:read",
+                "dns:write",
+                "dns:*",
+                "cache:purge",
+                "routing:*",
+                "*:read",
+                "org:admin",
+                "*:*",
+            ],
+            1..3,
+        )
+    };
     let key = || 0..16_u8;
     // Few, so that keys want the same one.
     let name = || 0..4_u8;
@@ -1134,10 +1400,24 @@ fn arb_step() -> impl Strategy<Value = (Option<u8>, Step)> {
         2 => key().prop_map(Step::Revoke),
         1 => prop::collection::vec(key(), 1..4).prop_map(Step::RevokeMany),
         1 => prop::option::of(1_000..4_000_u32).prop_map(|lifetime| Step::Policy { lifetime }),
+        2 => role_permissions().prop_map(|permissions| Step::Role { permissions }),
+        3 => (key(), role_permissions())
+            .prop_map(|(role, permissions)| Step::EditRole { role, permissions }),
+        1 => key().prop_map(Step::RetireRole),
+        4 => (
+            key(),
+            key(),
+            prop::option::of(prop_oneof![Just("a.example"), Just("b.example")]),
+            prop::option::of(1..20_000_000_i64),
+        )
+            .prop_map(|(account, role, domain, lifetime)| {
+                Step::Grant { account, role, domain, lifetime }
+            }),
+        1 => key().prop_map(Step::RevokeGrant),
         1 => (1..400_000_i64).prop_map(Step::Wait),
     ];
     // Mostly whoever may do something.
-    (prop::option::weighted(0.15, key()), step)
+    (prop::option::weighted(0.4, key()), step)
 }
 
 const ASKED: [&str; 10] = [
@@ -1160,6 +1440,99 @@ fn there(world: &World, number: u8) -> u8 {
     if others.is_empty() { number } else { others[usize::from(number) % others.len()] }
 }
 
+fn own_role(number: u8) -> RoleId {
+    RoleId::from_bytes([number; 16])
+}
+
+/// A role that there is, of the organization's own or a built-in one.
+fn some_role(world: &World, number: u8) -> RoleId {
+    let own: Vec<RoleId> = world.acme.roles().map(|it| it.id).collect();
+    let all: Vec<RoleId> = own.into_iter().chain((2..10).map(role)).collect();
+    all[usize::from(number) % all.len()]
+}
+
+fn some_account(world: &World, number: u8) -> ServiceAccountId {
+    let all: Vec<_> = world.acme.service_accounts_after(None).map(|it| it.id).collect();
+    all[usize::from(number) % all.len()]
+}
+
+fn patterns(texts: &[&str]) -> Vec<PermissionPattern> {
+    PermissionPattern::list(texts).unwrap()
+}
+
+fn role_draft(number: u8, permissions: &[&str]) -> Command {
+    Command::CreateRole(Box::new(CreateRole {
+        role_id: own_role(number),
+        name: format!("own-{number}").parse().unwrap(),
+        description: "a role".parse().unwrap(),
+        permissions: patterns(permissions),
+    }))
+}
+
+fn edit_role(role_id: RoleId, permissions: &[&str]) -> Command {
+    Command::UpdateRole(Box::new(UpdateRole {
+        role_id,
+        name: None,
+        description: None,
+        permissions: Some(patterns(permissions)),
+    }))
+}
+
+fn grant_id(number: u8) -> GrantId {
+    GrantId::from_bytes([number; 16])
+}
+
+fn grant(
+    number: u8,
+    account: ServiceAccountId,
+    role_id: RoleId,
+    domain: Option<&str>,
+    lifetime: Option<i64>,
+) -> Command {
+    Command::GrantRole(Box::new(GrantRole {
+        grant_id: grant_id(number),
+        principal: Principal::ServiceAccount(account),
+        role_id,
+        domain: domain.map(|it| it.parse().unwrap()),
+        expiry: lifetime.map(Expiry::After),
+    }))
+}
+
+/// What somebody may come to hold: where, and when.
+type Held = (String, &'static str, Option<&'static str>, Timestamp);
+
+/// What this authority comes to at an instant.
+fn held_by(authority: Authority<'_>, at: Timestamp, who: &str) -> Vec<Held> {
+    let mut held = Vec::new();
+    for domain in [None, Some("a.example"), Some("b.example")] {
+        let there = authority.over(domain);
+        let texts = PROBED.iter().filter(|text| there.holds(Permission::parse(text).unwrap()));
+        held.extend(texts.map(|text| (who.to_owned(), *text, domain, at)));
+    }
+    held
+}
+
+/// Everything that the service accounts hold, and the keys in force whose roles are their
+/// own, now and later.
+fn holdings(world: &World) -> std::collections::BTreeSet<Held> {
+    let (acme, operator) = (&world.acme, &world.operator);
+    let mut held = std::collections::BTreeSet::new();
+    for then in [world.now, world.now + 3_000_000, i64::from(u32::MAX) * 1_000].map(at) {
+        for account in acme.service_accounts_after(None) {
+            let authority = Authority::of_service_account(account.id, acme, operator, then);
+            held.extend(held_by(authority, then, &account.id.text()));
+        }
+        for key in acme.keys_after(None).filter(|key| key.state(then) == KeyState::Active) {
+            let authority = Authority::of(key, acme, operator, then);
+            held.extend(held_by(authority, then, &key.id.text()));
+        }
+    }
+    held
+}
+
+const PROBED: [&str; 6] =
+    ["dns:read", "dns:write", "cache:purge", "roles:write", "routing:write", "org:admin"];
+
 /// The command of a step; `next` is the number of the key that it may make.
 fn command_of(world: &World, step: Step, next: u8) -> Option<Command> {
     let there = |number| there(world, number);
@@ -1169,7 +1542,7 @@ fn command_of(world: &World, step: Step, next: u8) -> Option<Command> {
             create(next, |key| {
                 key.name = format!("key {name}").parse().unwrap();
                 key.scopes = (!wanted.is_empty()).then(|| Scopes::new(&wanted).unwrap());
-                let role = (wanted_role > 0 && !owned).then(|| role(wanted_role));
+                let role = (wanted_role > 0 && !owned).then(|| some_role(world, wanted_role));
                 key.roles = role.into_iter().collect();
                 key.owner = owned.then(|| account_id(1 + wanted_role % 2));
                 key.expiry = Expiry::After(lifetime);
@@ -1194,6 +1567,17 @@ fn command_of(world: &World, step: Step, next: u8) -> Option<Command> {
         Step::RevokeMany(keys) => {
             let which = WhichKeys::Listed(keys.into_iter().map(|key| key_id(there(key))).collect());
             Command::RevokeKeys(RevokeKeys { which, reason: RevocationReason::KeyCompromise })
+        }
+        Step::Role { permissions } => role_draft(next, &permissions),
+        Step::EditRole { role, permissions } => edit_role(some_role(world, role), &permissions),
+        Step::RetireRole(role) => Command::RetireRole(some_role(world, role)),
+        Step::Grant { account, role, domain, lifetime } => {
+            let (account, role) = (some_account(world, account), some_role(world, role));
+            grant(next, account, role, domain, lifetime)
+        }
+        Step::RevokeGrant(number) => {
+            let all: Vec<_> = world.acme.grants_after(None).map(|it| it.id).collect();
+            Command::RevokeGrant(*all.get(usize::from(number) % all.len().max(1))?)
         }
         Step::Policy { lifetime } => Command::UpdatePolicy(Policy {
             key_lifetime_max_seconds: lifetime,
@@ -1221,8 +1605,22 @@ proptest! {
                 "cache:purge",
                 "dns:read",
                 "policy:write",
+                "roles:write",
                 "service-accounts:write",
             ]);
+        }));
+        // Somebody who holds something for a time, and something for one domain.
+        let all = ["roles:write", "api-keys:write", "service-accounts:write", "dns:write"];
+        world.must(ACME, Caller::Ledger, &role_draft(250, &all));
+        world.must(ACME, Caller::Ledger, &role_draft(251, &["routing:*", "cache:purge"]));
+        let hours_2 = Some(7_200_000);
+        let by_grant = grant(250, account_id(2), own_role(250), None, hours_2);
+        world.must(ACME, Caller::Ledger, &by_grant);
+        let by_grant = grant(251, account_id(2), own_role(251), Some("a.example"), None);
+        world.must(ACME, Caller::Ledger, &by_grant);
+        world.must(ACME, Caller::Ledger, &create(1, |key| {
+            key.scopes = None;
+            key.owner = Some(account_id(2));
         }));
         let mut number = 2_u8;
         let mut revoked = std::collections::BTreeSet::new();
@@ -1241,7 +1639,16 @@ proptest! {
             let Caller::Key { key_id: maker, .. } = caller else { unreachable!() };
             let maker = before.acme.key(maker).unwrap();
             prop_assert_eq!(maker.state(now), KeyState::Active);
-            let maker = Authority::of(maker, &before.acme, &before.operator);
+            // Nobody holds anything, anywhere, at any time, that they did not hold before,
+            // unless whoever did this holds it there and then.
+            let had = holdings(&before);
+            for gained in holdings(&world).difference(&had) {
+                let (who, text, domain, then) = gained;
+                let maker = Authority::of(maker, &before.acme, &before.operator, *then);
+                let held = maker.over(*domain).holds(Permission::parse(text).unwrap());
+                prop_assert!(held, "{who} gained {text} {domain:?} at {then}: {events:?}");
+            }
+            let maker = Authority::of(maker, &before.acme, &before.operator, now);
             for event in &events {
                 let came_into_force = match event {
                     Event::KeyRevoked(event) => {
@@ -1273,12 +1680,21 @@ proptest! {
                     | Event::PolicyUpdated(_) => None,
                     Event::ServiceAccountCreated(event) => {
                         for id in &event.roles {
-                            for pattern in &world.operator.role(*id).unwrap().definition.permissions {
+                            let role = world.acme.role(*id).or_else(|| world.operator.role(*id));
+                            for pattern in role.unwrap().permissions() {
                                 prop_assert!(maker.covers(pattern), "{pattern}");
                             }
                         }
                         None
                     }
+                    Event::RoleCreated(RoleCreated { definition, .. })
+                    | Event::RoleUpdated(RoleUpdated { definition, .. }) => {
+                        for pattern in &definition.permissions {
+                            prop_assert!(maker.covers(pattern), "{pattern}");
+                        }
+                        None
+                    }
+                    Event::RoleRetired(_) | Event::RoleGranted(_) | Event::GrantRevoked(_) => None,
                     Event::DenialsSummarized(_)
                     | Event::UsageRecorded(_)
                     | Event::InstallationCreated(_)
@@ -1294,7 +1710,7 @@ proptest! {
                 };
                 let Some(id) = came_into_force else { continue };
                 let made = world.acme.key(id).unwrap();
-                let made = Authority::of(made, &world.acme, &world.operator);
+                let made = Authority::of(made, &world.acme, &world.operator, now);
                 for text in ASKED {
                     let permission = Permission::parse(text).unwrap();
                     prop_assert!(!made.holds(permission) || maker.holds(permission), "{text}");

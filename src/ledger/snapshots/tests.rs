@@ -194,6 +194,7 @@ impl World {
             service: None,
             environment: None,
             client_ip: None,
+            domain: None,
             now: self.now(),
         };
         let ask = || {

@@ -26,6 +26,7 @@ fn ask_for(ledger: &Ledger, number: u8, permission: &str, purpose: Purpose) -> C
         service: Some("cdn"),
         environment: None,
         client_ip: None,
+        domain: None,
         now: ledger.clock().now(),
     };
     let text = text(number);

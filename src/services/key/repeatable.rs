@@ -57,4 +57,9 @@ repeatable! {
     RevokeKeyRequest => "RevokeKey",
     UpdatePolicyRequest => "UpdatePolicy",
     CreateServiceAccountRequest => "CreateServiceAccount",
+    CreateRoleRequest => "CreateRole",
+    UpdateRoleRequest => "UpdateRole",
+    RetireRoleRequest => "RetireRole",
+    GrantRoleRequest => "GrantRole",
+    RevokeGrantRequest => "RevokeGrant",
 }

@@ -132,6 +132,7 @@ fn wire_code(code: Code) -> proto::DecisionCode {
         Code::WrongEnvironment => proto::DecisionCode::WrongEnvironment,
         Code::ServiceNotAllowed => proto::DecisionCode::ServiceNotAllowed,
         Code::PermissionDenied => proto::DecisionCode::PermissionDenied,
+        Code::DomainNotAllowed => proto::DecisionCode::DomainNotAllowed,
         Code::RateLimited => proto::DecisionCode::RateLimited,
         Code::Allowed => proto::DecisionCode::Allowed,
     }

@@ -47,6 +47,7 @@ pub(super) fn read<'a>(
         permissions: Wanted::new(&message.permissions)
             .map_err(|(place, error)| Wrong::new(format!("permissions[{place}]"), error))?,
         service: service(&message.service)?,
+        domain: domain(&message.domain)?,
         environment: read::environment(message.environment)
             .map_err(|_| Wrong::new("environment", "is no known environment"))?,
         client_ip: client_ip(message, asked.trusted_proxies)?,
@@ -60,6 +61,14 @@ fn service(text: &str) -> Result<Option<&str>, Wrong> {
         "" => Ok(None),
         name if text::is_label(name) => Ok(Some(name)),
         _ => Err(Wrong::new("service", "must be 1 to 64 characters of `A-Z a-z 0-9 . _ -`")),
+    }
+}
+
+fn domain(text: &str) -> Result<Option<&str>, Wrong> {
+    match text {
+        "" => Ok(None),
+        name if text::is_domain(name) => Ok(Some(name)),
+        _ => Err(Wrong::new("domain", read::DOMAIN)),
     }
 }
 

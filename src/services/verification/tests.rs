@@ -170,6 +170,7 @@ fn built(
             Code::Expired => proto::DecisionCode::Expired,
             Code::RateLimited => proto::DecisionCode::RateLimited,
             Code::PermissionDenied => proto::DecisionCode::PermissionDenied,
+            Code::DomainNotAllowed => proto::DecisionCode::DomainNotAllowed,
             other @ (Code::NoCredential
             | Code::Ambiguous
             | Code::Malformed
@@ -226,6 +227,7 @@ fn written(
         service: None,
         environment: None,
         client_ip: None,
+        domain: None,
         now: at(1_000_000_000_000),
     };
     let operator = operator();

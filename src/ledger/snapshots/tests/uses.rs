@@ -15,6 +15,7 @@ impl World {
             service: None,
             environment: None,
             client_ip: None,
+            domain: None,
             now: self.now(),
         };
         let text = text(number);
