@@ -76,6 +76,8 @@ enum Verb {
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Dependencies bring a second provider in: which one is used is said here, once.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
     if let Err(error) = refuse_unknown_variables(serve::variables(), &serve::flags()) {
         return ended(Err(Failure::fault(error.to_string())));

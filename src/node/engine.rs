@@ -101,8 +101,11 @@ impl Engine {
 
     pub(super) async fn close(&self) {
         // Events first: while any is on its way, nobody else is to come in.
-        self.store.finish().await;
-        self.registration.leave().await;
+        if self.store.finish().await {
+            self.registration.leave().await;
+        } else {
+            self.registration.abandon();
+        }
         self.store.close().await;
     }
 }

@@ -143,11 +143,15 @@ impl EngineStore {
     }
 
     /// Takes no more appends, and waits for those under way.
-    pub async fn finish(&self) {
+    ///
+    /// False where some were still under way after a while: they may yet happen.
+    pub async fn finish(&self) -> bool {
         self.inner.lanes.close();
-        if tokio::time::timeout(CLOSE_MAX, self.inner.lanes.drained()).await.is_err() {
+        let drained = tokio::time::timeout(CLOSE_MAX, self.inner.lanes.drained()).await.is_ok();
+        if !drained {
             tracing::warn!("appends under way were cut off");
         }
+        drained
     }
 }
 

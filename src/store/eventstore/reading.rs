@@ -290,6 +290,8 @@ impl Inner {
         let before = Revision(revision.0.saturating_sub(1));
         let there = match self.raw_stream(stream, before, 1).await {
             Ok(found) => found.first().is_some_and(|event| event.revision == before.0),
+            // A stream that was deleted is damaged; the others are read on.
+            Err(Fault::Deleted) => false,
             Err(fault) => return Err(unavailable(&fault)),
         };
         if there {

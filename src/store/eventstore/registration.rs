@@ -119,6 +119,8 @@ fn host() -> String {
 struct About {
     node: String,
     host: String,
+    /// How long it may answer from its last renewal on.
+    lease_ms: u64,
 }
 
 /// The end of the stream.
@@ -159,7 +161,7 @@ impl Registration {
             }
             let began = boot_ms();
             let expected = last.map(|last| last.revision);
-            match say(&inner, &identity, REGISTERED, expected, lease).await {
+            match say(&inner, &identity, REGISTERED, expected, lease, lease).await {
                 Ok(revision) => return Ok(Self::begin(inner, identity, lease, began, revision)),
                 Err(AppendError::WrongExpectedRevision { .. } | AppendError::Unknown(_)) => {}
                 Err(error) => return Err(RegisterError::Store(error.to_string())),
@@ -207,6 +209,12 @@ impl Registration {
         }
     }
 
+    /// Answers no more, and leaves the place to whoever waits long enough for it.
+    pub fn abandon(&self) {
+        self.contact.lose();
+        self.renewing.abort();
+    }
+
     /// Gives the place up, so that the next node need not wait.
     pub async fn leave(&self) {
         let last = self.last.lock().await;
@@ -215,7 +223,9 @@ impl Registration {
             return;
         }
         self.contact.lose();
-        if let Err(error) = say(&self.inner, &self.identity, LEFT, Some(*last), LEAVE_MAX).await {
+        if let Err(error) =
+            say(&self.inner, &self.identity, LEFT, Some(*last), Duration::ZERO, LEAVE_MAX).await
+        {
             tracing::warn!(%error, "the event store was not told that this node has stopped: the next one will wait");
         }
     }
@@ -258,7 +268,7 @@ impl Renewing {
     async fn renew(&self, within: Duration) -> Result<(), bool> {
         let mut last = self.last.lock().await;
         let began = boot_ms();
-        match say(&self.inner, &self.identity, RENEWED, Some(*last), within).await {
+        match say(&self.inner, &self.identity, RENEWED, Some(*last), self.lease, within).await {
             Ok(revision) => {
                 *last = revision;
                 self.contact.extend(began.saturating_add(millis(self.lease)));
@@ -283,6 +293,8 @@ impl Renewing {
 
 /// Waits until whoever is registered has lost their leave; fails as soon as they are heard of.
 async fn watch_silence(inner: &Inner, seen: &Last, lease: Duration) -> Result<(), RegisterError> {
+    // Whoever is there may have been given longer than this node would be.
+    let lease = lease.max(Duration::from_millis(seen.about.lease_ms));
     // A third more, for clocks that do not run alike.
     let until = Instant::now() + lease + lease / 3;
     tracing::info!(
@@ -322,9 +334,12 @@ async fn say(
     identity: &Identity,
     event_type: &'static str,
     expected: Option<Revision>,
+    lease: Duration,
     within: Duration,
 ) -> Result<Revision, AppendError> {
-    let about = About { node: identity.name.clone(), host: identity.host.clone() };
+    let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+    let (node, host) = (identity.name.clone(), identity.host.clone());
+    let about = About { node, host, lease_ms };
     note(inner, STREAM, event_type, &about, expected, within).await
 }
 

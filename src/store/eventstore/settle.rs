@@ -159,9 +159,11 @@ impl Inner {
                 Ok(found) if found.is_empty() => return Ok(Found::Nothing),
                 Ok(found) => {
                     let ours = found.len() == events.len()
-                        && found.iter().zip(events).all(|(found, event)| {
+                        && found.iter().zip(events).zip(first.0..).all(|((found, event), at)| {
                             let leaf_hash = wire::recorded(stream, found).map(|it| it.leaf_hash);
-                            found.id == wire::id(event) && leaf_hash == Ok(event.leaf_hash)
+                            found.revision == at
+                                && found.id == wire::id(event)
+                                && leaf_hash == Ok(event.leaf_hash)
                         });
                     return Ok(if ours { Found::Ours } else { Found::Others });
                 }

@@ -90,15 +90,19 @@ async fn keys_live_through_restarts_and_kills_on_an_engine() {
 #[tokio::test]
 async fn a_second_node_is_refused_and_comes_in_once_the_first_has_left() {
     for target in Target::all("second node") {
-        let url = with(&target.url(), "lease=2000");
+        let url = with(&target.url(), "lease=4000");
         let acme = acme(&url).await;
         let (_, secret) = acme.key("ci", &["a:b"]).await;
         let other = Home::new();
         let secrets = acme.home.data().join("secrets");
-        let second = || {
-            let launch = other.launch().env("KEYLEDGER_STORE", &url);
+        let with_url = |url: &str| {
+            let launch = other.launch().env("KEYLEDGER_STORE", url);
             launch.env("KEYLEDGER_SECRETS_DIR", &secrets)
         };
+        let second = || with_url(&url);
+        // Nor by being impatient itself.
+        let said = with_url(&with(&target.url(), "lease=500")).refused();
+        assert!(said.contains("another node is running on this event store: nod_"), "{said}");
         let said = second().refused();
         assert!(said.contains("another node is running on this event store: nod_"), "{said}");
         assert!(said.contains("stop that one"), "{said}");
@@ -123,7 +127,7 @@ async fn a_second_node_is_refused_and_comes_in_once_the_first_has_left() {
 async fn a_node_that_is_replaced_stops() {
     let engine = Engine::start();
     let mut acme = acme(&with(&engine.url(), "lease=600")).await;
-    let about = r#"{"node":"nod_00000000000000000000000000","host":"elsewhere"}"#;
+    let about = r#"{"node":"nod_00000000000000000000000000","host":"elsewhere","lease_ms":600}"#;
     let entry = Entry {
         stream: String::new(),
         revision: 0,
@@ -311,6 +315,8 @@ async fn the_password_is_never_told() {
 
 #[tokio::test]
 async fn tls_is_spoken_and_both_sides_are_known() {
+    // The stand-in is in this process. Another test may have said the same.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let home = Home::new();
     let file = |name: &str, text: &str| {
