@@ -56,3 +56,27 @@ fn roles_are_made_granted_looked_at_and_retired() {
     scene.run(&format!("role list --org {org}"));
     scene.check(&expect_file!["golden/roles.txt"]);
 }
+
+#[test]
+fn every_verb_about_roles_finds_its_organization_by_its_key_prefix() {
+    let mut scene = Scene::new();
+    scene.organization("Acme", "vtx");
+    let mut done = |verb: String| {
+        let ran = scene.run(&format!("{verb} --org vtx --json"));
+        assert_eq!(ran.code, 0, "{verb}");
+        ran.json()
+    };
+    let id = |found: &serde_json::Value| found["id"].as_str().unwrap().to_owned();
+    let account = id(&done("service-account create --name bot".into())["service_account"]);
+    let create = "role create --name zones --description x --permission dns:read";
+    let role = id(&done(create.into())["role"]);
+    done(format!("role update {role} --description y"));
+    let grant = id(&done(format!("role grant {role} --service-account {account}"))["grant"]);
+    done(format!("role get {role}"));
+    done("role list".into());
+    done("role grants".into());
+    done("role who-holds dns:read".into());
+    done(format!("role effective --service-account {account}"));
+    done(format!("role revoke {grant}"));
+    done(format!("role retire {role}"));
+}

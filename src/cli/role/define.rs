@@ -26,8 +26,9 @@ pub(in crate::cli) struct List {
 
 impl List {
     pub(in crate::cli) fn run(self) -> Outcome {
-        let organization_id = self.target.organization_id();
+        let mut organization_id = self.target.organization_id();
         self.client.run(async |session| {
+            session.aim(&mut organization_id).await?;
             let page = async |page_size, page_token| {
                 let organization_id = organization_id.clone();
                 let message = proto::ListRolesRequest { organization_id, page_size, page_token };
@@ -63,8 +64,9 @@ pub(in crate::cli) struct Get {
 impl Get {
     pub(in crate::cli) fn run(self) -> Outcome {
         let organization_id = self.target.organization_id();
-        let request = proto::GetRoleRequest { organization_id, role_id: id_of(&self.role)? };
+        let mut request = proto::GetRoleRequest { organization_id, role_id: id_of(&self.role)? };
         self.client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let request = session.request(request)?;
             let got = Got::from(session.answer(service(session).get_role(request)).await?);
             session.print(&got, || got.to_text())
@@ -105,7 +107,7 @@ pub(in crate::cli) struct Create {
 
 impl Create {
     pub(in crate::cli) fn run(self) -> Outcome {
-        let request = proto::CreateRoleRequest {
+        let mut request = proto::CreateRoleRequest {
             organization_id: self.target.organization_id(),
             name: self.name,
             description: self.description,
@@ -114,6 +116,7 @@ impl Create {
             idempotency_key: self.repeat.idempotency_key(),
         };
         self.client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let request = session.request(request)?;
             let got = Got::from(session.answer(service(session).create_role(request)).await?);
             session.print(&got, || got.to_text())
@@ -160,7 +163,7 @@ pub(in crate::cli) struct Update {
 impl Update {
     pub(in crate::cli) fn run(self) -> Outcome {
         let permissions = self.permissions;
-        let request = proto::UpdateRoleRequest {
+        let mut request = proto::UpdateRoleRequest {
             organization_id: self.target.organization_id(),
             role_id: id_of(&self.role)?,
             name: self.name,
@@ -171,6 +174,7 @@ impl Update {
             idempotency_key: self.repeat.idempotency_key(),
         };
         self.client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let request = session.request(request)?;
             let got = Got::from(session.answer(service(session).update_role(request)).await?);
             session.print(&got, || got.to_text())
@@ -207,7 +211,7 @@ pub(in crate::cli) struct Retire {
 
 impl Retire {
     pub(in crate::cli) fn run(self) -> Outcome {
-        let request = proto::RetireRoleRequest {
+        let mut request = proto::RetireRoleRequest {
             organization_id: self.target.organization_id(),
             role_id: id_of(&self.role)?,
             comment: self.comment,
@@ -215,6 +219,7 @@ impl Retire {
             idempotency_key: self.repeat.idempotency_key(),
         };
         self.client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let request = session.request(request)?;
             let got = Got::from(session.answer(service(session).retire_role(request)).await?);
             let code = session.print(&got, || got.to_text())?;

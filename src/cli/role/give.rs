@@ -61,7 +61,7 @@ impl Grant {
     pub(in crate::cli) fn run(self) -> Outcome {
         use proto::grant_role_request::{Expiry, Principal};
         let lifetime = self.lifetime.map(flags::wire).map(Expiry::Lifetime);
-        let request = proto::GrantRoleRequest {
+        let mut request = proto::GrantRoleRequest {
             organization_id: self.target.organization_id(),
             role_id: id_of(&self.role)?,
             domain: self.domain.unwrap_or_default(),
@@ -72,6 +72,7 @@ impl Grant {
             expiry: self.expires_at.map(Expiry::ExpiresAt).or(lifetime),
         };
         self.client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let request = session.request(request)?;
             let made = Granted::from(session.answer(service(session).grant_role(request)).await?);
             session.print(&made, || made.to_text())
@@ -108,7 +109,7 @@ pub(in crate::cli) struct Revoke {
 
 impl Revoke {
     pub(in crate::cli) fn run(self) -> Outcome {
-        let request = proto::RevokeGrantRequest {
+        let mut request = proto::RevokeGrantRequest {
             organization_id: self.target.organization_id(),
             grant_id: self.grant,
             comment: self.comment,
@@ -116,6 +117,7 @@ impl Revoke {
             idempotency_key: self.repeat.idempotency_key(),
         };
         self.client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let request = session.request(request)?;
             let over = Revoked::from(session.answer(service(session).revoke_grant(request)).await?);
             let code = session.print(&over, || over.to_text())?;
@@ -150,13 +152,14 @@ pub(in crate::cli) struct Grants {
 
 impl Grants {
     pub(in crate::cli) fn run(self) -> Outcome {
-        let wanted = proto::ListGrantsRequest {
+        let mut wanted = proto::ListGrantsRequest {
             organization_id: self.target.organization_id(),
             role_id: self.role.as_deref().map(id_of).transpose()?.unwrap_or_default(),
             service_account_id: self.service_account.unwrap_or_default(),
             ..Default::default()
         };
         self.client.run(async |session| {
+            session.aim(&mut wanted.organization_id).await?;
             let page = async |page_size, page_token| {
                 let message = proto::ListGrantsRequest { page_size, page_token, ..wanted.clone() };
                 let request = session.request(message)?;

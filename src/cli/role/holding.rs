@@ -28,12 +28,13 @@ pub(in crate::cli) struct WhoHolds {
 
 impl WhoHolds {
     pub(in crate::cli) fn run(self) -> Outcome {
-        let wanted = proto::WhoHoldsRequest {
+        let mut wanted = proto::WhoHoldsRequest {
             organization_id: self.target.organization_id(),
             permission: self.permission,
             ..Default::default()
         };
         self.client.run(async |session| {
+            session.aim(&mut wanted.organization_id).await?;
             let page = async |page_size, page_token| {
                 let message = proto::WhoHoldsRequest { page_size, page_token, ..wanted.clone() };
                 let request = session.request(message)?;
@@ -73,11 +74,12 @@ impl Effective {
     pub(in crate::cli) fn run(self) -> Outcome {
         use proto::effective_permissions_request::Subject;
         let account = self.service_account.map(Subject::ServiceAccountId);
-        let request = proto::EffectivePermissionsRequest {
+        let mut request = proto::EffectivePermissionsRequest {
             organization_id: self.target.organization_id(),
             subject: account.or(self.key.map(Subject::KeyId)),
         };
         self.client.run(async |session| {
+            session.aim(&mut request.organization_id).await?;
             let request = session.request(request)?;
             let answer = session.answer(service(session).effective_permissions(request)).await?;
             let shown = Shown::from(answer);

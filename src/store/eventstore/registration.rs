@@ -233,8 +233,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.contact.lose();
-        self.renewing.abort();
+        self.abandon();
     }
 }
 
