@@ -81,6 +81,11 @@ hex_bytes!(
     SecretDigest, 32
 );
 hex_bytes!(
+    /// What stands for an e-mail: BLAKE3 of its normalized form, under a key that only the
+    /// installation has and that stays the same for good.
+    EmailDigest, 32
+);
+hex_bytes!(
     /// One request, named so that a repeat is known: its principal, method and
     /// idempotency key, under a key that only the installation has.
     RequestId, 16

@@ -153,6 +153,18 @@ id!(
     ServiceAccountId, "sva_"
 );
 id!(
+    /// A person who can log in, known to the installation by one e-mail.
+    AccountId, "acc_"
+);
+id!(
+    /// A user: a person's membership in one organization.
+    UserId, "usr_"
+);
+id!(
+    /// A session: what somebody who logged in may do until it ends.
+    SessionId, "ses_"
+);
+id!(
     /// One installation of keyledger: what a data directory belongs to.
     InstallationId, "ins_"
 );

@@ -10,7 +10,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use projections::id::{
-    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+    AccountId, EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+    SessionId, UserId,
 };
 use projections::time::Timestamp;
 use subtle::ConstantTimeEq;
@@ -158,6 +159,21 @@ impl Ids {
     /// A new grant's.
     pub fn grant(&self, at: Timestamp) -> GrantId {
         GrantId::from_parts(millis(at), self.draw())
+    }
+
+    /// A new account's.
+    pub fn account(&self, at: Timestamp) -> AccountId {
+        AccountId::from_parts(millis(at), self.draw())
+    }
+
+    /// A new user's.
+    pub fn user(&self, at: Timestamp) -> UserId {
+        UserId::from_parts(millis(at), self.draw())
+    }
+
+    /// A new session's.
+    pub fn session(&self, at: Timestamp) -> SessionId {
+        SessionId::from_parts(millis(at), self.draw())
     }
 
     /// A new role's.
