@@ -133,7 +133,7 @@ fn envelope(number: u64, at: Timestamp, subject: &Subject, key: &SubjectKey) -> 
         id,
         at,
         actor: Principal::Organization(ACME),
-        credential: Some(KeyId::from_bytes([9; 16])),
+        credential: Some(KeyId::from_bytes([9; 16]).into()),
         request: None,
         correlation_id: correlation_id.parse().expect("an id"),
         causation_id: None,

@@ -137,7 +137,7 @@ impl Written {
             id,
             at: self.began,
             actor: Principal::Ledger,
-            credential: Some(KeyId::from_bytes([9; 16])),
+            credential: Some(KeyId::from_bytes([9; 16]).into()),
             request: None,
             correlation_id: "bench".parse().expect("an id"),
             causation_id: None,

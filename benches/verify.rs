@@ -76,7 +76,7 @@ fn envelope(ids: &Ids, clock: &Clock, event: Event, id: OrganizationId) -> NewEv
         id: ids.event(at),
         at,
         actor: Principal::Organization(OrganizationId::OPERATOR),
-        credential: Some(KeyId::from_bytes([9; 16])),
+        credential: Some(KeyId::from_bytes([9; 16]).into()),
         request: None,
         correlation_id: "cor_01M3250V000000000000000001".parse().expect("an id"),
         causation_id: None,
@@ -243,7 +243,7 @@ fn main() {
 
 /// As a gateway asks: what is allowed counts as a use.
 fn asking() -> Asking {
-    let purpose = Purpose::Ask(KeyId::from_bytes([9; 16]));
+    let purpose = Purpose::Ask(KeyId::from_bytes([9; 16]).into());
     Asking { reach: Reach::Installation, purpose }
 }
 

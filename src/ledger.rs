@@ -273,11 +273,11 @@ impl Ledger {
             match landed {
                 Ok(Landing::Durable) => {
                     self.await_abroad(organization_id, order).await;
-                    if let (Err(rejection), Caller::Key { organization_id, key_id, .. }) =
-                        (&answer, order.caller)
+                    if let (Err(rejection), Some(home), Some(credential)) =
+                        (&answer, order.caller.home(), order.caller.credential())
                         && let Some(code) = denials::rejected(rejection)
                     {
-                        self.note_denied_caller(organization_id, key_id, code);
+                        self.note_denied_caller(home, credential, code);
                     }
                     return Ok(self.after_all(&pipeline.published, answer).await?);
                 }
@@ -302,7 +302,9 @@ impl Ledger {
             Caller::Key { organization_id: home, .. } if home != target => {
                 Some(Arc::clone(&self.abroad).read_owned().await)
             }
-            Caller::Key { .. } | Caller::Ledger => None,
+            // Its account, whose end of it may be on its way, is another stream everywhere.
+            Caller::Session { .. } => Some(Arc::clone(&self.abroad).read_owned().await),
+            Caller::Key { .. } | Caller::Person { .. } | Caller::Ledger => None,
         }
     }
 
@@ -359,6 +361,8 @@ impl Ledger {
             operator: if published.id.is_operator() { state } else { &operator },
             now,
             caller: order.caller,
+            // No session is begun by this version.
+            standing: None,
             expected: order.expected,
             request: order.request,
             taken: order

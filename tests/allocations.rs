@@ -114,7 +114,7 @@ async fn ledger() -> (Arc<Ledger>, String, String) {
         hint: granted.hint,
         digest: granted.digest.clone(),
         scopes: None,
-        owner: Some(owner),
+        owner: Some(owner.into()),
         ..command
     };
     for command in [
@@ -134,7 +134,7 @@ const DOMAIN: &str = "example.com";
 
 /// As a gateway asks: what is allowed counts as a use.
 fn asking() -> Asking {
-    let purpose = Purpose::Ask(KeyId::from_bytes([9; 16]));
+    let purpose = Purpose::Ask(KeyId::from_bytes([9; 16]).into());
     Asking { reach: Reach::Installation, purpose }
 }
 

@@ -17,8 +17,8 @@ pub use filter::{ActionPattern, Filter, InvalidAction};
 
 use crate::envelope::Envelope;
 use crate::event::Event;
-use crate::id::{EventId, KeyId, OrganizationId, RoleId, ServiceAccountId};
-use crate::principal::Principal;
+use crate::id::{EventId, KeyId, OrganizationId, RoleId, ServiceAccountId, SessionId, UserId};
+use crate::principal::{Credential, Principal};
 use crate::recorded::Revision;
 use crate::text::{CorrelationId, Name, PlanName};
 use crate::time::Timestamp;
@@ -62,6 +62,16 @@ actions! {
     RoleRetired => "role.retired",
     RoleGranted => "role.granted",
     GrantRevoked => "role.grant_revoked",
+    UserInvited => "user.invited",
+    InvitationRenewed => "user.invitation_renewed",
+    UserJoined => "user.joined",
+    UserUpdated => "user.updated",
+    UserSuspended => "user.suspended",
+    UserRestored => "user.restored",
+    UserRemoved => "user.removed",
+    SessionStarted => "session.started",
+    SessionSteppedUp => "session.stepped_up",
+    SessionEnded => "session.ended",
 }
 
 /// What became of what was tried.
@@ -90,6 +100,10 @@ pub enum TargetId<'a> {
     ServiceAccount(ServiceAccountId),
     /// The rules that the organization gives itself; written `policy`.
     Policy,
+    /// A user.
+    User(UserId),
+    /// A session.
+    Session(SessionId),
     /// Several credentials, or ones that nobody knows; written `credentials`.
     Credentials,
 }
@@ -106,6 +120,8 @@ impl TargetId<'_> {
             Self::Key(_) => "key",
             Self::ServiceAccount(_) => "service_account",
             Self::Policy => "policy",
+            Self::User(_) => "user",
+            Self::Session(_) => "session",
             Self::Credentials => "credentials",
         }
     }
@@ -120,6 +136,8 @@ impl TargetId<'_> {
             Self::Key(_) => "Key",
             Self::ServiceAccount(_) => "Service account",
             Self::Policy => "The policy",
+            Self::User(_) => "User",
+            Self::Session(_) => "Session",
             Self::Credentials => "Credentials",
         }
     }
@@ -135,6 +153,8 @@ impl fmt::Display for TargetId<'_> {
             Self::Key(id) => id.fmt(f),
             Self::ServiceAccount(id) => id.fmt(f),
             Self::Policy => f.write_str("policy"),
+            Self::User(id) => id.fmt(f),
+            Self::Session(id) => id.fmt(f),
             Self::Credentials => f.write_str("credentials"),
         }
     }
@@ -200,8 +220,8 @@ pub struct Entry<'a> {
     pub action: &'static str,
     /// Who acted.
     pub actor: Principal,
-    /// The key they acted with; none where the ledger acted.
-    pub credential: Option<KeyId>,
+    /// What they acted with; none where the ledger acted.
+    pub credential: Option<Credential>,
     /// What they acted on.
     pub target: Target<'a>,
     /// What became of it.
@@ -257,8 +277,8 @@ fn sentence(
     reason: Option<&'static str>,
 ) -> String {
     let mut sentence = format!("{} {deed} by {}", target.subject(), who(envelope.actor));
-    if let Some(key) = envelope.credential {
-        sentence.push_str(&format!(" with key `{key}`"));
+    if let Some(it) = envelope.credential {
+        sentence.push_str(&format!(" with {} `{it}`", it.noun()));
     }
     if let Some(reason) = reason {
         sentence.push_str(": ");
@@ -273,6 +293,7 @@ fn who(actor: Principal) -> String {
         Principal::Organization(id) => format!("organization `{id}`"),
         Principal::ServiceAccount(id) => format!("service account `{id}`"),
         Principal::Ledger => "the ledger".to_owned(),
+        Principal::User(id) => format!("user `{id}`"),
     }
 }
 

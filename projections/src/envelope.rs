@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use crate::corrupt::Fault;
 use crate::digest::{LeafHash, RequestContent, RequestId};
 use crate::event::Event;
-use crate::id::{EventId, KeyId};
-use crate::principal::Principal;
+use crate::id::EventId;
+use crate::principal::{Credential, Principal};
 use crate::sealed::Sealed;
 use crate::text::CorrelationId;
 use crate::time::Timestamp;
@@ -37,9 +37,9 @@ pub struct Envelope {
     pub at: Timestamp,
     /// Who caused it.
     pub actor: Principal,
-    /// The key with which they did; none where the ledger acted, or the installation's
-    /// console.
-    pub credential: Option<KeyId>,
+    /// The key or session with which they did; none where the ledger acted, or the
+    /// installation's console.
+    pub credential: Option<Credential>,
     /// The request that caused it, where the caller named it.
     pub request: Option<RequestStamp>,
     /// What ties it to all else that the same cause brought about.
@@ -62,7 +62,7 @@ struct Written<'a> {
     at: Timestamp,
     actor: Principal,
     #[serde(skip_serializing_if = "Option::is_none")]
-    credential: Option<KeyId>,
+    credential: Option<Credential>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<RequestStamp>,
     correlation_id: &'a CorrelationId,
@@ -83,7 +83,7 @@ struct Read<'a> {
     at: Timestamp,
     actor: Principal,
     #[serde(default)]
-    credential: Option<KeyId>,
+    credential: Option<Credential>,
     #[serde(default)]
     request: Option<RequestStamp>,
     correlation_id: CorrelationId,

@@ -8,10 +8,10 @@ use crate::envelope::Envelope;
 use crate::event::{
     Hint, KeyCreated, KeyLabel, KeyOrigin, KeyRotated, KeyedDigest, RevocationReason,
 };
-use crate::id::{KeyId, RoleId, ServiceAccountId};
+use crate::id::{KeyId, RoleId};
 use crate::network::{Networks, RateLimit};
 use crate::permission::Scopes;
-use crate::principal::Principal;
+use crate::principal::{Credential, Owner, Principal};
 use crate::recorded::Revision;
 use crate::text::{Description, KeyPrefix, Label, MetadataValue, Name, ServiceName};
 use crate::time::Timestamp;
@@ -60,8 +60,8 @@ const NEVER_MS: i64 = i64::MAX;
 pub struct Maker {
     /// Who.
     pub by: Principal,
-    /// With which key; none where the ledger acted.
-    pub with: Option<KeyId>,
+    /// With which key or session; none where the ledger acted.
+    pub with: Option<Credential>,
 }
 
 /// How long a key that is out of force for good stays in the tables, in milliseconds of the
@@ -132,7 +132,7 @@ pub struct Extras {
     /// How its secret came to be.
     pub origin: KeyOrigin,
     /// Whose key it is; none for the organization's own.
-    pub owner: Option<ServiceAccountId>,
+    pub owner: Option<Owner>,
     /// Where it may be used from; none for anywhere.
     pub allowed_ips: Option<Networks>,
     /// How often it may be used; none for as often as one likes.
@@ -156,14 +156,14 @@ pub struct Act {
     pub at: Timestamp,
     /// Who did it.
     pub by: Principal,
-    /// The key they did it with.
-    pub with: Option<KeyId>,
+    /// What they did it with; none where the ledger acted.
+    pub with: Option<Credential>,
     /// The event that says so, which also holds what they wrote, sealed.
     pub revision: Revision,
 }
 
 impl Act {
-    fn of(revision: Revision, envelope: &Envelope) -> Self {
+    pub(crate) fn of(revision: Revision, envelope: &Envelope) -> Self {
         Self { at: envelope.at, by: envelope.actor, with: envelope.credential, revision }
     }
 }
@@ -347,7 +347,7 @@ impl Key {
 
     /// Whose key it is; none for the organization's own.
     #[must_use]
-    pub fn owner(&self) -> Option<ServiceAccountId> {
+    pub fn owner(&self) -> Option<Owner> {
         self.extras.as_ref()?.owner
     }
 
@@ -406,10 +406,16 @@ impl Key {
         self.environment.unwrap_or(Environment::Live)
     }
 
+    /// How its secret came to be.
+    #[must_use]
+    pub fn origin(&self) -> KeyOrigin {
+        self.extras.as_ref().map(|extras| extras.origin).unwrap_or_default()
+    }
+
     /// Whether the configuration of the installation holds its secret.
     #[must_use]
     pub fn is_configured(&self) -> bool {
-        self.extras.as_ref().is_some_and(|extras| extras.origin == KeyOrigin::Configured)
+        matches!(self.origin(), KeyOrigin::Configured | KeyOrigin::Global)
     }
 
     /// Enough of its text to recognise it by.

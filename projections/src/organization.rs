@@ -14,11 +14,11 @@ use crate::event::{
     Event, OrganizationCreated, OrganizationRegistered, PepperRotated, PlanDefined,
     SchemaActivated, ServiceAccountCreated,
 };
-use crate::id::{GrantId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use crate::id::{GrantId, KeyId, OrganizationId, RoleId, ServiceAccountId, SessionId, UserId};
 use crate::installation::{Installation, Registration};
 use crate::key::{Key, Shared};
 use crate::policy::Policy;
-use crate::principal::Principal;
+use crate::principal::{Owner, Principal};
 use crate::recorded::{Recorded, Revision};
 use crate::role::{Grant, Role};
 use crate::service_account::ServiceAccount;
@@ -89,6 +89,10 @@ pub enum Change {
     Role(RoleId),
     /// This grant.
     Grant(GrantId),
+    /// This user.
+    User(UserId),
+    /// This session.
+    Session(SessionId),
 }
 
 /// The tables.
@@ -101,9 +105,9 @@ pub struct Organization {
     policy: Arc<Policy>,
     service_accounts: OrdMap<ServiceAccountId, Arc<ServiceAccount>>,
     service_account_names: OrdMap<NameDigest, ServiceAccountId>,
-    /// The keys of service accounts that were not revoked, by when they are out of force for
+    /// The keys of service accounts and users that were not revoked, by when they are out of force for
     /// good: at the end of time where nothing says so.
-    owned: OrdSet<(ServiceAccountId, Timestamp, KeyId)>,
+    owned: OrdSet<(Owner, Timestamp, KeyId)>,
     keys: OrdMap<KeyId, Arc<Key>>,
     names: OrdMap<NameDigest, KeyId>,
     /// The keys in the tables that are, or will be, out of force for good, by when.
@@ -122,6 +126,7 @@ pub struct Organization {
     grants_of_roles: OrdSet<(RoleId, GrantId)>,
     /// The grants that end by themselves, by when.
     grant_ends: OrdSet<(Timestamp, GrantId)>,
+    people: Arc<People>,
     requests: OrdMap<RequestId, RememberedRequest>,
     requests_by_age: OrdSet<(Timestamp, RequestId)>,
     installation: Option<Arc<Installation>>,
@@ -152,6 +157,7 @@ impl Organization {
             granted: OrdMap::new(),
             grants_of_roles: OrdSet::new(),
             grant_ends: OrdSet::new(),
+            people: Arc::default(),
             requests: OrdMap::new(),
             requests_by_age: OrdSet::new(),
             installation: None,
@@ -230,13 +236,9 @@ impl Organization {
         self.service_accounts.range(range).map(|(_, account)| account)
     }
 
-    /// The keys of a service account that are not out of force for good at this instant:
+    /// The keys of a service account or a user that are not out of force for good at this instant:
     /// in the order of their ends, and without a look at those that ended.
-    pub fn keys_of(
-        &self,
-        owner: ServiceAccountId,
-        now: Timestamp,
-    ) -> impl Iterator<Item = &Arc<Key>> {
+    pub fn keys_of(&self, owner: Owner, now: Timestamp) -> impl Iterator<Item = &Arc<Key>> {
         use std::ops::Bound::{Excluded, Included};
         let last = KeyId::from_bytes([u8::MAX; 16]);
         let range = (Excluded((owner, now, last)), Included((owner, Timestamp::MAX, last)));
@@ -369,6 +371,7 @@ impl Organization {
         };
         self.head = Some(Head { revision, leaf_hash, at: envelope.at });
         self.forget_requests(envelope.at);
+        self.forget_sessions(envelope.at);
         if let Some(stamp) = envelope.request {
             self.remember(stamp, envelope.at, revision, change);
         }
@@ -402,6 +405,16 @@ impl Organization {
             | Event::RoleRetired(_)
             | Event::RoleGranted(_)
             | Event::GrantRevoked(_)
+            | Event::UserInvited(_)
+            | Event::InvitationRenewed(_)
+            | Event::UserJoined(_)
+            | Event::UserUpdated(_)
+            | Event::UserSuspended(_)
+            | Event::UserRestored(_)
+            | Event::UserRemoved(_)
+            | Event::SessionStarted(_)
+            | Event::SessionSteppedUp(_)
+            | Event::SessionEnded(_)
             | Event::DenialsSummarized(_) => self.profile.is_some(),
             // It stands in a stream of its own: see `crate::usage`.
             Event::UsageRecorded(_) => false,
@@ -441,6 +454,16 @@ impl Organization {
             Event::RoleRetired(event) => self.role_retired(revision, envelope, event),
             Event::RoleGranted(event) => self.role_granted(revision, envelope, event),
             Event::GrantRevoked(event) => self.grant_revoked(envelope, event),
+            Event::UserInvited(event) => self.user_invited(revision, envelope, event),
+            Event::InvitationRenewed(event) => self.invitation_renewed(revision, envelope, event),
+            Event::UserJoined(event) => self.user_joined(revision, envelope, event),
+            Event::UserUpdated(event) => self.user_updated(revision, envelope, event),
+            Event::UserSuspended(event) => self.user_suspended(revision, envelope, event),
+            Event::UserRestored(event) => self.user_restored(revision, envelope, event),
+            Event::UserRemoved(event) => self.user_removed(revision, envelope, event),
+            Event::SessionStarted(event) => self.session_started(revision, envelope, event),
+            Event::SessionSteppedUp(event) => self.session_stepped_up(revision, envelope, event),
+            Event::SessionEnded(event) => self.session_ended(revision, envelope, event),
             Event::DenialsSummarized(_) => Ok(Change::Evidence),
             Event::UsageRecorded(_) => Err(misplaced),
         }
@@ -559,9 +582,11 @@ impl Organization {
 mod canonical;
 mod departure;
 mod keys;
+mod people;
 mod roles;
 #[cfg(test)]
 mod tests;
 
 pub use departure::DEPARTURES_MAX;
 use departure::Departed;
+use people::People;

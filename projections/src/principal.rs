@@ -1,9 +1,11 @@
-//! Who acts.
+//! Who acts, with what, and whose things are.
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::id::{InvalidId, OrganizationId, ServiceAccountId, text_serde};
+use crate::id::{
+    InvalidId, KeyId, OrganizationId, ServiceAccountId, SessionId, UserId, text_serde,
+};
 
 /// Who acts, written as its identifier: the prefix tells the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +16,8 @@ pub enum Principal {
     ServiceAccount(ServiceAccountId),
     /// The ledger, acting by its own rules.
     Ledger,
+    /// A user of the organization in whose history it is named.
+    User(UserId),
 }
 
 impl fmt::Display for Principal {
@@ -22,6 +26,7 @@ impl fmt::Display for Principal {
             Self::Organization(id) => id.fmt(f),
             Self::ServiceAccount(id) => id.fmt(f),
             Self::Ledger => f.write_str("ledger"),
+            Self::User(id) => id.fmt(f),
         }
     }
 }
@@ -34,6 +39,7 @@ impl FromStr for Principal {
             other if other.starts_with(ServiceAccountId::PREFIX) => {
                 other.parse().map(Self::ServiceAccount)
             }
+            other if other.starts_with(UserId::PREFIX) => other.parse().map(Self::User),
             other => other.parse().map(Self::Organization),
         }
     }
@@ -41,5 +47,128 @@ impl FromStr for Principal {
 
 text_serde!(
     Principal,
-    "`ledger`, `operator`, or an organization's or service account's identifier"
+    "`ledger`, `operator`, or an organization's, user's or service account's identifier"
 );
+
+/// Whose a key is, where it is not the organization's own: its authority is theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// A service account's.
+    ServiceAccount(ServiceAccountId),
+    /// A user's.
+    User(UserId),
+}
+
+impl From<ServiceAccountId> for Owner {
+    fn from(id: ServiceAccountId) -> Self {
+        Self::ServiceAccount(id)
+    }
+}
+
+impl From<UserId> for Owner {
+    fn from(id: UserId) -> Self {
+        Self::User(id)
+    }
+}
+
+impl Owner {
+    /// The owner as somebody who acts.
+    #[must_use]
+    pub fn principal(self) -> Principal {
+        match self {
+            Self::ServiceAccount(id) => Principal::ServiceAccount(id),
+            Self::User(id) => Principal::User(id),
+        }
+    }
+
+    /// The 16 bytes of the identifier.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        match self {
+            Self::ServiceAccount(id) => id.to_bytes(),
+            Self::User(id) => id.to_bytes(),
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.principal().fmt(f)
+    }
+}
+
+impl FromStr for Owner {
+    type Err = InvalidId;
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        if text.starts_with(UserId::PREFIX) {
+            text.parse().map(Self::User)
+        } else {
+            text.parse().map(Self::ServiceAccount)
+        }
+    }
+}
+
+text_serde!(Owner, "a service account's or a user's identifier");
+
+/// What somebody acts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Credential {
+    /// A key.
+    Key(KeyId),
+    /// A session.
+    Session(SessionId),
+}
+
+impl From<KeyId> for Credential {
+    fn from(id: KeyId) -> Self {
+        Self::Key(id)
+    }
+}
+
+impl From<SessionId> for Credential {
+    fn from(id: SessionId) -> Self {
+        Self::Session(id)
+    }
+}
+
+impl Credential {
+    /// The key, where it is one.
+    #[must_use]
+    pub fn key(self) -> Option<KeyId> {
+        match self {
+            Self::Key(id) => Some(id),
+            Self::Session(_) => None,
+        }
+    }
+
+    /// What it is, in one word.
+    #[must_use]
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Key(_) => "key",
+            Self::Session(_) => "session",
+        }
+    }
+}
+
+impl fmt::Display for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(id) => id.fmt(f),
+            Self::Session(id) => id.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Credential {
+    type Err = InvalidId;
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        if text.starts_with(SessionId::PREFIX) {
+            text.parse().map(Self::Session)
+        } else {
+            text.parse().map(Self::Key)
+        }
+    }
+}
+
+text_serde!(Credential, "a key's or a session's identifier");

@@ -6,7 +6,8 @@ use crate::digest::{LeafHash, SecretDigest};
 use crate::envelope::Envelope;
 use crate::event::*;
 use crate::id::{
-    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+    AccountId, EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+    SessionId, UserId,
 };
 use crate::organization::Organization;
 use crate::principal::Principal;
@@ -115,6 +116,18 @@ pub(crate) fn service_account_created(number: u8, roles: &[u8]) -> Event {
         roles: roles.iter().map(|number| role_id(*number)).collect(),
     }
     .into()
+}
+
+pub(crate) fn user_id(number: u8) -> UserId {
+    UserId::from_bytes([number; 16])
+}
+
+pub(crate) fn account_id(number: u8) -> AccountId {
+    AccountId::from_bytes([number; 16])
+}
+
+pub(crate) fn session_id(number: u8) -> SessionId {
+    SessionId::from_bytes([number; 16])
 }
 
 pub(crate) fn installation_created() -> Event {

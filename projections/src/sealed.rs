@@ -11,7 +11,7 @@ use chrono::{DateTime, Datelike as _};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use crate::id::{OrganizationId, text_serde};
+use crate::id::{OrganizationId, UserId, text_serde};
 use crate::time::Timestamp;
 
 /// Who sealed data is about: what shares one key, and is erased together.
@@ -35,6 +35,12 @@ impl Subject {
     pub fn organization_month(organization: OrganizationId, at: Timestamp) -> Self {
         let instant = DateTime::from_timestamp_millis(at.as_millis()).unwrap_or_default();
         Self(format!("{organization}/{:04}-{:02}", instant.year(), instant.month()).into())
+    }
+
+    /// This user of this organization.
+    #[must_use]
+    pub fn user(organization: OrganizationId, user: UserId) -> Self {
+        Self(format!("{organization}/{user}").into())
     }
 
     /// The organization the data is kept by.

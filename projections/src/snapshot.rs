@@ -19,9 +19,10 @@
 mod values;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The form of canonical bytes that this version writes and reads.
-pub const FORM: u8 = 2;
+pub const FORM: u8 = 3;
 
 /// Bytes that are no snapshot of this form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -190,6 +191,15 @@ impl<T: Canonical> Canonical for Option<T> {
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         if bool::read(from)? { T::read(from).map(Some) } else { Ok(None) }
+    }
+}
+
+impl<T: Canonical> Canonical for Arc<T> {
+    fn write(&self, out: &mut Vec<u8>) {
+        T::write(self, out);
+    }
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        T::read(from).map(Self::new)
     }
 }
 

@@ -7,17 +7,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::api_key::Environment;
-use crate::id::{OrganizationId, RoleId, ServiceAccountId};
+use crate::id::{OrganizationId, RoleId, UserId};
 use crate::key::{Key, KeyState};
 use crate::network::Networks;
 use crate::organization::Organization;
 use crate::permission::{
     InvalidPermission, PERMISSIONS_MAX, Permission, PermissionPattern, Scopes,
 };
-use crate::principal::Principal;
+use crate::principal::{Credential, Owner};
 use crate::recorded::Revision;
 use crate::role::{Grant, Role};
+use crate::session::{Session, Standing};
+use crate::text::Label;
 use crate::time::Timestamp;
+use crate::user::UserState;
 
 /// The answer in one word. In order of precedence: where several denials hold, the
 /// first is the answer.
@@ -39,6 +42,8 @@ pub enum Code {
     Disabled,
     /// Its lifetime is over.
     Expired,
+    /// Whoever it belongs to is suspended.
+    Suspended,
     /// The request comes from an address that the key is not for.
     IpNotAllowed,
     /// A test key on live, or a live key on test.
@@ -112,8 +117,9 @@ impl<'a> Wanted<'a> {
 /// Scopes and roles each narrow the other: a permission is held if the roles permit it
 /// (where there are roles) and the scopes name it (where there are scopes). A key with
 /// neither holds nothing. A role that no longer exists, or was retired, permits nothing. The
-/// roles of a service account's key are the service account's, and those granted to it:
-/// without any it holds nothing.
+/// roles of a service account's key are the service account's, and those granted to it, and
+/// those of a user's key or session are the ones that the user was granted: without any it
+/// holds nothing.
 #[derive(Clone, Copy)]
 pub struct Authority<'a> {
     organization: &'a Organization,
@@ -149,16 +155,32 @@ impl<'a> Authority<'a> {
             domain: None,
         };
         let authority = match key.owner() {
-            Some(owner) => Self::of_service_account(owner, organization, operator, now),
+            Some(owner) => Self::of_owner(owner, organization, operator, now),
             None => its_own,
         };
         Self { scopes: key.scopes.as_ref(), ..authority }
     }
 
-    /// The authority of a service account itself.
+    /// The authority of a key or a session: see [`Authority::of`].
     #[must_use]
-    pub fn of_service_account(
-        id: ServiceAccountId,
+    pub fn of_recognised(
+        credential: Recognised<'a>,
+        organization: &'a Organization,
+        operator: &'a Organization,
+        now: Timestamp,
+    ) -> Self {
+        match credential {
+            Recognised::Key(key) => Self::of(key, organization, operator, now),
+            Recognised::Session(session) => {
+                Self::of_owner(Owner::User(session.user_id), organization, operator, now)
+            }
+        }
+    }
+
+    /// The authority that these grants alone give.
+    #[must_use]
+    pub fn of_grants(
+        grants: &'a [Arc<Grant>],
         organization: &'a Organization,
         operator: &'a Organization,
         now: Timestamp,
@@ -168,11 +190,30 @@ impl<'a> Authority<'a> {
             operator,
             scopes: None,
             has_roles: true,
-            fixed: organization.service_account(id).map_or(&[], |account| &account.roles),
-            grants: organization.grants_of(Principal::ServiceAccount(id)),
+            fixed: &[],
+            grants,
             now,
             domain: None,
         }
+    }
+
+    /// The authority of a service account or a user themselves. A user who is suspended or
+    /// removed has none.
+    #[must_use]
+    pub fn of_owner(
+        owner: Owner,
+        organization: &'a Organization,
+        operator: &'a Organization,
+        now: Timestamp,
+    ) -> Self {
+        let (fixed, in_force): (&[RoleId], bool) = match owner {
+            Owner::ServiceAccount(id) => {
+                (organization.service_account(id).map_or(&[], |account| &account.roles), true)
+            }
+            Owner::User(id) => (&[], organization.user(id).is_some_and(|it| it.is_in_force())),
+        };
+        let grants = if in_force { organization.grants_of(owner.principal()) } else { &[] };
+        Self { fixed, ..Self::of_grants(grants, organization, operator, now) }
     }
 
     /// The same authority, over this domain: what is held there or everywhere.
@@ -305,13 +346,76 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// A decision about a key, and the tables it was made from.
+/// A credential that was recognised.
+#[derive(Clone, Copy)]
+pub enum Recognised<'a> {
+    /// A key.
+    Key(&'a Key),
+    /// A session.
+    Session(&'a Session),
+}
+
+impl<'a> Recognised<'a> {
+    /// Its identifier.
+    #[must_use]
+    pub fn id(self) -> Credential {
+        match self {
+            Self::Key(key) => Credential::Key(key.id),
+            Self::Session(session) => Credential::Session(session.id),
+        }
+    }
+
+    /// The key, where it is one.
+    #[must_use]
+    pub fn key(self) -> Option<&'a Key> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::Session(_) => None,
+        }
+    }
+
+    /// Whose it is; none for the organization's own.
+    #[must_use]
+    pub fn owner(self) -> Option<Owner> {
+        match self {
+            Self::Key(key) => key.owner(),
+            Self::Session(session) => Some(Owner::User(session.user_id)),
+        }
+    }
+
+    /// The first instant at which it is no longer accepted; none for never.
+    #[must_use]
+    pub fn expires_at(self) -> Option<Timestamp> {
+        match self {
+            Self::Key(key) => key.expires_at(),
+            Self::Session(session) => Some(session.expires_at),
+        }
+    }
+}
+
+impl<'a> Decision<'a> {
+    /// Numbers for whoever verifies the credential: its own, and those of the user it belongs
+    /// to. Where both have one of a name, the key's counts.
+    pub fn limits(&self) -> impl Iterator<Item = (&'a Label, i64)> + use<'a> {
+        let own = self.credential.key().and_then(|key| key.extras.as_deref());
+        let own = own.map(|extras| &extras.limits);
+        let users = match self.credential.owner() {
+            Some(Owner::User(id)) => self.authority.organization.user(id),
+            Some(Owner::ServiceAccount(_)) | None => None,
+        };
+        let users = users.into_iter().flat_map(|user| &user.limits);
+        let others = users.filter(move |(label, _)| own.is_none_or(|it| !it.contains_key(*label)));
+        own.into_iter().flatten().chain(others).map(|(label, limit)| (label, *limit))
+    }
+}
+
+/// A decision about a credential, and the tables it was made from.
 #[derive(Clone, Copy)]
 pub struct Decision<'a> {
     /// The answer.
     pub code: Code,
-    /// The key.
-    pub key: &'a Key,
+    /// The credential.
+    pub credential: Recognised<'a>,
     /// The organization that it belongs to.
     pub organization_id: OrganizationId,
     /// What it may do.
@@ -322,9 +426,9 @@ pub struct Decision<'a> {
     pub operator_revision: Option<Revision>,
 }
 
-/// Decides. The key is a row of `organization`, or one event ahead of it. The instant is the
-/// question's, or that of the last event that the tables have seen, whichever is later: what
-/// ended before their eyes has ended, wherever a clock is set to.
+/// Decides about a key. The key is a row of `organization`, or one event ahead of it. The
+/// instant is the question's, or that of the last event that the tables have seen, whichever
+/// is later: what ended before their eyes has ended, wherever a clock is set to.
 #[must_use]
 pub fn decide<'a>(
     key: &'a Key,
@@ -333,10 +437,15 @@ pub fn decide<'a>(
     question: &Question<'a>,
 ) -> Decision<'a> {
     let now = operator.no_earlier(organization.no_earlier(question.now));
+    let question = Question { now, ..*question };
     let authority = Authority::of(key, organization, operator, now).over(question.domain);
+    let code = tenant_mismatch(organization.id, &question)
+        .or_else(|| out_of_force(Recognised::Key(key), None, organization, now))
+        .or_else(|| out_of_reach(key, &question))
+        .unwrap_or_else(|| permitted(&authority, &question));
     Decision {
-        code: code(key, organization.id, &authority, &Question { now, ..*question }),
-        key,
+        code,
+        credential: Recognised::Key(key),
         organization_id: organization.id,
         authority,
         revision: organization.revision().max(Some(key.changed_at)),
@@ -344,37 +453,108 @@ pub fn decide<'a>(
     }
 }
 
-fn code(
-    key: &Key,
-    organization_id: OrganizationId,
-    authority: &Authority<'_>,
-    question: &Question<'_>,
-) -> Code {
-    if question.tenant.is_some_and(|tenant| tenant != organization_id) {
-        return Code::TenantMismatch;
+/// Decides about a session, given what its account says of it; none where the account is not
+/// known. A session is for every service, and live.
+#[must_use]
+pub fn decide_session<'a>(
+    session: &'a Session,
+    standing: Option<Standing>,
+    organization: &'a Organization,
+    operator: &'a Organization,
+    question: &Question<'a>,
+) -> Decision<'a> {
+    let now = operator.no_earlier(organization.no_earlier(question.now));
+    let question = Question { now, ..*question };
+    let owner = Owner::User(session.user_id);
+    let authority = Authority::of_owner(owner, organization, operator, now).over(question.domain);
+    let elsewhere = question.environment.is_some_and(|it| it != Environment::Live);
+    let code = tenant_mismatch(organization.id, &question)
+        .or_else(|| out_of_force(Recognised::Session(session), standing, organization, now))
+        .or(elsewhere.then_some(Code::WrongEnvironment))
+        .unwrap_or_else(|| permitted(&authority, &question));
+    Decision {
+        code,
+        credential: Recognised::Session(session),
+        organization_id: organization.id,
+        authority,
+        revision: organization.revision(),
+        operator_revision: operator.revision(),
     }
-    match key.state(question.now) {
-        KeyState::Revoked => return Code::Revoked,
-        KeyState::Disabled => return Code::Disabled,
-        KeyState::Expired => return Code::Expired,
-        KeyState::Active => {}
+}
+
+fn tenant_mismatch(organization_id: OrganizationId, question: &Question<'_>) -> Option<Code> {
+    question.tenant.filter(|tenant| *tenant != organization_id).map(|_| Code::TenantMismatch)
+}
+
+/// What keeps a user from anything.
+fn user_out_of_force(user: UserId, organization: &Organization) -> Option<Code> {
+    match organization.user(user).map(|user| user.state()) {
+        Some(UserState::Invited | UserState::Active) => None,
+        Some(UserState::Suspended) => Some(Code::Suspended),
+        Some(UserState::Removed) | None => Some(Code::Revoked),
     }
+}
+
+/// Why a credential of this organization is not in force: the first of the codes that hold.
+/// A session needs to know what its account says of it.
+#[must_use]
+pub fn out_of_force(
+    credential: Recognised<'_>,
+    standing: Option<Standing>,
+    organization: &Organization,
+    now: Timestamp,
+) -> Option<Code> {
+    match credential {
+        Recognised::Key(key) => key_out_of_force(key, organization, now),
+        Recognised::Session(session) => session_over(session, standing, organization, now),
+    }
+}
+
+fn key_out_of_force(key: &Key, organization: &Organization, now: Timestamp) -> Option<Code> {
+    let own = match key.state(now) {
+        KeyState::Revoked => Some(Code::Revoked),
+        KeyState::Disabled => Some(Code::Disabled),
+        KeyState::Expired => Some(Code::Expired),
+        KeyState::Active => None,
+    };
+    let Some(Owner::User(user)) = key.owner() else { return own };
+    own.into_iter().chain(user_out_of_force(user, organization)).min()
+}
+
+fn session_over(
+    session: &Session,
+    standing: Option<Standing>,
+    organization: &Organization,
+    now: Timestamp,
+) -> Option<Code> {
+    let spared = standing.is_some_and(|standing| standing.spares(session));
+    if session.ended.is_some() || !spared {
+        return Some(Code::Revoked);
+    }
+    let expired = session.is_expired(now).then_some(Code::Expired);
+    expired.into_iter().chain(user_out_of_force(session.user_id, organization)).min()
+}
+
+/// Whether a key is for requests such as this one.
+fn out_of_reach(key: &Key, question: &Question<'_>) -> Option<Code> {
     // A key for certain addresses is not for requests that come from nobody knows where.
     let from_there = |allowed: &Networks| question.client_ip.is_some_and(|it| allowed.contain(it));
     if !key.allowed_ips().is_none_or(from_there) {
-        return Code::IpNotAllowed;
+        return Some(Code::IpNotAllowed);
     }
     if question.environment.is_some_and(|environment| environment != key.effective_environment()) {
-        return Code::WrongEnvironment;
+        return Some(Code::WrongEnvironment);
     }
     // A key limited to services is not for requests that do not say what they are for.
     let serves = match question.service {
         Some(service) => key.serves(service),
         None => key.services().is_none(),
     };
-    if !serves {
-        return Code::ServiceNotAllowed;
-    }
+    if serves { None } else { Some(Code::ServiceNotAllowed) }
+}
+
+/// Whether all that is wanted is held.
+fn permitted(authority: &Authority<'_>, question: &Question<'_>) -> Code {
     let mut elsewhere = false;
     let held = question.permissions.all(|permission| {
         authority.holds(permission) || {

@@ -19,11 +19,12 @@
 use std::path::PathBuf;
 
 use expect_test::expect_file;
-use projections::digest::{LeafHash, RequestContent, RequestId, SecretDigest};
+use projections::digest::{EmailDigest, LeafHash, RequestContent, RequestId, SecretDigest};
 use projections::envelope::{Envelope, RequestStamp};
 use projections::event::*;
 use projections::id::{
-    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+    AccountId, EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+    SessionId, UserId,
 };
 use projections::network::{Networks, RateLimit};
 use projections::organization::Organization;
@@ -42,6 +43,14 @@ fn organization_id() -> OrganizationId {
 
 fn key_id(number: u128) -> KeyId {
     KeyId::from_parts(1_790_000_000_000, number)
+}
+
+fn user_id() -> UserId {
+    UserId::from_parts(1_790_000_000_000, 1)
+}
+
+fn session_id() -> SessionId {
+    SessionId::from_parts(1_790_000_000_000, 1)
 }
 
 fn envelope(number: u128, event: Event) -> Envelope {
@@ -159,7 +168,7 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         name: "ci".parse().unwrap(),
         digest: digest(8),
         roles: Vec::new(),
-        owner: Some(account_id),
+        owner: Some(account_id.into()),
         allowed_ips: Some(Networks::new(&["192.0.2.0/24", "2001:db8::1"]).unwrap()),
         rate_limit: Some(RateLimit::new(100, 60).unwrap()),
         rotates: Some(key_id(1)),
@@ -175,8 +184,8 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
             CountedDenial {
                 denial: Denial {
                     code: DenialCode::PermissionDenied,
-                    key_id: Some(key_id(2)),
-                    asked_with: Some(key_id(9)),
+                    credential: Some(key_id(2).into()),
+                    asked_with: Some(key_id(9).into()),
                     service: Some("cdn".parse().unwrap()),
                 },
                 count: 12,
@@ -184,7 +193,16 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
             CountedDenial {
                 denial: Denial {
                     code: DenialCode::DomainNotAllowed,
-                    key_id: Some(key_id(2)),
+                    credential: Some(key_id(2).into()),
+                    asked_with: None,
+                    service: None,
+                },
+                count: 2,
+            },
+            CountedDenial {
+                denial: Denial {
+                    code: DenialCode::Suspended,
+                    credential: Some(session_id().into()),
                     asked_with: None,
                     service: None,
                 },
@@ -193,7 +211,7 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
             CountedDenial {
                 denial: Denial {
                     code: DenialCode::Revoked,
-                    key_id: Some(key_id(1)),
+                    credential: Some(key_id(1).into()),
                     asked_with: None,
                     service: None,
                 },
@@ -227,9 +245,51 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
     let for_good = RoleGranted { grant_id: grant_id(2), terms: for_good };
     let grant_revoked = GrantRevoked { grant_id: grant_id(2), before: for_good.terms.clone() };
     let role_granted = RoleGranted { grant_id: grant_id(1), terms };
+    let user_id = user_id();
+    let person = |envelope: Envelope| Envelope {
+        sealed: vec![Sealed {
+            subject: Subject::user(organization_id(), user_id),
+            seal: "BAUG".to_owned(),
+        }],
+        ..envelope
+    };
+    let limits = |number| [("max_concurrent_bots".parse().unwrap(), number)].into();
+    let invited = UserInvited {
+        user_id,
+        email: EmailDigest([4; 32]),
+        expires_at: AT.parse().unwrap(),
+        limits: limits(5),
+    };
+    let renewed = InvitationRenewed {
+        user_id,
+        expires_at: LATER.parse().unwrap(),
+        before: invited.expires_at,
+    };
+    let person_account = AccountId::from_parts(1_790_000_000_000, 1);
+    let updated =
+        UserUpdated { user_id, renamed: true, limits: limits(7), before: invited.limits.clone() };
+    let users_key = KeyCreated {
+        key_id: key_id(3),
+        name: "Ada's".parse().unwrap(),
+        digest: digest(9),
+        owner: Some(user_id.into()),
+        ..successor.clone()
+    };
+    let session_id = session_id();
+    let started = SessionStarted {
+        session_id,
+        user_id,
+        account_id: person_account,
+        epoch: 2,
+        methods: vec![AuthenticationMethod::Password, AuthenticationMethod::Totp],
+        expires_at: LATER.parse().unwrap(),
+    };
+    let stepped_up = SessionSteppedUp { session_id, method: AuthenticationMethod::RecoveryCode };
+    let session_ended = SessionEnded { session_id, reason: SessionEndReason::RefreshReused };
+    let removed = UserRemoved { user_id, before: UserStateBefore::Active };
     let with_all = |number, event: Event| Envelope {
         actor: Principal::Organization(operator),
-        credential: Some(key_id(9)),
+        credential: Some(key_id(9).into()),
         request: Some(RequestStamp { id: RequestId([2; 16]), content: RequestContent([3; 16]) }),
         causation_id: Some(EventId::from_parts(1_790_000_000_000, 1)),
         sealed: vec![Sealed {
@@ -262,6 +322,20 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         (organization_id(), envelope(23, role_granted.into())),
         (organization_id(), envelope(24, grant_revoked.into())),
         (organization_id(), envelope(25, role_retired.into())),
+        (organization_id(), person(envelope(26, invited.into()))),
+        (organization_id(), envelope(27, renewed.into())),
+        (
+            organization_id(),
+            envelope(28, UserJoined { user_id, account_id: person_account }.into()),
+        ),
+        (organization_id(), person(envelope(29, updated.into()))),
+        (organization_id(), envelope(30, users_key.into())),
+        (organization_id(), envelope(31, started.into())),
+        (organization_id(), envelope(32, stepped_up.into())),
+        (organization_id(), envelope(33, session_ended.into())),
+        (organization_id(), envelope(34, UserSuspended { user_id }.into())),
+        (organization_id(), envelope(35, UserRestored { user_id }.into())),
+        (organization_id(), envelope(36, removed.into())),
         (organization_id(), envelope(8, KeyRevoked { key_id: key_id(2), ..revoked }.into())),
     ]
 }
@@ -285,17 +359,26 @@ fn older() -> Vec<(u32, Event)> {
         reason: RevocationReason::KeyCompromise,
         before: KeyStateBefore::Active,
     };
-    let denials = samples().into_iter().map(|(_, sample)| sample.event);
-    let denials = denials.filter(|it| matches!(it, Event::DenialsSummarized(_))).map(|mut it| {
-        // What schema 1 did not know yet.
-        if let Event::DenialsSummarized(data) = &mut it {
-            data.denials.retain(|it| it.denial.code != DenialCode::DomainNotAllowed);
+    // What earlier schemas did not know yet.
+    let denials_without = |codes: &[DenialCode]| {
+        let mut all = samples().into_iter().map(|(_, sample)| sample.event);
+        let mut denials = all.find(|it| matches!(it, Event::DenialsSummarized(_))).unwrap();
+        if let Event::DenialsSummarized(data) = &mut denials {
+            data.denials.retain(|it| !codes.contains(&it.denial.code));
         }
-        it
-    });
-    let mut older = vec![(1, key_created().into()), (1, revoked.into())];
-    older.extend(denials.map(|it| (1, it)));
-    older
+        denials
+    };
+    let successor = samples()
+        .into_iter()
+        .map(|(_, sample)| sample.event)
+        .find(|it| matches!(it, Event::KeyCreated(data) if data.key_id == key_id(2)));
+    vec![
+        (1, key_created().into()),
+        (2, successor.unwrap()),
+        (1, revoked.into()),
+        (1, denials_without(&[DenialCode::Suspended, DenialCode::DomainNotAllowed])),
+        (2, denials_without(&[DenialCode::Suspended])),
+    ]
 }
 
 fn golden(event_type: &str, schema: u32) -> PathBuf {

@@ -33,7 +33,17 @@ pub(super) fn may_write(operator: &Organization, event: &Event) -> Result<(), Le
         | Event::RoleUpdated(_)
         | Event::RoleRetired(_)
         | Event::RoleGranted(_)
-        | Event::GrantRevoked(_) => false,
+        | Event::GrantRevoked(_)
+        | Event::UserInvited(_)
+        | Event::InvitationRenewed(_)
+        | Event::UserJoined(_)
+        | Event::UserUpdated(_)
+        | Event::UserSuspended(_)
+        | Event::UserRestored(_)
+        | Event::UserRemoved(_)
+        | Event::SessionStarted(_)
+        | Event::SessionSteppedUp(_)
+        | Event::SessionEnded(_) => false,
     };
     let activated = operator.installation().is_some_and(|it| it.may_write(event_type, schema));
     if begins || activated { Ok(()) } else { Err(LedgerError::NotActivated(event_type)) }

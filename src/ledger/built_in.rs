@@ -49,6 +49,8 @@ const ROLES: &[(u8, &str, &str, &[&str])] = &[
             "api-keys:read",
             "service-accounts:read",
             "roles:read",
+            "users:read",
+            "sessions:read",
             "organizations:read",
             "installation:read",
         ],

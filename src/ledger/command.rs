@@ -3,27 +3,31 @@
 use std::collections::BTreeMap;
 
 use projections::api_key::Environment;
-use projections::digest::{RequestContent, RequestId, SecretDigest};
-use projections::envelope::RequestStamp;
+use projections::digest::SecretDigest;
 use projections::event::{
     DenialsSummarized, Hint, KeyOrigin, KeyedDigest, PepperRotated, PlanRules, RevocationReason,
     RoleDefinition, ServiceAccountCreated,
 };
-use projections::id::{
-    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
-};
+use projections::id::{GrantId, InstallationId, KeyId, OrganizationId, RoleId, UserId};
 use projections::network::{Networks, RateLimit};
 use projections::permission::{Permission, PermissionPattern, Scopes};
 use projections::policy::Policy;
-use projections::principal::Principal;
-use projections::recorded::Revision;
+use projections::principal::{Owner, Principal};
 use projections::text::{
-    CorrelationId, Description, Domain, KeyPrefix, Label, MetadataValue, Name, PlanName, RoleName,
-    ServiceName,
+    Description, Domain, KeyPrefix, Label, MetadataValue, Name, PlanName, RoleName, ServiceName,
 };
 use projections::time::Timestamp;
 
 use super::urgency::Urgency;
+
+mod order;
+mod people;
+
+pub use order::{Caller, Order, Personal, RequestStamper};
+pub use people::{
+    EndSession, EndSessions, InviteUser, JoinUser, RenewInvitation, SESSIONS_MAX, StartSession,
+    StepUpSession, USERS_MAX, UpdateUser,
+};
 
 /// What a caller wants to be so. Identifiers and digests of secrets come with it, so
 /// that deciding it twice decides the same.
@@ -77,13 +81,36 @@ pub enum Command {
     GrantRole(Box<GrantRole>),
     /// Take a role that was granted.
     RevokeGrant(GrantId),
+    /// Make a user, who may join.
+    InviteUser(Box<InviteUser>),
+    /// Let an invitation that was not accepted be accepted for longer.
+    RenewInvitation(RenewInvitation),
+    /// Bind a user to the account of the person who accepted.
+    JoinUser(JoinUser),
+    /// Call a user otherwise, or give them other numbers.
+    UpdateUser(Box<UpdateUser>),
+    /// Let a user do nothing until they are restored.
+    SuspendUser(UserId),
+    /// Let a suspended user do again what they may.
+    RestoreUser(UserId),
+    /// End a user for good, with all that is theirs.
+    RemoveUser(UserId),
+    /// Begin a session.
+    StartSession(Box<StartSession>),
+    /// Note that the user of a session showed again who they are.
+    StepUpSession(StepUpSession),
+    /// End a session before its time.
+    EndSession(EndSession),
+    /// End a user's sessions before their time.
+    EndSessions(EndSessions),
 }
 
 impl Command {
-    /// The permission that its caller needs in the organization it is for.
+    /// The permission that its caller needs in the organization it is for; none where the
+    /// rules ask who the caller is.
     #[must_use]
-    pub fn permission(&self) -> Permission<'static> {
-        match self {
+    pub fn permission(&self) -> Option<Permission<'static>> {
+        Some(match self {
             Self::CreateInstallation(_)
             | Self::ConfigureInstallation(_)
             | Self::ConfigureKeys(_)
@@ -109,7 +136,18 @@ impl Command {
             | Self::RetireRole(_)
             | Self::GrantRole(_)
             | Self::RevokeGrant(_) => super::permissions::ROLES_WRITE,
-        }
+            Self::InviteUser(_)
+            | Self::RenewInvitation(_)
+            | Self::UpdateUser(_)
+            | Self::SuspendUser(_)
+            | Self::RestoreUser(_)
+            | Self::RemoveUser(_) => super::permissions::USERS_WRITE,
+            Self::JoinUser(_)
+            | Self::StartSession(_)
+            | Self::StepUpSession(_)
+            | Self::EndSession(_)
+            | Self::EndSessions(_) => return None,
+        })
     }
 
     /// The secrets that it brings from elsewhere.
@@ -131,7 +169,13 @@ impl Command {
             | Self::RevokeKeys(_)
             | Self::UpdateRole(_)
             | Self::RetireRole(_)
-            | Self::RevokeGrant(_) => true,
+            | Self::RevokeGrant(_)
+            | Self::SuspendUser(_)
+            | Self::RemoveUser(_)
+            // It may end another one.
+            | Self::StartSession(_)
+            | Self::EndSession(_)
+            | Self::EndSessions(_) => true,
             Self::CreateInstallation(_)
             | Self::ConfigureInstallation(_)
             | Self::RegisterOrganization(_)
@@ -145,7 +189,13 @@ impl Command {
             | Self::RotatePepper(_)
             | Self::RecordDenials(_)
             | Self::CreateRole(_)
-            | Self::GrantRole(_) => false,
+            | Self::GrantRole(_)
+            | Self::InviteUser(_)
+            | Self::RenewInvitation(_)
+            | Self::JoinUser(_)
+            | Self::UpdateUser(_)
+            | Self::RestoreUser(_)
+            | Self::StepUpSession(_) => false,
         }
     }
 
@@ -164,7 +214,11 @@ impl Command {
             | Self::ConfigureInstallation(_)
             | Self::CreateOrganization(_)
             | Self::RetireRole(_)
-            | Self::RevokeGrant(_) => Urgency::Reserved,
+            | Self::RevokeGrant(_)
+            | Self::SuspendUser(_)
+            | Self::RemoveUser(_)
+            | Self::EndSession(_)
+            | Self::EndSessions(_) => Urgency::Reserved,
             Self::CreateInstallation(_)
             | Self::RegisterOrganization(_)
             | Self::CreateKey(_)
@@ -178,7 +232,14 @@ impl Command {
             | Self::RecordDenials(_)
             | Self::CreateRole(_)
             | Self::UpdateRole(_)
-            | Self::GrantRole(_) => Urgency::Normal,
+            | Self::GrantRole(_)
+            | Self::InviteUser(_)
+            | Self::RenewInvitation(_)
+            | Self::JoinUser(_)
+            | Self::UpdateUser(_)
+            | Self::RestoreUser(_)
+            | Self::StartSession(_)
+            | Self::StepUpSession(_) => Urgency::Normal,
         }
     }
 }
@@ -272,7 +333,7 @@ pub struct CreateKey {
     /// Numbers for whoever verifies it.
     pub limits: BTreeMap<Label, i64>,
     /// Whose key it shall be; none for the organization's own.
-    pub owner: Option<ServiceAccountId>,
+    pub owner: Option<Owner>,
     /// Where it may be used from.
     pub allowed_ips: Option<Networks>,
     /// How often it may be used.
@@ -401,8 +462,8 @@ pub struct RevokeKeys {
 pub enum WhichKeys {
     /// These, at most [`KEYS_AT_ONCE_MAX`].
     Listed(Vec<KeyId>),
-    /// All keys of this service account.
-    Of(ServiceAccountId),
+    /// All keys of this service account or user.
+    Of(Owner),
 }
 
 /// See [`Command::RevokeKey`].
@@ -412,134 +473,4 @@ pub struct RevokeKey {
     pub key_id: KeyId,
     /// Why.
     pub reason: RevocationReason,
-}
-
-/// Who gives a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Caller {
-    /// Whoever holds this key of this organization.
-    Key {
-        /// The organization that the key belongs to.
-        organization_id: OrganizationId,
-        /// The key.
-        key_id: KeyId,
-        /// Whose key it is; none for the organization's own.
-        owner: Option<ServiceAccountId>,
-    },
-    /// The ledger itself, or the installation's console.
-    Ledger,
-}
-
-impl Caller {
-    /// Whom an event in the stream of this organization names as its actor. A service
-    /// account means something at home only: elsewhere its organization is named.
-    #[must_use]
-    pub fn principal(self, stream: OrganizationId) -> Principal {
-        match self {
-            Self::Key { organization_id, owner: Some(owner), .. } if organization_id == stream => {
-                Principal::ServiceAccount(owner)
-            }
-            Self::Key { organization_id, .. } => Principal::Organization(organization_id),
-            Self::Ledger => Principal::Ledger,
-        }
-    }
-
-    /// The key that an event names.
-    #[must_use]
-    pub fn credential(self) -> Option<KeyId> {
-        match self {
-            Self::Key { key_id, .. } => Some(key_id),
-            Self::Ledger => None,
-        }
-    }
-}
-
-/// A command and all around it.
-#[derive(Clone)]
-pub struct Order {
-    /// Who gives it.
-    pub caller: Caller,
-    /// What it is.
-    pub command: Command,
-    /// The revision at which the caller saw the stream.
-    pub expected: Option<Revision>,
-    /// How a repeat of it is known.
-    pub request: Option<RequestStamp>,
-    /// What ties it to all else that the same cause brings about.
-    pub correlation_id: CorrelationId,
-    /// The event it follows from.
-    pub causation_id: Option<EventId>,
-    /// Personal data around it, to be sealed: never logged, never in clear.
-    pub personal: Personal,
-}
-
-/// Personal data around a command. It has no `Debug`.
-#[derive(Clone, Default)]
-pub struct Personal(pub BTreeMap<String, String>);
-
-impl Personal {
-    /// The address that the request came from.
-    pub const ORIGIN_IP: &'static str = "origin_ip";
-    /// The program that sent it.
-    pub const USER_AGENT: &'static str = "user_agent";
-    /// What the caller wrote, in their own words.
-    pub const COMMENT: &'static str = "comment";
-}
-
-/// Makes request stamps: keyed, so that a stored one gives nothing away.
-#[derive(Clone)]
-pub struct RequestStamper {
-    lookup_key: zeroize::Zeroizing<[u8; 32]>,
-}
-
-impl RequestStamper {
-    /// Stamps with this key, which must stay the same for the installation's life.
-    #[must_use]
-    pub fn new(lookup_key: zeroize::Zeroizing<[u8; 32]>) -> Self {
-        Self { lookup_key }
-    }
-
-    /// The stamp of a request: who, which method, under which idempotency key, and
-    /// the bytes of all it asks for.
-    #[must_use]
-    pub fn stamp(
-        &self,
-        caller: Caller,
-        method: &str,
-        idempotency_key: &str,
-        content: &[u8],
-    ) -> RequestStamp {
-        let who = match caller {
-            Caller::Key { owner: Some(owner), .. } => owner.to_bytes(),
-            Caller::Key { organization_id, .. } => organization_id.to_bytes(),
-            Caller::Ledger => [0xff; 16],
-        };
-        let mut hasher = blake3::Hasher::new_keyed(&self.lookup_key);
-        hasher.update(&who);
-        for part in [method.as_bytes(), idempotency_key.as_bytes()] {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
-        let id = RequestId(first_half(hasher.finalize().as_bytes()));
-        hasher.update(content);
-        let content = RequestContent(first_half(hasher.finalize().as_bytes()));
-        RequestStamp { id, content }
-    }
-
-    /// What shows that a page token is of our making, and of which list.
-    #[must_use]
-    pub fn page_seal(&self, list: &[u8], last: &[u8; 16]) -> [u8; 16] {
-        let page_key =
-            blake3::derive_key("keyledger 2026-11 page tokens", self.lookup_key.as_slice());
-        let mut hasher = blake3::Hasher::new_keyed(&page_key);
-        hasher.update(last);
-        hasher.update(list);
-        first_half(hasher.finalize().as_bytes())
-    }
-}
-
-fn first_half(bytes: &[u8; 32]) -> [u8; 16] {
-    let mut half = [0; 16];
-    half.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-    half
 }

@@ -7,6 +7,7 @@
 mod installation;
 mod key;
 mod organization;
+mod people;
 mod role;
 mod rotation;
 mod service_account;
@@ -16,12 +17,13 @@ mod tests;
 
 use projections::envelope::RequestStamp;
 use projections::event::Event;
-use projections::key::{Key, KeyState};
+use projections::key::Key;
 use projections::organization::{Change, Organization};
 use projections::permission::Permission;
 use projections::recorded::Revision;
+use projections::session::Standing;
 use projections::time::Timestamp;
-use projections::verification::Authority;
+use projections::verification::{Authority, Recognised, out_of_force};
 
 use super::command::{Caller, Command};
 use super::rejection::Rejection;
@@ -39,6 +41,8 @@ pub struct Given<'a> {
     pub now: Timestamp,
     /// Who gives the command.
     pub caller: Caller,
+    /// What the account of a session that gives the command says of its sessions.
+    pub standing: Option<Standing>,
     /// The revision at which the caller saw the stream.
     pub expected: Option<Revision>,
     /// How a repeat is known.
@@ -68,7 +72,9 @@ pub enum Decided {
 
 /// Decides a command.
 pub fn decide(given: &Given<'_>, command: &Command) -> Result<Decided, Rejection> {
-    given.authorize(command.permission())?;
+    if let Some(permission) = command.permission() {
+        given.authorize(permission)?;
+    }
     if let Command::CreateInstallation(command) = command {
         return installation::create(given, command);
     }
@@ -108,23 +114,48 @@ pub fn decide(given: &Given<'_>, command: &Command) -> Result<Decided, Rejection
         Command::RetireRole(id) => role::retire(given, *id),
         Command::GrantRole(command) => role::grant(given, command),
         Command::RevokeGrant(id) => role::revoke(given, *id),
+        Command::InviteUser(command) => people::invite(given, command),
+        Command::RenewInvitation(command) => people::renew(given, *command),
+        Command::JoinUser(command) => people::join(given, *command),
+        Command::UpdateUser(command) => people::update(given, command),
+        Command::SuspendUser(id) => people::suspend(given, *id),
+        Command::RestoreUser(id) => people::restore(given, *id),
+        Command::RemoveUser(id) => people::remove(given, *id),
+        Command::StartSession(command) => people::start_session(given, command),
+        Command::StepUpSession(command) => people::step_up(given, *command),
+        Command::EndSession(command) => people::end_session(given, *command),
+        Command::EndSessions(command) => people::end_sessions(given, *command),
         Command::RecordDenials(event) => Ok(Decided::Events(vec![event.clone().into()])),
     }
 }
 
 impl Given<'_> {
-    /// The caller's key and what it may do; none where the ledger itself acts.
+    /// The caller's key, where it is one, and what the caller may do; none where the ledger
+    /// itself acts.
     ///
     /// A caller of this organization is looked up with the events in flight, so that a
-    /// key which was just revoked decides nothing more.
-    fn caller(&self) -> Result<Option<(&Key, Authority<'_>)>, Rejection> {
-        let Caller::Key { organization_id, key_id, .. } = self.caller else { return Ok(None) };
+    /// credential which was just ended decides nothing more.
+    fn caller(&self) -> Result<Option<(Option<&Key>, Authority<'_>)>, Rejection> {
+        let Some(organization_id) = self.caller.home() else { return Ok(None) };
         let home = if organization_id == self.state.id { self.state } else { self.operator };
-        let key = (home.id == organization_id).then(|| home.key(key_id)).flatten();
-        let key = key
-            .filter(|key| key.state(self.now) == KeyState::Active)
-            .ok_or(Rejection::CallerNotInForce)?;
-        Ok(Some((key, Authority::of(key, home, self.operator, self.now))))
+        let home = Some(home).filter(|home| home.id == organization_id);
+        let known = home.and_then(|home| {
+            let recognised = match self.caller {
+                Caller::Key { key_id, .. } => Recognised::Key(home.key(key_id)?),
+                Caller::Session { session_id, .. } => {
+                    Recognised::Session(home.session(session_id)?)
+                }
+                // Whoever has no credential holds nothing.
+                Caller::Person { .. } | Caller::Ledger => return None,
+            };
+            Some((home, recognised))
+        });
+        let (home, recognised) = known.ok_or(Rejection::CallerNotInForce)?;
+        if out_of_force(recognised, self.standing, home, self.now).is_some() {
+            return Err(Rejection::CallerNotInForce);
+        }
+        let authority = Authority::of_recognised(recognised, home, self.operator, self.now);
+        Ok(Some((recognised.key(), authority)))
     }
 
     fn authorize(&self, permission: Permission<'_>) -> Result<(), Rejection> {

@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use projections::event::{CountedDenial, Denial, DenialCode, DenialsSummarized};
-use projections::id::{KeyId, OrganizationId};
+use projections::id::OrganizationId;
+use projections::principal::Credential;
 use projections::time::Timestamp;
 use projections::verification::{Code, Question};
 use tokio::sync::Notify;
@@ -51,11 +52,11 @@ const SHARDS: usize = 64;
 /// How many groups are looked at for one that makes room.
 const CANDIDATES: usize = 8;
 
-/// Whose groups they are, for fairness: the key that was denied, or else the asking one.
-type Party = Option<KeyId>;
+/// Whose groups they are, for fairness: the credential that was denied, or else the asking one.
+type Party = Option<Credential>;
 
 fn party(denial: &Denial) -> Party {
-    denial.key_id.or(denial.asked_with)
+    denial.credential.or(denial.asked_with)
 }
 
 /// Denials that are not yet recorded.
@@ -187,7 +188,7 @@ impl Counted {
         let mut denial = denial;
         if self.parties.get(&party(&denial)).is_some_and(|groups| *groups >= PARTY_GROUPS_MAX) {
             denial.service = None;
-            if denial.key_id.is_some() {
+            if denial.credential.is_some() {
                 denial.asked_with = None;
             }
             if self.join(&denial, count) {
@@ -293,6 +294,7 @@ pub(super) fn code(code: Code) -> Option<DenialCode> {
         Code::Revoked => DenialCode::Revoked,
         Code::Disabled => DenialCode::Disabled,
         Code::Expired => DenialCode::Expired,
+        Code::Suspended => DenialCode::Suspended,
         Code::IpNotAllowed => DenialCode::IpNotAllowed,
         Code::WrongEnvironment => DenialCode::WrongEnvironment,
         Code::ServiceNotAllowed => DenialCode::ServiceNotAllowed,
@@ -327,7 +329,7 @@ impl Ledger {
     /// Counts the denial of an answer, where it is one.
     pub(super) fn note_denial(
         &self,
-        known: Option<(OrganizationId, KeyId)>,
+        known: Option<(OrganizationId, Credential)>,
         code: DenialCode,
         question: &Question<'_>,
         purpose: Purpose,
@@ -335,11 +337,11 @@ impl Ledger {
         let asked_with = match purpose {
             Purpose::Look => return,
             Purpose::Knock | Purpose::Enter | Purpose::Again | Purpose::Message => None,
-            Purpose::Ask(key_id) => Some(key_id),
+            Purpose::Ask(credential) => Some(credential),
         };
         let denial = Denial {
             code,
-            key_id: known.map(|(_, key_id)| key_id),
+            credential: known.map(|(_, credential)| credential),
             asked_with,
             service: question.service.and_then(|it| it.parse().ok()),
         };
@@ -348,9 +350,9 @@ impl Ledger {
     }
 
     /// Counts a denial of a caller who was let in.
-    pub fn note_denied_caller(&self, id: OrganizationId, key_id: KeyId, code: DenialCode) {
+    pub fn note_denied_caller(&self, id: OrganizationId, credential: Credential, code: DenialCode) {
         let service = "keyledger".parse().ok();
-        let denial = Denial { code, key_id: Some(key_id), asked_with: None, service };
+        let denial = Denial { code, credential: Some(credential), asked_with: None, service };
         self.denials.count(id, denial, self.clock.now());
     }
 
@@ -410,6 +412,8 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use projections::id::KeyId;
+
     use super::*;
 
     const ACME: OrganizationId = OrganizationId::from_bytes([7; 16]);
@@ -422,14 +426,18 @@ mod tests {
         OrganizationId::from_parts(1, u128::from(number) + 1)
     }
 
-    fn key(number: u64) -> KeyId {
-        KeyId::from_parts(1, u128::from(number) + 1)
+    fn key(number: u64) -> Credential {
+        KeyId::from_parts(1, u128::from(number) + 1).into()
     }
 
-    fn denial(key_id: Option<KeyId>, asked_with: Option<KeyId>, service: &str) -> Denial {
+    fn denial(
+        credential: Option<Credential>,
+        asked_with: Option<Credential>,
+        service: &str,
+    ) -> Denial {
         Denial {
             code: DenialCode::Revoked,
-            key_id,
+            credential,
             asked_with,
             service: Some(service.parse().unwrap()),
         }
@@ -503,7 +511,7 @@ mod tests {
         let taken = denials.take(Instant::now(), true);
         assert_eq!(total(&taken), 101_000);
         let first = &taken[0].1.denials[0];
-        assert_eq!(first.denial.key_id, Some(key(u64::MAX)));
+        assert_eq!(first.denial.credential, Some(key(u64::MAX)));
         assert!(first.count > 900, "{first:?}");
     }
 
@@ -552,7 +560,7 @@ mod tests {
         // Thrown together, and not lost.
         let together = Denial {
             code: DenialCode::Revoked,
-            key_id: Some(key(0)),
+            credential: Some(key(0)),
             asked_with: None,
             service: None,
         };

@@ -49,8 +49,8 @@ pub fn needs_its_pepper(key: &Key, now: Timestamp) -> bool {
 
 /// Whether the secret was made elsewhere.
 pub(super) fn is_made_elsewhere(key: &Key) -> bool {
-    match key.extras.as_ref().map(|extras| extras.origin).unwrap_or_default() {
-        KeyOrigin::Configured | KeyOrigin::Imported => true,
+    match key.origin() {
+        KeyOrigin::Configured | KeyOrigin::Imported | KeyOrigin::Global => true,
         KeyOrigin::Minted => false,
     }
 }

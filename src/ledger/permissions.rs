@@ -36,6 +36,14 @@ permissions! {
     ROLES_READ = "roles":"read",
     /// Make, change and retire roles, and grant them.
     ROLES_WRITE = "roles":"write",
+    /// See users.
+    USERS_READ = "users":"read",
+    /// Invite, change, suspend and remove users.
+    USERS_WRITE = "users":"write",
+    /// See the sessions of others.
+    SESSIONS_READ = "sessions":"read",
+    /// End the sessions of others.
+    SESSIONS_WRITE = "sessions":"write",
     /// See what happened, the personal data around it included.
     ACTIVITY_READ = "activity":"read",
 }

@@ -1,6 +1,7 @@
 //! Why the rules refuse a command.
 
-use projections::id::{GrantId, KeyId, RoleId, ServiceAccountId};
+use projections::id::{GrantId, KeyId, RoleId, ServiceAccountId, SessionId, UserId};
+use projections::principal::Owner;
 use projections::principal::Principal;
 use projections::recorded::Revision;
 
@@ -76,9 +77,9 @@ pub enum Rejection {
     /// Another service account has this name.
     #[error("`name`: `{0}` is the name of another service account; choose another")]
     ServiceAccountNameTaken(String),
-    /// The service account has as many keys as it may.
-    #[error("service account `{0}` has {max} keys already; revoke some", max = super::command::KEYS_AT_ONCE_MAX)]
-    TooManyKeys(ServiceAccountId),
+    /// The service account or user has as many keys as it may.
+    #[error("`{0}` has {max} keys already; revoke some", max = super::command::KEYS_AT_ONCE_MAX)]
+    TooManyKeys(Owner),
     /// The organization has as many service accounts as it may.
     #[error("the organization has {max} service accounts already", max = super::decide::SERVICE_ACCOUNTS_MAX)]
     TooManyServiceAccounts,
@@ -112,11 +113,44 @@ pub enum Rejection {
     /// The organization has as many roles of its own as it may.
     #[error("the organization has {max} roles of its own already; retire some", max = super::command::OWN_ROLES_MAX)]
     TooManyRoles,
-    /// A service account's key has the service account's roles.
+    /// The key of a service account or a user has their roles.
+    #[error("`role_ids`: the key of a service account or a user has their roles; leave them out")]
+    RolesOfOwner,
+    /// A key for another person says what it is for.
     #[error(
-        "`role_ids`: a service account's key has the roles of the service account; leave them out"
+        "`scopes`: a key that is made for another person needs a list of permissions that you hold"
     )]
-    RolesOfServiceAccount,
+    ScopesForAnother,
+    /// There is no such user in this organization, or they were removed.
+    #[error("user `{0}` not found")]
+    UserNotFound(UserId),
+    /// The user is suspended.
+    #[error("user `{0}` is suspended; restore them first")]
+    UserIsSuspended(UserId),
+    /// The user is not suspended.
+    #[error("user `{0}` is not suspended")]
+    UserNotSuspended(UserId),
+    /// Another user of the organization has this e-mail.
+    #[error("`email`: user `{0}` has it; change that user, or remove them first")]
+    EmailTaken(UserId),
+    /// The organization has as many users as it may.
+    #[error("the organization has {max} users already", max = super::command::USERS_MAX)]
+    TooManyUsers,
+    /// The user joined already.
+    #[error("user `{0}` joined already")]
+    UserJoinedAlready(UserId),
+    /// The invitation is no longer accepted.
+    #[error("the invitation is over; ask for another")]
+    InvitationOver,
+    /// The invitation is for somebody else.
+    #[error("the invitation is for another e-mail than the account's")]
+    InvitationForAnother,
+    /// Nobody suspends or removes themself.
+    #[error("nobody suspends or removes themself; ask another administrator")]
+    NotOneself,
+    /// There is no such session in this organization, or it is over.
+    #[error("session `{0}` not found, or over")]
+    SessionNotFound(SessionId),
     /// A policy would allow more than it does.
     #[error(
         "`policy`: would allow more than it does now; an organization tightens its policy, and its operator loosens it"

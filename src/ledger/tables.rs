@@ -319,7 +319,10 @@ impl Tables {
             | Change::ServiceAccount(_)
             // What a role means, and who has it, is looked up with each question.
             | Change::Role(_)
-            | Change::Grant(_) => {}
+            | Change::Grant(_)
+            // Sessions are found in the tables of the organization that their tokens name.
+            | Change::User(_)
+            | Change::Session(_) => {}
         }
         organization.tables.store(tables);
         if self.waiting.load(Ordering::SeqCst) > 0 {

@@ -13,6 +13,7 @@ use projections::id::{KeyId, OrganizationId};
 use projections::key::Key;
 use projections::organization::Organization;
 use projections::presented::{Deciding, Presented};
+use projections::principal::Credential;
 use projections::recorded::Revision;
 use projections::text::KeyPrefix;
 use projections::time::Timestamp;
@@ -57,8 +58,8 @@ pub enum Purpose {
     /// Somebody sends another message on a call that stays: a use of the key, but no
     /// further call, where calls are limited.
     Message,
-    /// Somebody asks about it, with this key: a use of the key that is asked about.
-    Ask(KeyId),
+    /// Somebody asks about it, with this: a use of the key that is asked about.
+    Ask(Credential),
 }
 
 /// Who asks, and what for.
@@ -118,6 +119,7 @@ pub enum Answer<'a> {
 
 /// How a key that was found is used.
 struct Found<'a> {
+    key: &'a Key,
     uses: &'a Uses,
     looked: Looked,
 }
@@ -154,20 +156,20 @@ impl Ledger {
         purpose: Purpose,
     ) -> Answer<'a> {
         let answer = match (answer, found) {
-            (Answer::Decided(decision), Some(found))
+            (Answer::Decided(decision), Some(Found { key, uses, looked }))
                 if decision.code == Code::Allowed && purpose.uses() =>
             {
-                let limit = decision.key.rate_limit().filter(|_| purpose != Purpose::Message);
-                let (owner, id) = (decision.organization_id, decision.key.id);
-                let first = || self.first_of_rotation(owner, decision.key);
+                let limit = key.rate_limit().filter(|_| purpose != Purpose::Message);
+                let (owner, id) = (decision.organization_id, key.id);
+                let first = || self.first_of_rotation(owner, key);
                 match limit.map(|limit| self.rate_limits.take(owner, id, limit, first)) {
                     Some(Err(retry_after)) => {
                         let decision = Decision { code: Code::RateLimited, ..decision };
                         Answer::RateLimited { decision, retry_after }
                     }
                     None | Some(Ok(())) => {
-                        if found.uses.count(found.looked, question.now) {
-                            self.noted.note(decision.key.digest.blake3.head());
+                        if uses.count(looked, question.now) {
+                            self.noted.note(key.digest.blake3.head());
                         }
                         return Answer::Decided(decision);
                     }
@@ -180,7 +182,7 @@ impl Ledger {
             Answer::Unavailable(_) | Answer::Elsewhere(_) => return answer,
             Answer::Refused(code) => (*code, None),
             Answer::Decided(decision) | Answer::RateLimited { decision, .. } => {
-                (decision.code, Some((decision.organization_id, decision.key.id)))
+                (decision.code, Some((decision.organization_id, decision.credential.id())))
             }
         };
         if purpose.notes(code)
@@ -289,7 +291,7 @@ impl Ledger {
                 operator = self.tables.operator().tables();
                 &*operator
             };
-            let used = Found { uses: &found.uses, looked: found.uses.look() };
+            let used = Found { key: &found.key, uses: &found.uses, looked: found.uses.look() };
             let decision = verification::decide(&found.key, &tables, operator, question);
             return with(Some(used), Answer::Decided(decision));
         }

@@ -297,7 +297,7 @@ fn entry(revision: Revision, envelope: &Envelope, tables: &Organization) -> prot
         at: Some(write::timestamp(entry.at)),
         action: entry.action.to_owned(),
         actor: Some(write::principal(entry.actor, tables.id)),
-        credential_id: entry.credential.map(|id| id.text()).unwrap_or_default(),
+        credential_id: entry.credential.map(|id| id.to_string()).unwrap_or_default(),
         target: Some(write_target(&entry.target)),
         outcome: outcome.into(),
         reason: entry.reason.unwrap_or_default().to_owned(),
@@ -387,7 +387,7 @@ impl<'a> PersonalData<'a> {
     fn withholds_origin(&self, actor: Principal) -> bool {
         let by_operator = match actor {
             Principal::Organization(id) => id.is_operator(),
-            Principal::ServiceAccount(_) | Principal::Ledger => false,
+            Principal::ServiceAccount(_) | Principal::User(_) | Principal::Ledger => false,
         };
         by_operator && self.reach != Reach::Installation
     }

@@ -12,7 +12,7 @@ use projections::permission::Permission;
 use projections::presented::Presented;
 use projections::text::CorrelationId;
 use projections::time::Timestamp;
-use projections::verification::{Code, Question, Wanted};
+use projections::verification::{Code, Question, Recognised, Wanted};
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
 
@@ -56,8 +56,8 @@ impl Authenticated {
 
     /// Notes that it was denied what it asked for.
     fn note_denial(&self, ledger: &Ledger, code: DenialCode) {
-        if let Some(key_id) = self.caller.credential() {
-            ledger.note_denied_caller(self.organization_id, key_id, code);
+        if let Some(credential) = self.caller.credential() {
+            ledger.note_denied_caller(self.organization_id, credential, code);
         }
     }
 
@@ -258,12 +258,15 @@ fn looked(answer: &Answer<'_>, origin: Option<IpAddr>) -> Result<Looked, Status>
         | Code::Revoked
         | Code::Disabled
         | Code::Expired
+        | Code::Suspended
         | Code::IpNotAllowed
         | Code::RateLimited
         | Code::WrongEnvironment) => return Err(status::unauthenticated(code)),
     };
     let organization_id = decision.organization_id;
-    let key = decision.key;
+    let Recognised::Key(key) = decision.credential else {
+        return Err(status::unauthenticated(Code::Unknown));
+    };
     let caller = Caller::Key { organization_id, key_id: key.id, owner: key.owner() };
     let shown = Shown { digest: key.digest.blake3, origin };
     Ok(Looked { shown, caller: Authenticated { organization_id, caller }, lacks })

@@ -1,6 +1,5 @@
 //! OperatorService: the installation itself.
 
-use projections::id::KeyId;
 use tonic::{Request, Response, Status};
 
 use super::authentication::authenticate_operator;
@@ -67,7 +66,7 @@ impl OperatorService for Operator {
         let ledger = entered.ledger();
         let caller = authenticate_operator(ledger, &request, permissions::INSTALLATION_WRITE)?;
         let clock_ahead_ms = ledger.clock().confirm();
-        let with = caller.caller.credential().map(KeyId::text).unwrap_or_default();
+        let with = caller.caller.credential().map(|it| it.to_string()).unwrap_or_default();
         tracing::warn!(with, clock_ahead_ms, "the wall clock was confirmed");
         Ok(Response::new(proto::ConfirmClockResponse { clock_ahead_ms }))
     }

@@ -167,6 +167,7 @@ pub fn unauthenticated(code: Code) -> Status {
         Code::Revoked => ("REVOKED", "the credential is revoked"),
         Code::Disabled => ("DISABLED", "the credential is disabled"),
         Code::Expired => ("EXPIRED", "the credential is expired"),
+        Code::Suspended => ("SUSPENDED", "the user that the credential belongs to is suspended"),
         Code::IpNotAllowed => {
             ("IP_NOT_ALLOWED", "the credential is not for the address that the call comes from")
         }
@@ -401,7 +402,18 @@ fn kind(rejection: &Rejection) -> (GrpcCode, &'static str) {
         Rejection::TooManyServiceAccounts => {
             (GrpcCode::FailedPrecondition, "TOO_MANY_SERVICE_ACCOUNTS")
         }
-        Rejection::RolesOfServiceAccount => (GrpcCode::InvalidArgument, "ROLES_OF_SERVICE_ACCOUNT"),
+        Rejection::RolesOfOwner => (GrpcCode::InvalidArgument, "ROLES_OF_OWNER"),
+        Rejection::ScopesForAnother => (GrpcCode::InvalidArgument, "SCOPES_FOR_ANOTHER"),
+        Rejection::UserNotFound(_) => (GrpcCode::NotFound, "USER_NOT_FOUND"),
+        Rejection::UserIsSuspended(_) => (GrpcCode::FailedPrecondition, "USER_SUSPENDED"),
+        Rejection::UserNotSuspended(_) => (GrpcCode::FailedPrecondition, "USER_NOT_SUSPENDED"),
+        Rejection::EmailTaken(_) => (GrpcCode::AlreadyExists, "EMAIL_TAKEN"),
+        Rejection::TooManyUsers => (GrpcCode::FailedPrecondition, "TOO_MANY_USERS"),
+        Rejection::UserJoinedAlready(_) => (GrpcCode::FailedPrecondition, "USER_JOINED"),
+        Rejection::InvitationOver => (GrpcCode::FailedPrecondition, "INVITATION_OVER"),
+        Rejection::InvitationForAnother => (GrpcCode::PermissionDenied, "INVITATION_FOR_ANOTHER"),
+        Rejection::NotOneself => (GrpcCode::FailedPrecondition, "NOT_ONESELF"),
+        Rejection::SessionNotFound(_) => (GrpcCode::NotFound, "SESSION_NOT_FOUND"),
         Rejection::PolicyLoosened => (GrpcCode::PermissionDenied, "POLICY_LOOSENED"),
         Rejection::LifetimeAbovePolicy { .. } => {
             (GrpcCode::FailedPrecondition, "LIFETIME_ABOVE_POLICY")

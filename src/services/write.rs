@@ -2,12 +2,12 @@
 
 use projections::api_key::Environment;
 use projections::event::{KeyOrigin, RevocationReason};
-use projections::id::{KeyId, OrganizationId, RoleId, ServiceAccountId};
+use projections::id::{KeyId, OrganizationId, RoleId};
 use projections::key::{Act, Key, KeyState};
 use projections::organization::{Organization, Profile};
 use projections::permission::Scopes;
 use projections::policy::Policy;
-use projections::principal::Principal;
+use projections::principal::{Owner, Principal};
 use projections::recorded::{Revision, StreamName};
 use projections::role::{Grant, Role};
 use projections::service_account::ServiceAccount;
@@ -38,18 +38,26 @@ pub fn revision(stream: &StreamName, revision: Option<Revision>) -> Option<proto
 /// Who acts, in the history of this organization.
 #[must_use]
 pub fn principal(principal: Principal, organization_id: OrganizationId) -> proto::Principal {
-    let (kind, organization_id, account) = match principal {
-        Principal::Organization(id) if id.is_operator() => {
-            (proto::PrincipalKind::Operator, id.text(), None)
-        }
-        Principal::Organization(id) => (proto::PrincipalKind::Organization, id.text(), None),
-        Principal::ServiceAccount(id) => {
-            (proto::PrincipalKind::ServiceAccount, organization_id.text(), Some(id))
-        }
-        Principal::Ledger => (proto::PrincipalKind::Ledger, String::new(), None),
+    let of = |kind: proto::PrincipalKind, organization_id: String| proto::Principal {
+        kind: kind.into(),
+        organization_id,
+        ..proto::Principal::default()
     };
-    let service_account_id = account.map(ServiceAccountId::text).unwrap_or_default();
-    proto::Principal { kind: kind.into(), organization_id, service_account_id }
+    match principal {
+        Principal::Organization(id) if id.is_operator() => {
+            of(proto::PrincipalKind::Operator, id.text())
+        }
+        Principal::Organization(id) => of(proto::PrincipalKind::Organization, id.text()),
+        Principal::ServiceAccount(id) => proto::Principal {
+            service_account_id: id.text(),
+            ..of(proto::PrincipalKind::ServiceAccount, organization_id.text())
+        },
+        Principal::User(id) => proto::Principal {
+            user_id: id.text(),
+            ..of(proto::PrincipalKind::User, organization_id.text())
+        },
+        Principal::Ledger => of(proto::PrincipalKind::Ledger, String::new()),
+    }
 }
 
 /// Who did something, in the history of this organization.
@@ -57,7 +65,7 @@ fn act(act: &Act, organization_id: OrganizationId) -> proto::Act {
     proto::Act {
         at: Some(timestamp(act.at)),
         by: Some(principal(act.by, organization_id)),
-        with: act.with.map(KeyId::text).unwrap_or_default(),
+        with: act.with.map(|it| it.to_string()).unwrap_or_default(),
         comment: String::new(),
         comment_erased: false,
     }
@@ -181,7 +189,7 @@ pub fn key(
         }),
         created_at: Some(timestamp(key.created_at)),
         created_by: Some(principal(key.maker.by, id)),
-        created_with: key.maker.with.map(KeyId::text).unwrap_or_default(),
+        created_with: key.maker.with.map(|it| it.to_string()).unwrap_or_default(),
         expires_at: key.expires_at().map(timestamp),
         state: key_state(key.state(now)).into(),
         revocation: revocation(key, id, now),
@@ -191,8 +199,15 @@ pub fn key(
         limits: extras
             .map(|it| it.limits.iter().map(|(k, v)| (k.to_string(), *v)).collect())
             .unwrap_or_default(),
-        origin: origin(extras.map(|it| it.origin).unwrap_or_default()).into(),
-        service_account_id: key.owner().map(ServiceAccountId::text).unwrap_or_default(),
+        origin: origin(key.origin()).into(),
+        service_account_id: match key.owner() {
+            Some(Owner::ServiceAccount(id)) => id.text(),
+            Some(Owner::User(_)) | None => String::new(),
+        },
+        user_id: match key.owner() {
+            Some(Owner::User(id)) => id.text(),
+            Some(Owner::ServiceAccount(_)) | None => String::new(),
+        },
         allowed_ips: key.allowed_ips().map(|it| it.texts().collect()).unwrap_or_default(),
         rate_limit: key
             .rate_limit()
@@ -214,6 +229,7 @@ fn origin(origin: KeyOrigin) -> proto::KeyOrigin {
         KeyOrigin::Minted => proto::KeyOrigin::Minted,
         KeyOrigin::Configured => proto::KeyOrigin::Configured,
         KeyOrigin::Imported => proto::KeyOrigin::Imported,
+        KeyOrigin::Global => proto::KeyOrigin::Global,
     }
 }
 
@@ -231,7 +247,7 @@ fn revocation(key: &Key, id: OrganizationId, now: Timestamp) -> Option<proto::Re
         comment_erased: false,
         at: Some(timestamp(at)),
         by: Some(principal(act.by, id)),
-        with: act.with.map(KeyId::text).unwrap_or_default(),
+        with: act.with.map(|it| it.to_string()).unwrap_or_default(),
     })
 }
 

@@ -88,7 +88,7 @@ async fn denials_stand_in_the_stream_of_whose_credential_it_was() {
     assert_eq!(total(&own), 6, "{own:?}");
     let asked = count(&own, |it| {
         it["code"] == "permission_denied"
-            && it["key_id"] == id
+            && it["credential"] == id
             && it["asked_with"] == gateway_id
             && it["service"] == "cdn"
     });
@@ -96,7 +96,7 @@ async fn denials_stand_in_the_stream_of_whose_credential_it_was() {
     let at_the_door = |code: &str, key: &str| {
         count(&own, |it| {
             let door = it["service"] == "keyledger" && it["asked_with"].is_null();
-            door && it["code"] == code && it["key_id"] == key
+            door && it["code"] == code && it["credential"] == key
         })
     };
     assert_eq!(at_the_door("permission_denied", &id), 1);

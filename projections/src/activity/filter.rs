@@ -3,12 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::tell::{names_key, names_party, tell};
+use super::tell::{names_credential, names_party, tell};
 use super::{ACTIONS, action};
 use crate::envelope::Envelope;
 use crate::event::Event;
-use crate::id::KeyId;
-use crate::principal::Principal;
+use crate::principal::{Credential, Principal};
 use crate::text::CorrelationId;
 
 /// One action, or all of one kind: `key.revoked`, `key.*`.
@@ -54,8 +53,8 @@ impl fmt::Display for ActionPattern {
 pub struct Filter {
     /// Who acted.
     pub actor: Option<Principal>,
-    /// The key they acted with.
-    pub credential: Option<KeyId>,
+    /// The key or session they acted with.
+    pub credential: Option<Credential>,
     /// What was done.
     pub action: Option<ActionPattern>,
     /// What it was done to, by its identifier.
@@ -70,7 +69,7 @@ impl Filter {
     pub fn shows(&self, envelope: &Envelope) -> bool {
         let Self { actor, credential, action, target, correlation_id } = self;
         actor.is_none_or(|actor| envelope.actor == actor)
-            && credential.is_none_or(|key| envelope.credential == Some(key))
+            && credential.is_none_or(|it| envelope.credential == Some(it))
             && correlation_id.as_ref().is_none_or(|id| envelope.correlation_id == *id)
             && action.as_ref().is_none_or(|pattern| done(pattern, &envelope.event))
             && target.as_ref().is_none_or(|id| on(id, &envelope.event))
@@ -79,7 +78,7 @@ impl Filter {
 
 fn on(target: &str, event: &Event) -> bool {
     tell(event).target.id.to_string() == *target
-        || target.parse().is_ok_and(|id| names_key(event, id))
+        || target.parse().is_ok_and(|id| names_credential(event, id))
         || names_party(event, target)
 }
 
@@ -113,10 +112,10 @@ mod tests {
     #[test]
     fn all_that_is_set_must_be_so() {
         let mut revoked = envelope(1, key_revoked(7));
-        revoked.credential = Some(key_id(9));
+        revoked.credential = Some(Credential::Key(key_id(9)));
         let whole = Filter {
             actor: Some(Principal::Ledger),
-            credential: Some(key_id(9)),
+            credential: Some(Credential::Key(key_id(9))),
             action: "key.*".parse().ok(),
             target: Some(key_id(7).to_string()),
             correlation_id: "c".parse().ok(),
@@ -128,7 +127,7 @@ mod tests {
                 actor: Some(Principal::Organization(OrganizationId::OPERATOR)),
                 ..whole.clone()
             },
-            Filter { credential: Some(key_id(8)), ..whole.clone() },
+            Filter { credential: Some(Credential::Key(key_id(8))), ..whole.clone() },
             Filter { action: "key.created".parse().ok(), ..whole.clone() },
             Filter { target: Some(key_id(9).to_string()), ..whole.clone() },
             Filter { correlation_id: "d".parse().ok(), ..whole.clone() },

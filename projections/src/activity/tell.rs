@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+mod people;
+
 use super::{FieldChange, Outcome, Target, TargetId, Value, who};
 use crate::api_key::Environment;
 use crate::event::{
@@ -16,6 +18,7 @@ use crate::id::{GrantId, KeyId, OrganizationId, RoleId};
 use crate::network::Networks;
 use crate::permission::Scopes;
 use crate::policy::Policy;
+use crate::principal::Credential;
 use crate::text::{KeyPrefix, Name, PlanName};
 
 /// What an event says of itself, its envelope aside.
@@ -87,6 +90,16 @@ pub(super) fn tell(event: &Event) -> Told<'_> {
         Event::GrantRevoked(GrantRevoked { grant_id, before }) => {
             granted("was withdrawn from", *grant_id, before, false)
         }
+        Event::UserInvited(data) => people::user_invited(data),
+        Event::InvitationRenewed(data) => people::invitation_renewed(data),
+        Event::UserJoined(data) => people::user_joined(data),
+        Event::UserUpdated(data) => people::user_updated(data),
+        Event::UserSuspended(data) => people::user_suspended(data),
+        Event::UserRestored(data) => people::user_restored(data),
+        Event::UserRemoved(data) => people::user_removed(data),
+        Event::SessionStarted(data) => people::session_started(data),
+        Event::SessionSteppedUp(data) => people::session_stepped_up(data),
+        Event::SessionEnded(data) => people::session_ended(data),
         Event::UsageRecorded(data) => {
             let mut told = Told::of(TargetId::Credentials, None, "had their use recorded");
             told.changes.made("keys", texts(&key_ids(&data.keys)));
@@ -99,16 +112,16 @@ fn key_ids(keys: &[KeyUses]) -> Vec<KeyId> {
     keys.iter().map(|it| it.key_id).collect()
 }
 
-/// Whether an event speaks of this key among others, which are its target together.
-pub(super) fn names_key(event: &Event, id: KeyId) -> bool {
+/// Whether an event speaks of this key or session among others, which are its target together.
+pub(super) fn names_credential(event: &Event, id: Credential) -> bool {
     if let Event::DenialsSummarized(data) = event {
-        return data.denials.iter().any(|it| it.denial.key_id == Some(id));
+        return data.denials.iter().any(|it| it.denial.credential == Some(id));
     }
     let Event::UsageRecorded(data) = event else { return false };
-    data.keys.iter().any(|it| it.key_id == id)
+    data.keys.iter().any(|it| Credential::Key(it.key_id) == id)
 }
 
-/// Whether an event speaks of this grant, or of who has it.
+/// Whether an event speaks of this grant, or of who has it, or of whose session it is.
 pub(super) fn names_party(event: &Event, target: &str) -> bool {
     let names = |id: &GrantId, terms: &GrantTerms| {
         id.to_string() == target || terms.principal.to_string() == target
@@ -116,16 +129,19 @@ pub(super) fn names_party(event: &Event, target: &str) -> bool {
     if let Event::RoleGranted(RoleGranted { grant_id, terms }) = event {
         return names(grant_id, terms);
     }
-    let Event::GrantRevoked(GrantRevoked { grant_id, before }) = event else { return false };
-    names(grant_id, before)
+    if let Event::GrantRevoked(GrantRevoked { grant_id, before }) = event {
+        return names(grant_id, before);
+    }
+    people::names_user(event).is_some_and(|id| id.to_string() == target)
 }
 
 fn denials_summarized(data: &DenialsSummarized) -> Told<'_> {
     let DenialsSummarized { first_at, last_at, denials, others } = data;
-    let all_of = |id: KeyId| denials.iter().all(|it| it.denial.key_id == Some(id));
-    let one = denials.first().and_then(|it| it.denial.key_id);
+    let all_of = |id: Credential| denials.iter().all(|it| it.denial.credential == Some(id));
+    let one = denials.first().and_then(|it| it.denial.credential);
     let target = match one.filter(|id| *others == 0 && all_of(*id)) {
-        Some(id) => TargetId::Key(id),
+        Some(Credential::Key(id)) => TargetId::Key(id),
+        Some(Credential::Session(id)) => TargetId::Session(id),
         None => TargetId::Credentials,
     };
     let (total, once) = (data.total(), data.total() == 1);
@@ -149,9 +165,9 @@ fn denials_summarized(data: &DenialsSummarized) -> Told<'_> {
 
 /// 12 × permission_denied, key_…, asked with key_…, for cdn
 fn denial(counted: &CountedDenial) -> String {
-    let Denial { code, key_id, asked_with, service } = &counted.denial;
+    let Denial { code, credential, asked_with, service } = &counted.denial;
     let mut text = format!("{} × {}", counted.count, denial_code(*code));
-    if let Some(id) = key_id {
+    if let Some(id) = credential {
         text.push_str(&format!(", {id}"));
     }
     if let Some(id) = asked_with {
@@ -173,11 +189,14 @@ fn denial_code(code: DenialCode) -> &'static str {
         DenialCode::Revoked => "revoked",
         DenialCode::Disabled => "disabled",
         DenialCode::Expired => "expired",
+        DenialCode::Suspended => "suspended",
         DenialCode::IpNotAllowed => "ip_not_allowed",
         DenialCode::WrongEnvironment => "wrong_environment",
         DenialCode::ServiceNotAllowed => "service_not_allowed",
         DenialCode::PermissionDenied => "permission_denied",
         DenialCode::DomainNotAllowed => "domain_not_allowed",
+        DenialCode::FeatureNotLicensed => "feature_not_licensed",
+        DenialCode::MfaRequired => "mfa_required",
         DenialCode::RateLimited => "rate_limited",
         DenialCode::NotInForce => "not_in_force",
     }
@@ -296,6 +315,7 @@ fn key_created(data: &KeyCreated) -> Told<'_> {
         KeyOrigin::Minted => ("was created", "minted"),
         KeyOrigin::Configured => ("was created from the configuration", "configured"),
         KeyOrigin::Imported => ("was imported", "imported"),
+        KeyOrigin::Global => ("was created from the configuration as the global key", "global"),
     };
     let mut told = Told::of(TargetId::Key(*key_id), Some(name), deed);
     let changes = &mut told.changes;
@@ -307,7 +327,7 @@ fn key_created(data: &KeyCreated) -> Told<'_> {
     changes.made_some("roles", (!roles.is_empty()).then(|| texts(roles)));
     changes.made_some("services", services.as_deref().map(texts));
     changes.made_some("expires_at", expires_at.map(Value::Instant));
-    changes.made_some("owner", owner.map(|it| text(it.text())));
+    changes.made_some("owner", owner.map(|it| text(it.to_string())));
     let networks = |it: &Networks| Value::Texts(it.texts().map(Cow::Owned).collect());
     changes.made_some("allowed_ips", allowed_ips.as_ref().map(networks));
     changes.made_some("rate_limit", rate_limit.map(|it| text(it.to_string())));

@@ -30,7 +30,7 @@ fn every_type_of_event_has_an_action_of_its_own() {
 fn an_entry_says_who_what_on_what_and_why() {
     let mut revoked = envelope(5, key_revoked(1));
     revoked.actor = Principal::Organization(ACME);
-    revoked.credential = Some(key_id(2));
+    revoked.credential = Some(key_id(2).into());
     let ci = || "ci".parse::<Name>().ok();
     let entry = Entry::of(Revision(3), &revoked, |id| ci().filter(|_| id == key_id(1)));
     let (key, by) = (key_id(1), key_id(2));

@@ -3,8 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::KeyId;
+use crate::principal::Credential;
 use crate::text::ServiceName;
 use crate::time::Timestamp;
+
+mod before;
+
+pub(super) use before::{DenialsSummarized1, DenialsSummarized2};
 
 /// Why a credential was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -26,6 +31,8 @@ pub enum DenialCode {
     Disabled,
     /// Its lifetime is over.
     Expired,
+    /// Whoever it belongs to was suspended.
+    Suspended,
     /// Used from an address that the key is not for.
     IpNotAllowed,
     /// A test key on live, or a live key on test.
@@ -36,6 +43,10 @@ pub enum DenialCode {
     PermissionDenied,
     /// Every wanted permission is held, but not all of them for the domain asked about.
     DomainNotAllowed,
+    /// Something that was wanted is not licensed to its organization.
+    FeatureNotLicensed,
+    /// Something that was wanted asks for a second factor.
+    MfaRequired,
     /// Used more often than it may be.
     RateLimited,
     /// It went out of force while its call was under way.
@@ -48,13 +59,13 @@ pub enum DenialCode {
 pub struct Denial {
     /// Why.
     pub code: DenialCode,
-    /// The key that was denied; none where none is known.
+    /// The key or session that was denied; none where none is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_id: Option<KeyId>,
-    /// The key with which somebody asked about the credential; none where whoever showed
-    /// it called the ledger itself, or where many asked.
+    pub credential: Option<Credential>,
+    /// The key or session with which somebody asked about the credential; none where whoever
+    /// showed it called the ledger itself, or where many asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asked_with: Option<KeyId>,
+    pub asked_with: Option<Credential>,
     /// The service that it was to be used for; none where none was named, or many were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceName>,
@@ -89,94 +100,6 @@ impl DenialsSummarized {
     #[must_use]
     pub fn total(&self) -> u64 {
         self.denials.iter().map(|it| it.count).fold(self.others, u64::saturating_add)
-    }
-}
-
-/// The codes that schema 1 of a summary knew.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum DenialCode1 {
-    NoCredential,
-    Ambiguous,
-    Malformed,
-    Unknown,
-    TenantMismatch,
-    Revoked,
-    Disabled,
-    Expired,
-    IpNotAllowed,
-    WrongEnvironment,
-    ServiceNotAllowed,
-    PermissionDenied,
-    RateLimited,
-    NotInForce,
-}
-
-impl From<DenialCode1> for DenialCode {
-    fn from(it: DenialCode1) -> Self {
-        match it {
-            DenialCode1::NoCredential => Self::NoCredential,
-            DenialCode1::Ambiguous => Self::Ambiguous,
-            DenialCode1::Malformed => Self::Malformed,
-            DenialCode1::Unknown => Self::Unknown,
-            DenialCode1::TenantMismatch => Self::TenantMismatch,
-            DenialCode1::Revoked => Self::Revoked,
-            DenialCode1::Disabled => Self::Disabled,
-            DenialCode1::Expired => Self::Expired,
-            DenialCode1::IpNotAllowed => Self::IpNotAllowed,
-            DenialCode1::WrongEnvironment => Self::WrongEnvironment,
-            DenialCode1::ServiceNotAllowed => Self::ServiceNotAllowed,
-            DenialCode1::PermissionDenied => Self::PermissionDenied,
-            DenialCode1::RateLimited => Self::RateLimited,
-            DenialCode1::NotInForce => Self::NotInForce,
-        }
-    }
-}
-
-/// Schema 1 of [`Denial`].
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Denial1 {
-    code: DenialCode1,
-    #[serde(default)]
-    key_id: Option<KeyId>,
-    #[serde(default)]
-    asked_with: Option<KeyId>,
-    #[serde(default)]
-    service: Option<ServiceName>,
-}
-
-/// Schema 1 of [`CountedDenial`].
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CountedDenial1 {
-    denial: Denial1,
-    count: u64,
-}
-
-/// Schema 1 of [`DenialsSummarized`].
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DenialsSummarized1 {
-    first_at: Timestamp,
-    last_at: Timestamp,
-    denials: Vec<CountedDenial1>,
-    others: u64,
-}
-
-impl From<DenialsSummarized1> for DenialsSummarized {
-    fn from(it: DenialsSummarized1) -> Self {
-        let denial = |CountedDenial1 { denial, count }| {
-            let Denial1 { code, key_id, asked_with, service } = denial;
-            let denial = Denial { code: code.into(), key_id, asked_with, service };
-            CountedDenial { denial, count }
-        };
-        Self {
-            first_at: it.first_at,
-            last_at: it.last_at,
-            denials: it.denials.into_iter().map(denial).collect(),
-            others: it.others,
-        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::keys::owned;
+use super::people::People;
 use super::roles::place;
 use super::{Change, Departed, Head, Organization, Profile, RememberedRequest};
 use crate::digest::{NameDigest, RequestContent, RequestId};
@@ -24,16 +25,47 @@ use crate::principal::Principal;
 use crate::recorded::Revision;
 use crate::role::{Grant, Role};
 use crate::service_account::ServiceAccount;
+use crate::session::{Session, SessionEnd};
 use crate::snapshot::{
     Canonical, FORM, Malformed, Reader, ascending, row, write_count, write_text,
 };
 use crate::time::Timestamp;
+use crate::user::{Identity, User, UserState};
 
 row!(Head { revision, leaf_hash, at });
 row!(Profile { name, key_prefix, plan, created_at });
 row!(Role { id, definition, built_in, created_at, retired_at, changed_at });
 row!(GrantTerms { principal, role_id, domain, expires_at });
 row!(Grant { id, terms, granted_at, granted_by, changed_at });
+row!(SessionEnd { reason, act });
+row!(Session {
+    id,
+    user_id,
+    account_id,
+    epoch,
+    methods,
+    second_factor_at,
+    started_at,
+    expires_at,
+    ended,
+    started_by,
+    changed_at,
+});
+row!(Identity { event_id, sealed });
+row!(User {
+    id,
+    email,
+    account_id,
+    limits,
+    invitation_ends_at,
+    invited_at,
+    invited_by,
+    joined_at,
+    suspended,
+    removed,
+    identity,
+    changed_at,
+});
 row!(ServiceAccount { id, name, description, roles, created_at, created_by, changed_at });
 
 impl Canonical for Change {
@@ -64,6 +96,14 @@ impl Canonical for Change {
                 out.push(9);
                 id.write(out);
             }
+            Self::User(id) => {
+                out.push(10);
+                id.write(out);
+            }
+            Self::Session(id) => {
+                out.push(11);
+                id.write(out);
+            }
         }
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -78,8 +118,44 @@ impl Canonical for Change {
             7 => Self::Evidence,
             8 => Self::Role(Canonical::read(from)?),
             9 => Self::Grant(Canonical::read(from)?),
+            10 => Self::User(Canonical::read(from)?),
+            11 => Self::Session(Canonical::read(from)?),
             _ => return Err(Malformed("a change is of an unknown kind")),
         })
+    }
+}
+
+impl Canonical for People {
+    fn write(&self, out: &mut Vec<u8>) {
+        // All else follows from the rows.
+        let Self { users, by_email: _, by_account: _, sessions, sessions_of: _, forgotten: _ } =
+            self;
+        write_count(users.len(), out);
+        users.values().for_each(|user| user.write(out));
+        write_count(sessions.len(), out);
+        sessions.values().for_each(|session| session.write(out));
+    }
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let mut it = Self::default();
+        for _ in 0..from.count(48)? {
+            let user = User::read(from)?;
+            ascending(it.users.get_max().map(|(last, _)| last), &user.id)?;
+            let there = user.state() != UserState::Removed;
+            let known = user.account_id.is_some_and(|id| it.by_account.contains_key(&id));
+            if there && (known || it.by_email.contains_key(&user.email)) {
+                return Err(Malformed("two users are one person"));
+            }
+            it.restore_user(user);
+        }
+        for _ in 0..from.count(48)? {
+            let session = Session::read(from)?;
+            ascending(it.sessions.get_max().map(|(last, _)| last), &session.id)?;
+            if !session.methods.is_sorted_by(|a, b| a < b) {
+                return Err(Malformed("methods have another spelling"));
+            }
+            it.put_session(session);
+        }
+        Ok(it)
     }
 }
 
@@ -202,6 +278,7 @@ impl Organization {
             granted: _,
             grants_of_roles: _,
             grant_ends: _,
+            people,
             requests,
             requests_by_age,
             installation,
@@ -228,6 +305,7 @@ impl Organization {
         }
         write_count(grants.len(), &mut out);
         grants.values().for_each(|grant| grant.write(&mut out));
+        people.write(&mut out);
         write_count(requests_by_age.len(), &mut out);
         for (at, id) in requests_by_age {
             let Some(request) = requests.get(id) else { continue };
@@ -262,6 +340,7 @@ impl Organization {
         it.read_service_accounts(from)?;
         it.read_roles(from)?;
         it.read_grants(from)?;
+        it.people = Arc::new(Canonical::read(from)?);
         it.read_requests(from)?;
         it.installation = Option::<Installation>::read(from)?.map(Arc::new);
         it.keys_made = Canonical::read(from)?;

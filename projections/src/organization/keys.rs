@@ -10,14 +10,15 @@ use crate::event::{
     KeyCreated, KeyDisabled, KeyEnabled, KeyRelabelled, KeyRotated, KeyRotationEnded,
     RevocationReason,
 };
-use crate::id::{KeyId, ServiceAccountId};
+use crate::id::KeyId;
 use crate::key::{Key, KeyState};
+use crate::principal::Owner;
 use crate::recorded::Revision;
 use crate::text::Name;
 use crate::time::Timestamp;
 
-/// The place of a key among those of its service account; none where it has none.
-pub(super) fn owned(key: &Key) -> Option<(ServiceAccountId, Timestamp, KeyId)> {
+/// The place of a key among those of its owner; none where it has none.
+pub(super) fn owned(key: &Key) -> Option<(Owner, Timestamp, KeyId)> {
     let owner = key.owner().filter(|_| key.revocation().is_none())?;
     Some((owner, key.ends_for_good_at().unwrap_or(Timestamp::MAX), key.id))
 }
@@ -33,7 +34,7 @@ impl Organization {
             return Err(Fault::DuplicateTarget(envelope.event.event_type()));
         }
         let missing = Fault::MissingTarget(envelope.event.event_type());
-        if event.owner.is_some_and(|owner| !self.service_accounts.contains_key(&owner))
+        if event.owner.is_some_and(|owner| !self.knows(owner.principal()))
             || event.rotates.is_some_and(|before| !self.keys.contains_key(&before))
         {
             return Err(missing);

@@ -15,6 +15,7 @@ use crate::recorded::Revision;
 use crate::role::{Grant, Role};
 use crate::text::Name;
 use crate::time::Timestamp;
+use crate::user::UserState;
 
 impl Organization {
     /// The role of this identifier, where the installation defines it for everybody.
@@ -170,11 +171,7 @@ impl Organization {
         if self.grants.contains_key(&id) {
             return Err(Fault::DuplicateTarget(envelope.event.event_type()));
         }
-        let is_here = match event.terms.principal {
-            Principal::ServiceAccount(id) => self.service_accounts.contains_key(&id),
-            Principal::Organization(_) | Principal::Ledger => false,
-        };
-        if !is_here {
+        if !self.knows(event.terms.principal) {
             return Err(Fault::MissingTarget(envelope.event.event_type()));
         }
         self.put_grant(Grant {
@@ -185,6 +182,17 @@ impl Organization {
             changed_at: revision,
         });
         Ok(Change::Grant(id))
+    }
+
+    /// Whether this is a service account of the organization, or a user who was not removed.
+    pub(super) fn knows(&self, principal: Principal) -> bool {
+        match principal {
+            Principal::ServiceAccount(id) => self.service_accounts.contains_key(&id),
+            Principal::User(id) => {
+                self.user(id).is_some_and(|user| user.state() != UserState::Removed)
+            }
+            Principal::Organization(_) | Principal::Ledger => false,
+        }
     }
 
     /// Puts a grant where it is looked for.

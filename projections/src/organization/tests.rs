@@ -192,8 +192,9 @@ fn changes_of_a_key_need_the_key_in_that_state() {
 
 #[test]
 fn the_keys_of_a_service_account_are_its_own() {
-    let owned =
-        |number, owner| key_created(number, |key| key.owner = Some(service_account_id(owner)));
+    let owned = |number, owner| {
+        key_created(number, |key| key.owner = Some(service_account_id(owner).into()))
+    };
     check(&acme(), 9, owned(3, 1), Err(Fault::MissingTarget("KeyCreated")));
     let history = [
         created(),
@@ -206,7 +207,10 @@ fn the_keys_of_a_service_account_are_its_own() {
     ];
     let mut tables = tables(ACME, &history);
     let ids = |tables: &Organization, owner| {
-        tables.keys_of(service_account_id(owner), at(0)).map(|key| key.id).collect::<Vec<_>>()
+        tables
+            .keys_of(service_account_id(owner).into(), at(0))
+            .map(|key| key.id)
+            .collect::<Vec<_>>()
     };
     assert_eq!(ids(&tables, 1), [key_id(1), key_id(3)]);
     assert_eq!(ids(&tables, 2), [key_id(2)]);
@@ -228,19 +232,19 @@ fn the_keys_of_a_service_account_that_ended_are_passed_over() {
     let owner = service_account_id(1);
     let owned = |number, end: Option<i64>| {
         key_created(number, move |key| {
-            key.owner = Some(owner);
+            key.owner = Some(owner.into());
             key.expires_at = end.map(at);
         })
     };
     let mut history = vec![created(), service_account_created(1, &[])];
     history.extend([owned(1, Some(50)), owned(2, None), owned(3, Some(20)), owned(4, None)]);
     history.push(key_created(5, |key| {
-        key.owner = Some(owner);
+        key.owner = Some(owner.into());
         key.rotates = Some(key_id(2));
     }));
     let mut tables = tables(ACME, &history);
     let in_order = |tables: &Organization, now| {
-        tables.keys_of(owner, at(now)).map(|key| key.id).collect::<Vec<_>>()
+        tables.keys_of(owner.into(), at(now)).map(|key| key.id).collect::<Vec<_>>()
     };
     assert_eq!(in_order(&tables, 9), [3, 1, 2, 4, 5].map(key_id));
     assert_eq!(in_order(&tables, 19), [3, 1, 2, 4, 5].map(key_id));

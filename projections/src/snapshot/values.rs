@@ -2,19 +2,21 @@
 
 use super::{Canonical, Malformed, Reader, row, variants, write_count, write_text};
 use crate::api_key::Environment;
-use crate::digest::{LeafHash, RequestContent, RequestId, SecretDigest};
+use crate::digest::{EmailDigest, LeafHash, RequestContent, RequestId, SecretDigest};
 use crate::event::{
-    ActivatedSchema, DigestForm, KeyOrigin, KeyedDigest, PlanRules, RevocationReason,
-    RoleDefinition,
+    ActivatedSchema, AuthenticationMethod, DigestForm, KeyOrigin, KeyedDigest, PlanRules,
+    RevocationReason, RoleDefinition, SessionEndReason,
 };
 use crate::id::{
-    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+    AccountId, EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+    SessionId, UserId,
 };
 use crate::network::{Networks, RateLimit};
 use crate::permission::{PermissionPattern, Scopes};
 use crate::policy::Policy;
-use crate::principal::Principal;
+use crate::principal::{Credential, Owner, Principal};
 use crate::recorded::Revision;
+use crate::sealed::Sealed;
 use crate::text::{
     Description, Domain, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName,
 };
@@ -32,7 +34,18 @@ macro_rules! ids {
         }
     )+};
 }
-ids!(EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId);
+ids!(
+    AccountId,
+    EventId,
+    GrantId,
+    InstallationId,
+    KeyId,
+    OrganizationId,
+    RoleId,
+    ServiceAccountId,
+    SessionId,
+    UserId
+);
 
 macro_rules! digests {
     ($($name:ident),+) => {$(
@@ -46,7 +59,7 @@ macro_rules! digests {
         }
     )+};
 }
-digests!(LeafHash, RequestContent, RequestId, SecretDigest);
+digests!(EmailDigest, LeafHash, RequestContent, RequestId, SecretDigest);
 
 macro_rules! texts {
     ($($name:ident),+) => {$(
@@ -118,6 +131,10 @@ impl Canonical for Principal {
                 out.push(2);
                 id.write(out);
             }
+            Self::User(id) => {
+                out.push(3);
+                id.write(out);
+            }
         }
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -125,8 +142,64 @@ impl Canonical for Principal {
             0 => Ok(Self::Ledger),
             1 => Canonical::read(from).map(Self::Organization),
             2 => Canonical::read(from).map(Self::ServiceAccount),
+            3 => Canonical::read(from).map(Self::User),
             _ => Err(Malformed("a principal is of an unknown kind")),
         }
+    }
+}
+
+impl Canonical for Owner {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::ServiceAccount(id) => {
+                out.push(1);
+                id.write(out);
+            }
+            Self::User(id) => {
+                out.push(2);
+                id.write(out);
+            }
+        }
+    }
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match u8::read(from)? {
+            1 => Canonical::read(from).map(Self::ServiceAccount),
+            2 => Canonical::read(from).map(Self::User),
+            _ => Err(Malformed("an owner is of an unknown kind")),
+        }
+    }
+}
+
+impl Canonical for Credential {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Key(id) => {
+                out.push(1);
+                id.write(out);
+            }
+            Self::Session(id) => {
+                out.push(2);
+                id.write(out);
+            }
+        }
+    }
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match u8::read(from)? {
+            1 => Canonical::read(from).map(Self::Key),
+            2 => Canonical::read(from).map(Self::Session),
+            _ => Err(Malformed("a credential is of an unknown kind")),
+        }
+    }
+}
+
+impl Canonical for Sealed {
+    fn write(&self, out: &mut Vec<u8>) {
+        write_text(self.subject.as_str(), out);
+        write_text(&self.seal, out);
+    }
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let subject = from.text()?.parse().map_err(|_| Malformed("a subject is none"))?;
+        Ok(Self { subject, seal: from.text()?.to_owned() })
     }
 }
 
@@ -156,7 +229,9 @@ impl Canonical for Networks {
 
 variants!(Environment { 1 => Live, 2 => Test });
 variants!(DigestForm { 1 => Text, 2 => Sha256 });
-variants!(KeyOrigin { 1 => Minted, 2 => Configured, 3 => Imported });
+variants!(KeyOrigin { 1 => Minted, 2 => Configured, 3 => Imported, 4 => Global });
+variants!(AuthenticationMethod { 1 => Password, 2 => Totp, 3 => RecoveryCode });
+variants!(SessionEndReason { 1 => LoggedOut, 2 => Revoked, 3 => RefreshReused });
 variants!(RevocationReason {
     1 => Unspecified,
     2 => KeyCompromise,

@@ -51,7 +51,7 @@ const WRONGS: &[Wrong] = &[
     ),
     (
         |key| {
-            key.owner = Some(service_account_id(1));
+            key.owner = Some(service_account_id(1).into());
             key.scopes = None;
         },
         &[],
@@ -252,7 +252,7 @@ fn a_service_accounts_key_holds_what_its_roles_permit() {
     ] {
         let key = key_created(1, |key| {
             key.scopes.clone_from(&scoped);
-            key.owner = Some(service_account_id(1));
+            key.owner = Some(service_account_id(1).into());
         });
         let organization =
             tables(ACME, &[created(), service_account_created(1, account_roles), key]);
@@ -277,7 +277,7 @@ fn granted(events: &[Event], now: i64, domain: Option<&str>) -> [Code; 2] {
         created(),
         service_account_created(1, &[]),
         key_created(1, |key| {
-            key.owner = Some(service_account_id(1));
+            key.owner = Some(service_account_id(1).into());
             key.scopes = None;
         }),
         role_created(100, &["dns:read"]),
@@ -376,7 +376,7 @@ fn authority_lasts_as_long_as_the_grants_it_comes_from() {
     ];
     let (organization, operator) = (tables(ACME, &events), operator(&[]));
     let authority =
-        Authority::of_service_account(service_account_id(1), &organization, &operator, at(10));
+        Authority::of_owner(service_account_id(1).into(), &organization, &operator, at(10));
     let there = authority.over(Some("example.com"));
     let read = Permission::constant("dns", "read");
     assert!(there.holds(read) && !authority.holds(read) && authority.holds_for_a_domain(read));

@@ -33,6 +33,7 @@ pub(in crate::cli) struct Principal {
     kind: String,
     organization_id: String,
     service_account_id: String,
+    user_id: String,
 }
 
 impl From<proto::Principal> for Principal {
@@ -42,12 +43,13 @@ impl From<proto::Principal> for Principal {
             kind,
             organization_id: message.organization_id,
             service_account_id: message.service_account_id,
+            user_id: message.user_id,
         }
     }
 }
 
 impl Principal {
-    /// What it is: `organization`, `service_account`, `operator`, `ledger`.
+    /// What it is: `organization`, `service_account`, `user`, `operator`, `ledger`.
     pub(in crate::cli) fn kind(&self) -> &str {
         &self.kind
     }
@@ -57,6 +59,7 @@ impl Principal {
         match self.kind.as_str() {
             "organization" => format!("organization {}", self.organization_id),
             "service_account" => format!("service account {}", self.service_account_id),
+            "user" => format!("user {}", self.user_id),
             kind => kind.to_owned(),
         }
     }

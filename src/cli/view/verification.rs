@@ -77,6 +77,7 @@ fn meaning(code: proto::DecisionCode) -> &'static str {
         Code::Revoked => "the credential is revoked",
         Code::Disabled => "the credential is disabled",
         Code::Expired => "the credential's lifetime is over",
+        Code::Suspended => "the user that the credential belongs to is suspended",
         Code::IpNotAllowed => "the credential is for requests from other addresses",
         Code::WrongEnvironment => "the credential is for the other environment",
         Code::ServiceNotAllowed => "the credential is limited to other services",

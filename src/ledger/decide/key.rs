@@ -6,15 +6,16 @@ use projections::api_key::Environment;
 use projections::event::{
     Event, KeyCreated, KeyDisabled, KeyEnabled, KeyLabel, KeyRelabelled, KeyRevoked, KeyStateBefore,
 };
-use projections::id::{KeyId, RoleId, ServiceAccountId};
+use projections::id::{KeyId, RoleId};
 use projections::key::{Key, KeyState};
 use projections::network::Networks;
 use projections::organization::Change;
 use projections::permission::{Permission, PermissionPattern, Scopes};
-use projections::principal::Principal;
+use projections::principal::{Owner, Principal};
 use projections::role::{Grant, Role};
 use projections::text::{Domain, Name, ServiceName};
 use projections::time::Timestamp;
+use projections::user::UserState;
 use projections::verification::Authority;
 
 use super::{Decided, Given};
@@ -42,7 +43,7 @@ pub(super) fn import(given: &Given<'_>, command: &ImportKeys) -> Result<Decided,
     const LIST: &str = "keys";
     let mut events: Vec<Event> = Vec::with_capacity(command.keys.len());
     let mut names = BTreeSet::new();
-    let mut owned: BTreeMap<ServiceAccountId, usize> = BTreeMap::new();
+    let mut owned: BTreeMap<Owner, usize> = BTreeMap::new();
     for (place, imported) in command.keys.iter().enumerate() {
         let key = &imported.key;
         if let Some(made) = given.state.key(key.key_id) {
@@ -75,16 +76,13 @@ fn may_create(given: &Given<'_>, command: &CreateKey) -> Result<KeyCreated, Reje
     let expires_at = expires_at(given, command.expiry);
     let given_with = match command.owner {
         Some(owner) => {
-            if given.state.service_account(owner).is_none() {
-                return Err(Rejection::ServiceAccountNotFound(owner));
-            }
+            owner_in_force(given, owner)?;
             has_room(given, owner)?;
             if !command.roles.is_empty() {
-                return Err(Rejection::RolesOfServiceAccount);
+                return Err(Rejection::RolesOfOwner);
             }
-            let account =
-                Authority::of_service_account(owner, given.state, given.operator, given.now);
-            GivenWith::of(&account)
+            for_another(given, owner, command.scopes.as_ref())?;
+            GivenWith::of(&Authority::of_owner(owner, given.state, given.operator, given.now))
         }
         None if command.scopes.is_none() && command.roles.is_empty() => {
             return Err(Rejection::KeyWithoutPermissions);
@@ -102,20 +100,55 @@ fn may_create(given: &Given<'_>, command: &CreateKey) -> Result<KeyCreated, Reje
     Ok(created(command, expires_at?))
 }
 
-/// A service account has room for one key more.
-pub(super) fn has_room(given: &Given<'_>, owner: ServiceAccountId) -> Result<(), Rejection> {
+/// Keys are made for service accounts that exist, and users who are in force.
+fn owner_in_force(given: &Given<'_>, owner: Owner) -> Result<(), Rejection> {
+    match owner {
+        Owner::ServiceAccount(id) if given.state.service_account(id).is_none() => {
+            Err(Rejection::ServiceAccountNotFound(id))
+        }
+        Owner::ServiceAccount(_) => Ok(()),
+        Owner::User(id) => match given.state.user(id).map(|user| user.state()) {
+            None | Some(UserState::Removed) => Err(Rejection::UserNotFound(id)),
+            Some(UserState::Suspended) => Err(Rejection::UserIsSuspended(id)),
+            Some(UserState::Invited | UserState::Active) => Ok(()),
+        },
+    }
+}
+
+/// A service account or a user of this organization, in force or not.
+fn owner_known(given: &Given<'_>, owner: Owner) -> Result<(), Rejection> {
+    match owner {
+        Owner::ServiceAccount(id) if given.state.service_account(id).is_none() => {
+            Err(Rejection::ServiceAccountNotFound(id))
+        }
+        Owner::User(id) if given.state.user(id).is_none() => Err(Rejection::UserNotFound(id)),
+        Owner::ServiceAccount(_) | Owner::User(_) => Ok(()),
+    }
+}
+
+/// A key that is made for another person says what it is for: what they will come to hold
+/// is not for whoever makes it to take.
+fn for_another(given: &Given<'_>, owner: Owner, scopes: Option<&Scopes>) -> Result<(), Rejection> {
+    let another = matches!(owner, Owner::User(_)) && given.caller.owner() != Some(owner);
+    let by_somebody = given.caller.home().is_some();
+    let listed = scopes.is_some_and(|scopes| !scopes.imply_everything());
+    if another && by_somebody && !listed { Err(Rejection::ScopesForAnother) } else { Ok(()) }
+}
+
+/// A service account or a user has room for one key more.
+pub(super) fn has_room(given: &Given<'_>, owner: Owner) -> Result<(), Rejection> {
     has_room_for(given, owner, 1)
 }
 
-fn has_room_for(given: &Given<'_>, owner: ServiceAccountId, more: usize) -> Result<(), Rejection> {
+fn has_room_for(given: &Given<'_>, owner: Owner, more: usize) -> Result<(), Rejection> {
     let there = keys_to_end(given, owner).count();
     if there + more <= KEYS_AT_ONCE_MAX { Ok(()) } else { Err(Rejection::TooManyKeys(owner)) }
 }
 
-/// The keys of a service account that are in force, or may come into force again.
-fn keys_to_end<'a>(
+/// The keys of a service account or a user that are in force, or may come into force again.
+pub(super) fn keys_to_end<'a>(
     given: &'a Given<'_>,
-    owner: ServiceAccountId,
+    owner: Owner,
 ) -> impl Iterator<Item = (&'a Key, KeyStateBefore)> {
     given.state.keys_of(owner, given.now).filter_map(|key| match before(given, key) {
         Some(before @ (KeyStateBefore::Active | KeyStateBefore::Disabled)) => {
@@ -147,7 +180,7 @@ pub(super) fn may_change(given: &Given<'_>, key: &Key) -> Result<(), Rejection> 
 /// A test key changes nothing that live keys are bound by.
 pub(super) fn may_act_on_live(given: &Given<'_>) -> Result<(), Rejection> {
     match given.caller()? {
-        Some((caller, _)) if caller.effective_environment() == Environment::Test => {
+        Some((Some(caller), _)) if caller.effective_environment() == Environment::Test => {
             Err(Rejection::EnvironmentNotHeld)
         }
         Some(_) | None => Ok(()),
@@ -161,10 +194,9 @@ pub(super) fn may_bring_into_force(
     end: Option<Timestamp>,
 ) -> Result<(), Rejection> {
     let Some((caller, authority)) = given.caller()? else { return Ok(()) };
-    if let Some(owner) = key.owner()
-        && given.state.service_account(owner).is_none()
-    {
-        return Err(Rejection::ServiceAccountNotFound(owner));
+    if let Some(owner) = key.owner() {
+        owner_in_force(given, owner)?;
+        for_another(given, owner, key.scopes.as_ref())?;
     }
     let held = Authority::of(key, given.state, given.operator, given.now);
     may_give(&authority, key.scopes.as_ref(), &GivenWith::of(&held), end)?;
@@ -176,7 +208,7 @@ pub(super) fn may_bring_into_force(
 pub(super) fn may_act_for_all(given: &Given<'_>) -> Result<(), Rejection> {
     may_act_on_live(given)?;
     match given.caller()? {
-        Some((caller, _)) if caller.services().is_some() => Err(Rejection::ServiceNotHeld),
+        Some((Some(caller), _)) if caller.services().is_some() => Err(Rejection::ServiceNotHeld),
         Some(_) | None => Ok(()),
     }
 }
@@ -250,7 +282,7 @@ pub(super) struct GivenWith<'a> {
 
 impl<'a> GivenWith<'a> {
     /// All that somebody has.
-    fn of(authority: &Authority<'a>) -> Self {
+    pub(super) fn of(authority: &Authority<'a>) -> Self {
         Self {
             roles: authority.fixed_roles().collect(),
             grants: authority.grants().collect(),
@@ -305,12 +337,13 @@ pub(super) fn may_define(
 }
 
 /// A key reaches no further than the key that makes it: neither into another
-/// environment nor into other services.
+/// environment nor into other services. A session reaches everywhere.
 fn within_reach(
-    caller: &Key,
+    caller: Option<&Key>,
     environment: Option<Environment>,
     services: Option<&[ServiceName]>,
 ) -> Result<(), Rejection> {
+    let Some(caller) = caller else { return Ok(()) };
     let environment = environment.unwrap_or(Environment::Live);
     if caller.effective_environment() == Environment::Test && environment == Environment::Live {
         return Err(Rejection::EnvironmentNotHeld);
@@ -462,9 +495,7 @@ pub(super) fn revoke_all(given: &Given<'_>, command: &RevokeKeys) -> Result<Deci
             }
         }
         WhichKeys::Of(owner) => {
-            if given.state.service_account(*owner).is_none() {
-                return Err(Rejection::ServiceAccountNotFound(*owner));
-            }
+            owner_known(given, *owner)?;
             for (key, before) in keys_to_end(given, *owner) {
                 may_change(given, key)?;
                 events.push(KeyRevoked { key_id: key.id, reason, before }.into());

@@ -1,12 +1,13 @@
 //! Rules of organizations.
 
 use projections::event::{OrganizationCreated, OrganizationRegistered, PolicyUpdated};
+use projections::id::OrganizationId;
 use projections::organization::Change;
 use projections::policy::Policy;
 
 use super::{Decided, Given, key};
 use crate::ledger::built_in;
-use crate::ledger::command::{Caller, OrganizationDraft};
+use crate::ledger::command::OrganizationDraft;
 use crate::ledger::rejection::Rejection;
 
 /// Prefixes that the ledger keeps for its own tokens, and words that stand behind a prefix.
@@ -76,10 +77,7 @@ pub(super) fn update_policy(given: &Given<'_>, policy: &Policy) -> Result<Decide
             None => Decided::Nothing,
         });
     }
-    let is_operator = match given.caller {
-        Caller::Key { organization_id, .. } => organization_id.is_operator(),
-        Caller::Ledger => true,
-    };
+    let is_operator = given.caller.home().is_none_or(OrganizationId::is_operator);
     if !is_operator && !policy.is_as_tight_as(before) {
         return Err(Rejection::PolicyLoosened);
     }

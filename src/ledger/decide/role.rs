@@ -13,6 +13,7 @@ use projections::principal::Principal;
 use projections::role::{Grant, Role};
 use projections::text::{Domain, Name};
 use projections::time::Timestamp;
+use projections::user::UserState;
 
 use super::{Decided, Given, key};
 use crate::ledger::command::{
@@ -81,8 +82,18 @@ pub(super) fn grant(given: &Given<'_>, command: &GrantRole) -> Result<Decided, R
             return Err(Rejection::ServiceAccountNotFound(id));
         }
         Principal::ServiceAccount(_) => {}
+        Principal::User(id) => match given.state.user(id).map(|user| user.state()) {
+            None | Some(UserState::Removed) => return Err(Rejection::UserNotFound(id)),
+            Some(UserState::Invited | UserState::Active | UserState::Suspended) => {}
+        },
         Principal::Organization(_) | Principal::Ledger => return Err(Rejection::NotGrantable),
     }
+    let terms = terms(given, command)?;
+    Ok(Decided::Events(vec![RoleGranted { grant_id: id, terms }.into()]))
+}
+
+/// What a grant comes to, if the caller may make it.
+pub(super) fn terms(given: &Given<'_>, command: &GrantRole) -> Result<GrantTerms, Rejection> {
     let role = key::role(given, command.role_id).ok_or(Rejection::NoSuchRole(command.role_id))?;
     if !role.is_in_force() {
         return Err(Rejection::RoleIsRetired(role.id));
@@ -102,7 +113,7 @@ pub(super) fn grant(given: &Given<'_>, command: &GrantRole) -> Result<Decided, R
         key::may_define(&there, role.permissions())?;
     }
     expires_at?;
-    Ok(Decided::Events(vec![RoleGranted { grant_id: id, terms }.into()]))
+    Ok(terms)
 }
 
 /// Takes a role that was granted.

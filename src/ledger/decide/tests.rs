@@ -10,6 +10,7 @@ use projections::event::{
 use projections::id::{
     EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
 };
+use projections::key::KeyState;
 use projections::network::Networks;
 use projections::permission::{PermissionPattern, Scopes};
 use projections::policy::Policy;
@@ -192,6 +193,7 @@ impl World {
             operator: &self.operator,
             now: at(self.now),
             caller,
+            standing: None,
             expected: None,
             request: None,
             taken: None,
@@ -857,14 +859,15 @@ fn a_service_accounts_key_has_its_roles_and_no_others() {
     }));
     world.check(by(1), &twin, Err(name_taken));
     world.check(by(1), &account(2, &[99]), Err(Rejection::RoleNotFound(role(99))));
-    let owned = |number, owner| create(number, move |key| key.owner = Some(account_id(owner)));
+    let owned =
+        |number, owner| create(number, move |key| key.owner = Some(account_id(owner).into()));
     let missing = Err(Rejection::ServiceAccountNotFound(account_id(9)));
     world.check(by(1), &owned(2, 9), missing);
     let with_roles = create(2, |key| {
-        key.owner = Some(account_id(1));
+        key.owner = Some(account_id(1).into());
         key.roles = vec![role(6)];
     });
-    world.check(by(1), &with_roles, Err(Rejection::RolesOfServiceAccount));
+    world.check(by(1), &with_roles, Err(Rejection::RolesOfOwner));
     world.must(ACME, by(1), &owned(2, 1));
     // Its key may write keys only if the account's roles say so.
     world.must(ACME, by(1), &account(3, &[2]));
@@ -872,13 +875,13 @@ fn a_service_accounts_key_has_its_roles_and_no_others() {
         ACME,
         by(1),
         &create(3, |key| {
-            key.owner = Some(account_id(3));
+            key.owner = Some(account_id(3).into());
             key.scopes = scopes(&["api-keys:write", "service-accounts:write", "dns:read"]);
         }),
     );
     world.check(by(3), &create(4, |_| {}), Ok(&["KeyCreated"]));
     let unscoped = create(4, |key| {
-        key.owner = Some(account_id(1));
+        key.owner = Some(account_id(1).into());
         key.scopes = None;
     });
     world.check(by(3), &unscoped, Err(Rejection::PermissionNotHeld("dns:*".to_owned())));
@@ -892,12 +895,12 @@ fn a_service_account_is_revoked_whole() {
     world.must(ACME, by(1), &account(1, &[6]));
     world.must(ACME, by(1), &account(2, &[6]));
     for (number, owner) in [(2, 1), (3, 1), (4, 2)] {
-        world.must(ACME, by(1), &create(number, |key| key.owner = Some(account_id(owner))));
+        world.must(ACME, by(1), &create(number, |key| key.owner = Some(account_id(owner).into())));
     }
     world.must(ACME, by(1), &Command::DisableKey(key_id(3)));
     let all_of = |owner| {
         Command::RevokeKeys(RevokeKeys {
-            which: WhichKeys::Of(account_id(owner)),
+            which: WhichKeys::Of(account_id(owner).into()),
             reason: RevocationReason::KeyCompromise,
         })
     };
@@ -956,7 +959,7 @@ fn an_import_is_checked_key_by_key() {
     let decided = decide(&given, &import(vec![foreign(2), foreign(3)])).map(|_| ());
     assert_eq!(decided, Err(Rejection::SecretInUse.of_item("keys", 1)));
     world.must(ACME, by(1), &account(1, &[6]));
-    let owned = |number| CreateKey { owner: Some(account_id(1)), ..foreign(number) };
+    let owned = |number| CreateKey { owner: Some(account_id(1).into()), ..foreign(number) };
     let many = |count: usize| {
         let key = |place: usize| CreateKey {
             key_id: KeyId::from_parts(1, place as u128),
@@ -965,11 +968,11 @@ fn an_import_is_checked_key_by_key() {
         };
         import((0..count).map(key).collect())
     };
-    let full = Rejection::TooManyKeys(account_id(1));
+    let full = Rejection::TooManyKeys(account_id(1).into());
     world.check(by(1), &many(KEYS_AT_ONCE_MAX + 1), item(KEYS_AT_ONCE_MAX, full.clone()));
     world.must(ACME, by(1), &many(KEYS_AT_ONCE_MAX));
     world.check(by(1), &import(vec![owned(3)]), item(0, full.clone()));
-    world.check(by(1), &create(3, |key| key.owner = Some(account_id(1))), Err(full));
+    world.check(by(1), &create(3, |key| key.owner = Some(account_id(1).into())), Err(full));
 }
 
 #[test]
@@ -1158,7 +1161,7 @@ fn a_key_gives_all_that_its_account_was_granted() {
     world.must(ACME, by(1), &role_draft(10, &["dns:read"]));
     world.must(ACME, by(1), &role_draft(11, &["dns:write"]));
     let owned =
-        |number| create(number, |key| (key.scopes, key.owner) = (None, Some(account_id(1))));
+        |number| create(number, |key| (key.scopes, key.owner) = (None, Some(account_id(1).into())));
     world.must(ACME, by(1), &grant(10, account_id(1), own_role(10), None, None));
     world.must(ACME, by(1), &owned(5));
     world.must(ACME, by(4), &owned(6));
@@ -1188,7 +1191,7 @@ fn what_is_held_in_part_is_given_in_part() {
     world.must(
         ACME,
         by(1),
-        &create(3, |key| (key.scopes, key.owner) = (None, Some(account_id(2)))),
+        &create(3, |key| (key.scopes, key.owner) = (None, Some(account_id(2).into()))),
     );
     world.must(ACME, by(1), &grant(10, account_id(2), own_role(10), None, None));
     let there = Some("a.example");
@@ -1519,7 +1522,7 @@ fn holdings(world: &World) -> std::collections::BTreeSet<Held> {
     let mut held = std::collections::BTreeSet::new();
     for then in [world.now, world.now + 3_000_000, i64::from(u32::MAX) * 1_000].map(at) {
         for account in acme.service_accounts_after(None) {
-            let authority = Authority::of_service_account(account.id, acme, operator, then);
+            let authority = Authority::of_owner(account.id.into(), acme, operator, then);
             held.extend(held_by(authority, then, &account.id.text()));
         }
         for key in acme.keys_after(None).filter(|key| key.state(then) == KeyState::Active) {
@@ -1544,7 +1547,7 @@ fn command_of(world: &World, step: Step, next: u8) -> Option<Command> {
                 key.scopes = (!wanted.is_empty()).then(|| Scopes::new(&wanted).unwrap());
                 let role = (wanted_role > 0 && !owned).then(|| some_role(world, wanted_role));
                 key.roles = role.into_iter().collect();
-                key.owner = owned.then(|| account_id(1 + wanted_role % 2));
+                key.owner = owned.then(|| account_id(1 + wanted_role % 2).into());
                 key.expiry = Expiry::After(lifetime);
                 let environment = if test { Environment::Test } else { Environment::Live };
                 key.environment = Some(environment);
@@ -1620,7 +1623,7 @@ proptest! {
         world.must(ACME, Caller::Ledger, &by_grant);
         world.must(ACME, Caller::Ledger, &create(1, |key| {
             key.scopes = None;
-            key.owner = Some(account_id(2));
+            key.owner = Some(account_id(2).into());
         }));
         let mut number = 2_u8;
         let mut revoked = std::collections::BTreeSet::new();
@@ -1695,6 +1698,16 @@ proptest! {
                         None
                     }
                     Event::RoleRetired(_) | Event::RoleGranted(_) | Event::GrantRevoked(_) => None,
+                    Event::UserInvited(_)
+                    | Event::InvitationRenewed(_)
+                    | Event::UserJoined(_)
+                    | Event::UserUpdated(_)
+                    | Event::UserSuspended(_)
+                    | Event::UserRestored(_)
+                    | Event::UserRemoved(_)
+                    | Event::SessionStarted(_)
+                    | Event::SessionSteppedUp(_)
+                    | Event::SessionEnded(_) => None,
                     Event::DenialsSummarized(_)
                     | Event::UsageRecorded(_)
                     | Event::InstallationCreated(_)

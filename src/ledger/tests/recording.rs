@@ -47,7 +47,7 @@ impl World {
     }
 
     fn use_key(&self, number: u8) {
-        let asked = ask_for(&self.ledger, number, "dns:read", Purpose::Ask(key(99)));
+        let asked = ask_for(&self.ledger, number, "dns:read", Purpose::Ask(key(99).into()));
         assert_eq!(asked, Code::Allowed);
     }
 
@@ -106,7 +106,7 @@ async fn a_use_is_recorded_at_once_and_then_held_back() {
     assert_eq!(ask_for(&world.ledger, 1, "dns:read", Purpose::Look), Code::Allowed);
     assert_eq!(ask_for(&world.ledger, 1, "dns:read", Purpose::Knock), Code::Allowed);
     assert_eq!(ask_for(&world.ledger, 1, "dns:read", Purpose::Again), Code::Allowed);
-    let denied = ask_for(&world.ledger, 1, "dns:write", Purpose::Ask(key(99)));
+    let denied = ask_for(&world.ledger, 1, "dns:write", Purpose::Ask(key(99).into()));
     assert_eq!((denied, world.last_used(1)), (Code::PermissionDenied, None));
     let begin = Instant::now();
     world.ledger.record_uses_at(begin, false).await;
@@ -297,10 +297,10 @@ async fn every_denial_is_in_one_summary() {
         world.make(1).await;
         let recording = world.ledger.start_recording();
         for _ in 0..2 {
-            let denied = ask_for(&world.ledger, 1, "dns:write", Purpose::Ask(key(99)));
+            let denied = ask_for(&world.ledger, 1, "dns:write", Purpose::Ask(key(99).into()));
             assert_eq!(denied, Code::PermissionDenied);
         }
-        let unknown = ask_for(&world.ledger, 9, "dns:read", Purpose::Ask(key(99)));
+        let unknown = ask_for(&world.ledger, 9, "dns:read", Purpose::Ask(key(99).into()));
         assert_eq!(unknown, Code::Unknown);
         assert_eq!(ask_for(&world.ledger, 9, "dns:read", Purpose::Knock), Code::Unknown);
         // Known to be there, and asked by nobody in particular.
@@ -318,8 +318,8 @@ async fn every_denial_is_in_one_summary() {
         assert_eq!((counted.count, summaries[0].total()), (2, 2));
         assert_eq!(counted.denial.code, DenialCode::PermissionDenied);
         assert_eq!(
-            (counted.denial.key_id, counted.denial.asked_with),
-            (Some(key(1)), Some(key(99)))
+            (counted.denial.credential, counted.denial.asked_with),
+            (Some(key(1).into()), Some(key(99).into()))
         );
         assert_eq!(world.denied(OrganizationId::OPERATOR).await, 2, "{fault:?}");
         world.assert_replays().await;
@@ -330,7 +330,7 @@ async fn every_denial_is_in_one_summary() {
 async fn the_denials_of_a_stopped_organization_go_nowhere() {
     let world = World::new().await;
     world.make(1).await;
-    let denied = ask_for(&world.ledger, 1, "dns:write", Purpose::Ask(key(99)));
+    let denied = ask_for(&world.ledger, 1, "dns:write", Purpose::Ask(key(99).into()));
     assert_eq!(denied, Code::PermissionDenied);
     let organization = world.ledger.tables().organization(ACME).unwrap();
     world.ledger.tables().stop(&organization, Fault::Rewritten.at(Revision(1)));
@@ -356,7 +356,7 @@ async fn a_flood_is_counted_to_the_last_while_summaries_are_written() {
                     let asker = KeyId::from_parts(1, u128::from(number << 1 | thread));
                     // Known and unknown credentials in turn, each asked about by another key.
                     let which = if number % 2 == 0 { 1 + (number % 5) as u8 } else { 20 };
-                    let code = ask_for(&ledger, which, "dns:write", Purpose::Ask(asker));
+                    let code = ask_for(&ledger, which, "dns:write", Purpose::Ask(asker.into()));
                     assert_ne!(code, Code::Allowed);
                 }
             })
@@ -374,8 +374,9 @@ async fn a_flood_is_counted_to_the_last_while_summaries_are_written() {
     // Nobody's key was pushed out by the other ones.
     let last = summaries.last().unwrap();
     for number in 1..=5 {
-        let of_key =
-            |it: &&projections::event::CountedDenial| it.denial.key_id == Some(key(number));
+        let of_key = |it: &&projections::event::CountedDenial| {
+            it.denial.credential == Some(key(number).into())
+        };
         assert!(last.denials.iter().find(of_key).is_some_and(|it| it.count > 100), "{number}");
     }
     assert_eq!(world.ledger.denials().groups(), 0);
@@ -388,8 +389,9 @@ async fn a_rate_limit_takes_the_place_of_yes_alone() {
     command.rate_limit = RateLimit::new(3, 86_400).ok();
     world.ledger.execute(ACME, &order(Command::CreateKey(command))).await.unwrap();
     world.make(2).await;
-    let ask =
-        |number, permission| ask_for(&world.ledger, number, permission, Purpose::Ask(key(99)));
+    let ask = |number, permission| {
+        ask_for(&world.ledger, number, permission, Purpose::Ask(key(99).into()))
+    };
     for _ in 0..9 {
         assert_eq!(ask(1, "dns:write"), Code::PermissionDenied, "a denial costs no token");
     }

@@ -2,6 +2,8 @@
 
 use projections::event::KeyOrigin;
 use projections::id::KeyId;
+use projections::id::ServiceAccountId;
+use projections::principal::Owner;
 use projections::text::Name;
 use tonic::Status;
 
@@ -27,7 +29,9 @@ pub(super) fn create_key(
     let expiry = read::expiry!(create_key_request, message)?.unwrap_or(Expiry::PlanDefault);
     let metadata = read::metadata(&message.metadata)?;
     let limits = read::limits(&message.limits)?;
-    let owner = read::optional("service_account_id", &message.service_account_id)?;
+    let owner: Option<ServiceAccountId> =
+        read::optional("service_account_id", &message.service_account_id)?;
+    let owner = owner.map(Owner::from);
     let allowed_ips = read::allowed_ips(&message.allowed_ips)?;
     let rate_limit = read::rate_limit(message.rate_limit.as_ref())?;
     let tables = organization.tables();

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use projections::event::KeyOrigin;
 use projections::id::KeyId;
+use projections::id::ServiceAccountId;
+use projections::principal::Owner;
 use prost::Message as _;
 use tonic::Status;
 
@@ -90,7 +92,8 @@ fn imported(ledger: &Ledger, item: &proto::ImportedKey) -> Result<ImportedKey, S
         expiry: read::expiry!(imported_key, item)?.unwrap_or(Expiry::PlanDefault),
         metadata: read::metadata(&item.metadata)?,
         limits: read::limits(&item.limits)?,
-        owner: read::optional("service_account_id", &item.service_account_id)?,
+        owner: read::optional::<ServiceAccountId>("service_account_id", &item.service_account_id)?
+            .map(Owner::from),
         allowed_ips: read::allowed_ips(&item.allowed_ips)?,
         rate_limit: read::rate_limit(item.rate_limit.as_ref())?,
     };

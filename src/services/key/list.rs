@@ -7,6 +7,7 @@ use std::sync::Arc;
 use projections::api_key::Environment;
 use projections::id::{KeyId, RoleId, ServiceAccountId};
 use projections::key::{Key, KeyState};
+use projections::principal::Owner;
 use projections::text::Name;
 use projections::time::Timestamp;
 use prost::Message as _;
@@ -24,7 +25,7 @@ struct Filter<'a> {
     state: Option<KeyState>,
     environment: Option<Environment>,
     role: Option<RoleId>,
-    owner: Option<ServiceAccountId>,
+    owner: Option<Owner>,
     name_prefix: &'a str,
     now: Timestamp,
 }
@@ -97,7 +98,11 @@ pub(super) async fn list_keys(
         state: state(message.state)?,
         environment: read::environment(message.environment)?,
         role: read::optional("role_id", &message.role_id)?,
-        owner: read::optional("service_account_id", &message.service_account_id)?,
+        owner: read::optional::<ServiceAccountId>(
+            "service_account_id",
+            &message.service_account_id,
+        )?
+        .map(Owner::from),
         name_prefix: read::optional::<Name>("name_prefix", &message.name_prefix)?
             .map_or("", |_| message.name_prefix.as_str()),
         now: ledger.now_for(&organization.tables()),

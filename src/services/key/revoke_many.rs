@@ -32,7 +32,7 @@ pub(super) async fn revoke_keys(
         Some(Which::ServiceAccountId(id)) => {
             let owner: ServiceAccountId = read::field("service_account_id", &id)?;
             let target = caller.target(ledger, &message.organization_id)?;
-            let command = RevokeKeys { which: WhichKeys::Of(owner), reason };
+            let command = RevokeKeys { which: WhichKeys::Of(owner.into()), reason };
             let mut answer = proto::RevokeKeysResponse::default();
             let organization = known(ledger, target)?;
             let order = context.plain_order(Command::RevokeKeys(command));

@@ -33,7 +33,7 @@ pub(super) async fn effective(
             if tables.service_account(id).is_none() {
                 return Err(status::rejected(&Rejection::ServiceAccountNotFound(id)));
             }
-            Some(Authority::of_service_account(id, &tables, &operator, now))
+            Some(Authority::of_owner(id.into(), &tables, &operator, now))
         }
         Some(Subject::KeyId(id)) => {
             let id: KeyId = read::field("key_id", id)?;
@@ -122,7 +122,7 @@ pub(super) fn who_holds(
     let mut next_page_token = None;
     for account in after_account.into_iter().flat_map(|after| tables.service_accounts_after(after))
     {
-        let authority = Authority::of_service_account(account.id, &tables, &operator, now);
+        let authority = Authority::of_owner(account.id.into(), &tables, &operator, now);
         let id = proto::holder::Holder::ServiceAccountId(account.id.text());
         if page.look(holder(&authority, wanted, id, account.name.as_str())) {
             next_page_token = Some(accounts.token(account.id.to_bytes()));

@@ -4,10 +4,13 @@
 //! Fields stand in the order of their numbers. The tests hold what is written against
 //! what prost writes of the same message, and know when a field is missing.
 
+use projections::api_key::Environment;
+use projections::event::KeyOrigin;
 use projections::id::OrganizationId;
+use projections::principal::Owner;
 use projections::recorded::{Revision, StreamName};
 use projections::time::Timestamp;
-use projections::verification::{Code, Decision};
+use projections::verification::{Code, Decision, Recognised};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
@@ -51,23 +54,41 @@ pub(super) fn write(
 }
 
 fn decided(decision: &Decision<'_>, out: &mut Vec<u8>) {
-    let (key, organization_id) = (decision.key, decision.organization_id);
+    let (credential, organization_id) = (decision.credential, decision.organization_id);
     nested(out, 3, |out| {
-        let kind = match key.owner() {
-            Some(_) => proto::PrincipalKind::ServiceAccount,
+        let kind = match credential.owner() {
+            Some(Owner::ServiceAccount(_)) => proto::PrincipalKind::ServiceAccount,
+            Some(Owner::User(_)) => proto::PrincipalKind::User,
             None if organization_id.is_operator() => proto::PrincipalKind::Operator,
             None => proto::PrincipalKind::Organization,
         };
         signed(out, 1, i32::from(kind).into());
         nested(out, 2, |out| organization_id.push_to(out));
-        if let Some(owner) = key.owner() {
-            nested(out, 3, |out| owner.push_to(out));
+        match credential.owner() {
+            Some(Owner::ServiceAccount(id)) => nested(out, 3, |out| id.push_to(out)),
+            Some(Owner::User(id)) => nested(out, 4, |out| id.push_to(out)),
+            None => {}
         }
     });
     nested(out, 4, |out| organization_id.push_to(out));
-    signed(out, 5, i32::from(proto::CredentialKind::ApiKey).into());
-    nested(out, 6, |out| key.id.push_to(out));
-    signed(out, 7, i32::from(write::environment(Some(key.effective_environment()))).into());
+    let (kind, environment) = match credential {
+        Recognised::Key(key) => {
+            let kind = match key.origin() {
+                KeyOrigin::Global => proto::CredentialKind::GlobalKey,
+                KeyOrigin::Minted | KeyOrigin::Configured | KeyOrigin::Imported => {
+                    proto::CredentialKind::ApiKey
+                }
+            };
+            (kind, key.effective_environment())
+        }
+        Recognised::Session(_) => (proto::CredentialKind::Session, Environment::Live),
+    };
+    signed(out, 5, i32::from(kind).into());
+    nested(out, 6, |out| match credential {
+        Recognised::Key(key) => key.id.push_to(out),
+        Recognised::Session(session) => session.id.push_to(out),
+    });
+    signed(out, 7, i32::from(write::environment(Some(environment))).into());
     for role in decision.authority.roles() {
         nested(out, 8, |out| {
             nested(out, 1, |out| role.id.push_to(out));
@@ -77,13 +98,13 @@ fn decided(decision: &Decision<'_>, out: &mut Vec<u8>) {
     for permission in decision.authority.permissions() {
         item(out, 9, permission);
     }
-    if let Some(extras) = key.extras.as_deref() {
-        for (label, limit) in &extras.limits {
-            nested(out, 10, |out| {
-                text(out, 1, label.as_str());
-                signed(out, 2, *limit);
-            });
-        }
+    for (label, limit) in decision.limits() {
+        nested(out, 10, |out| {
+            text(out, 1, label.as_str());
+            signed(out, 2, limit);
+        });
+    }
+    if let Some(extras) = credential.key().and_then(|key| key.extras.as_deref()) {
         for (label, value) in &extras.metadata {
             nested(out, 11, |out| {
                 text(out, 1, label.as_str());
@@ -91,7 +112,7 @@ fn decided(decision: &Decision<'_>, out: &mut Vec<u8>) {
             });
         }
     }
-    if let Some(at) = key.expires_at() {
+    if let Some(at) = credential.expires_at() {
         nested(out, 12, |out| timestamp(at, out));
     }
     revision(organization_id, decision.revision, out);
@@ -128,6 +149,7 @@ fn wire_code(code: Code) -> proto::DecisionCode {
         Code::Revoked => proto::DecisionCode::Revoked,
         Code::Disabled => proto::DecisionCode::Disabled,
         Code::Expired => proto::DecisionCode::Expired,
+        Code::Suspended => proto::DecisionCode::Suspended,
         Code::IpNotAllowed => proto::DecisionCode::IpNotAllowed,
         Code::WrongEnvironment => proto::DecisionCode::WrongEnvironment,
         Code::ServiceNotAllowed => proto::DecisionCode::ServiceNotAllowed,

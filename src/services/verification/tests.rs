@@ -16,7 +16,7 @@ use projections::event::{
 use projections::id::{EventId, InstallationId, KeyId, RoleId};
 use projections::organization::Organization;
 use projections::permission::Scopes;
-use projections::principal::Principal;
+use projections::principal::{Owner, Principal};
 use projections::recorded::{Recorded, Revision, StreamName};
 use projections::verification::{self, Code, Decision, Question, Wanted};
 use proptest::prelude::*;
@@ -157,7 +157,7 @@ fn built(
     correlation_id: &str,
     retry_after: Option<Duration>,
 ) -> proto::VerifyResponse {
-    let (key, owner) = (decision.key, decision.organization_id);
+    let (key, owner) = (decision.credential.key().unwrap(), decision.organization_id);
     let extras = key.extras.as_deref();
     let revision = |owner: OrganizationId, revision: Option<Revision>| {
         write::revision(&StreamName::organization(owner), revision)
@@ -178,13 +178,14 @@ fn built(
             | Code::TenantMismatch
             | Code::Revoked
             | Code::Disabled
+            | Code::Suspended
             | Code::IpNotAllowed
             | Code::WrongEnvironment
             | Code::ServiceNotAllowed) => panic!("{other:?} was not asked for"),
         }
         .into(),
         principal: Some(write::principal(
-            key.owner().map_or(Principal::Organization(owner), Principal::ServiceAccount),
+            key.owner().map_or(Principal::Organization(owner), Owner::principal),
             owner,
         )),
         organization_id: owner.to_string(),

@@ -100,7 +100,7 @@ fn said(owned: bool, roles: &[&str], scopes: &[&str], services: &[&str]) -> Vec<
         expires_at: None,
         metadata: BTreeMap::new(),
         limits: BTreeMap::new(),
-        owner: owned.then_some(ACCOUNT),
+        owner: owned.then_some(ACCOUNT.into()),
         allowed_ips: None,
         rate_limit: None,
         rotates: None,

@@ -5,14 +5,17 @@ use proptest::strategy::ValueTree as _;
 
 use super::*;
 use crate::api_key::Environment;
-use crate::digest::SecretDigest;
+use crate::digest::{EmailDigest, SecretDigest};
 use crate::event::*;
 use crate::key::{KEY_MEMORY_MS, Key};
 use crate::network::{Networks, RateLimit};
 use crate::permission::Scopes;
 use crate::policy::Policy;
 use crate::principal::Principal;
-use crate::sample::{definition, grant_id, role_granted, role_id, terms};
+use crate::sample::{
+    account_id, definition, grant_id, role_granted, role_id, session_id, terms, user_id,
+};
+use crate::sealed::{Sealed, Subject};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
@@ -20,7 +23,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 type Choice = (u8, u8, u8, u8);
 
 fn choices() -> impl Strategy<Value = Vec<Choice>> {
-    prop::collection::vec((0_u8..33, 0_u8..12, 0_u8..12, 0_u8..8), 0..80)
+    prop::collection::vec((0_u8..46, 0_u8..12, 0_u8..12, 0_u8..8), 0..100)
 }
 
 fn label(number: u8) -> KeyLabel {
@@ -54,7 +57,11 @@ fn new_key(id: u8, variety: u8, now: i64) -> KeyCreated {
             form: if variety % 4 == 1 { DigestForm::Sha256 } else { DigestForm::Text },
             ..plain.digest
         },
-        owner: (variety % 3 == 2).then(|| service_account_id(variety % 4)),
+        owner: [
+            None,
+            Some(user_id(variety % 4).into()),
+            Some(service_account_id(variety % 4).into()),
+        ][usize::from(variety % 3)],
         allowed_ips: (variety == 4).then(|| Networks::new(&["10.0.0.0/8", "::1"]).unwrap()),
         rate_limit: (variety == 5).then(|| RateLimit::new(7, 60).unwrap()),
         roles: (0..variety % 3).map(role_id).collect(),
@@ -69,11 +76,16 @@ fn new_key(id: u8, variety: u8, now: i64) -> KeyCreated {
 
 /// The event of a choice. Many are impossible where they stand; those are passed over.
 fn event((what, target, variety, _): Choice, now: i64, tables: &Organization) -> Event {
-    let mut rotations =
-        tables.keys_after(None).filter_map(|key| Some((key.predecessor()?, key.id)));
-    let some_rotation = rotations.nth(usize::from(target % 3));
-    let mut replaced = tables.keys_after(None).filter(|key| key.rotation().is_some());
-    let some_replaced = replaced.nth(usize::from(target % 3)).map(|key| key.id);
+    let to_rotate = |id: &KeyId| {
+        tables.key(*id).is_some_and(|it| it.revocation().is_none() && it.rotation().is_none())
+    };
+    let rotations = tables.keys_after(None).filter_map(|key| Some((key.predecessor()?, key.id)));
+    let some_rotation = rotations.filter(|(old, _)| to_rotate(old)).last();
+    let unrevoked = |key: &&Arc<Key>| key.revocation().is_none();
+    let replaced = tables.keys_after(None).filter(|key| key.rotation().is_some());
+    let some_replaced = replaced.filter(unrevoked).last().map(|key| key.id);
+    let disabled = tables.keys_after(None).filter(|key| key.disabled().is_some());
+    let some_disabled = disabled.filter(unrevoked).last().map(|key| key.id);
     let key = key_id(target);
     let other = OrganizationId::from_bytes([target + 20; 16]);
     let own = 100 + target % 4;
@@ -97,7 +109,7 @@ fn event((what, target, variety, _): Choice, now: i64, tables: &Organization) ->
         }
         .into(),
         12 => key_disabled(target),
-        13 => key_enabled(target),
+        13 => KeyEnabled { key_id: some_disabled.unwrap_or(key) }.into(),
         14 | 15 => KeyRelabelled { key_id: key, label: label(variety), before: label(0) }.into(),
         16 => service_account_created(target % 4, &[variety]),
         17 => PolicyUpdated {
@@ -128,6 +140,7 @@ fn event((what, target, variety, _): Choice, now: i64, tables: &Organization) ->
             before: None,
         }
         .into(),
+        33..46 => person_event((what, target, variety), now, tables),
         32 => DenialsSummarized {
             first_at: at(now),
             last_at: at(now),
@@ -161,6 +174,75 @@ fn event((what, target, variety, _): Choice, now: i64, tables: &Organization) ->
     }
 }
 
+/// As [`event`], of users and their sessions.
+fn person_event((what, target, variety): (u8, u8, u8), now: i64, tables: &Organization) -> Event {
+    let who = target % 4;
+    let email = EmailDigest([variety % 4; 32]);
+    let limits = || (0..variety % 3).map(|n| (format!("l{n}").parse().unwrap(), 5)).collect();
+    let joined = tables.users_after(None).filter(|user| user.account_id.is_some());
+    let some_member = joined.map(|user| (user.id, user.account_id.unwrap())).last();
+    let standing = tables.users_after(None).flat_map(|user| tables.sessions_of(user.id, None));
+    let some_session = standing.filter(|it| it.ended.is_none()).last().map(|it| it.id);
+    let session = some_session.unwrap_or(session_id(target));
+    let (member, account) = some_member.unwrap_or((user_id(who), account_id(who)));
+    match what {
+        33 | 34 => {
+            UserInvited { user_id: user_id(target), email, expires_at: at(now), limits: limits() }
+                .into()
+        }
+        35 => InvitationRenewed { user_id: user_id(who), expires_at: at(now + 5), before: at(now) }
+            .into(),
+        36 | 37 => {
+            UserJoined { user_id: user_id(target), account_id: account_id(variety % 3) }.into()
+        }
+        38 => UserUpdated {
+            user_id: user_id(who),
+            renamed: variety % 2 == 0,
+            limits: limits(),
+            before: limits(),
+        }
+        .into(),
+        39 => UserSuspended { user_id: user_id(who) }.into(),
+        40 => UserRestored { user_id: user_id(who) }.into(),
+        41 => UserRemoved { user_id: user_id(target), before: UserStateBefore::Invited }.into(),
+        42 | 43 => SessionStarted {
+            session_id: session_id(target),
+            user_id: member,
+            account_id: account,
+            epoch: u64::from(variety),
+            methods: [AuthenticationMethod::Password, AuthenticationMethod::Totp]
+                [..1 + usize::from(variety % 2)]
+                .to_vec(),
+            expires_at: at(now + i64::from(variety) * DAY_MS / 3),
+        }
+        .into(),
+        44 => SessionSteppedUp {
+            session_id: session,
+            method: [AuthenticationMethod::Totp, AuthenticationMethod::Password]
+                [usize::from(variety % 2)],
+        }
+        .into(),
+        _ => SessionEnded {
+            session_id: session,
+            reason: [SessionEndReason::LoggedOut, SessionEndReason::RefreshReused]
+                [usize::from(variety % 2)],
+        }
+        .into(),
+    }
+}
+
+/// What an event of a user holds of them, sealed.
+fn sealed(event: &Event, owner: OrganizationId) -> Vec<Sealed> {
+    let user = if let Event::UserInvited(event) = event {
+        event.user_id
+    } else if let Event::UserUpdated(event) = event {
+        event.user_id
+    } else {
+        return Vec::new();
+    };
+    vec![Sealed { subject: Subject::user(owner, user), seal: "AQ".to_owned() }]
+}
+
 /// The history that these choices make of one organization's stream: each event that can
 /// follow the ones before it.
 fn history(owner: OrganizationId, choices: &[Choice]) -> Vec<Envelope> {
@@ -189,11 +271,13 @@ fn history(owner: OrganizationId, choices: &[Choice]) -> Vec<Envelope> {
         now += later[usize::from(choice.3)];
         let byte = number as u8;
         let stamp = RequestStamp { id: RequestId([byte; 16]), content: RequestContent([1; 16]) };
+        let event = event(*choice, now, &tables);
         let envelope = Envelope {
+            sealed: sealed(&event, owner),
             actor: [Principal::Ledger, Principal::Organization(owner)][usize::from(byte % 2)],
-            credential: (byte.is_multiple_of(3)).then(|| key_id(byte % 5)),
+            credential: (byte.is_multiple_of(3)).then(|| key_id(byte % 5).into()),
             request: (byte.is_multiple_of(2)).then_some(stamp),
-            ..envelope(now, event(*choice, now, &tables))
+            ..envelope(now, event)
         };
         push(&mut tables, envelope);
     }
@@ -323,7 +407,7 @@ fn the_histories_hold_every_event() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut seen = std::collections::BTreeSet::new();
     let (mut left, mut requests) = (0, 0);
-    for _ in 0..300 {
+    for _ in 0..600 {
         let choices = choices().new_tree(&mut runner).unwrap().current();
         for owner in [ACME, OrganizationId::OPERATOR] {
             let mut tables = Organization::new(owner);
