@@ -14,6 +14,7 @@ use eventstore::{
 use tokio::time::Instant;
 
 use super::super::engine_url::EngineUrl;
+use super::names;
 
 /// How long a client is given before another may take its place.
 const RENEW_EVERY: Duration = Duration::from_millis(100);
@@ -81,12 +82,12 @@ impl Connection {
 
     /// What a stream is called there.
     pub(super) fn named(&self, stream: &str) -> String {
-        [&self.prefix, stream].concat()
+        names::named(&self.prefix, stream)
     }
 
     /// What we call a stream of that name; none for one that is not ours.
     pub(super) fn ours<'a>(&self, name: &'a str) -> Option<&'a str> {
-        if name.starts_with('$') { None } else { name.strip_prefix(&self.prefix) }
+        names::ours(&self.prefix, name)
     }
 
     pub(super) fn appending(&self) -> AppendToStreamOptions {

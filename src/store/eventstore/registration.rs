@@ -178,6 +178,8 @@ impl Registration {
         revision: Revision,
     ) -> Self {
         let contact = Arc::new(Contact::until(began.saturating_add(millis(lease))));
+        // A second would change nothing: a store is registered once.
+        let _ = inner.leave.set(Arc::clone(&contact));
         let last = Arc::new(tokio::sync::Mutex::new(revision));
         let (tell, replaced) = watch::channel(false);
         let renewing = Renewing {
