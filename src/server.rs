@@ -36,7 +36,7 @@ use self::tls::{Tls, TlsError};
 use self::web::WebLayer;
 use crate::config::{Collector, Config};
 use crate::ledger::clock::Clock;
-use crate::ledger::contact::Contact;
+use crate::ledger::contact::{Contact, Loss};
 use crate::metrics::{Metrics, Sources};
 use crate::node::{FirstKey, Node, NodeError, Opened};
 use crate::proto::audit_service_server::AuditServiceServer;
@@ -114,6 +114,11 @@ pub enum ServeError {
         "another node has registered in this installation's event store, so this one has stopped; run one node at a time"
     )]
     Replaced,
+    /// This node's registration is not renewed.
+    #[error(
+        "this node's registration in the event store is not renewed any more, by a fault of keyledger's that the log tells of; start it again"
+    )]
+    NotRenewed,
     /// The transport failed.
     #[error("serve")]
     Transport(#[from] tonic::transport::Error),
@@ -247,12 +252,12 @@ pub async fn serve(
         contact.map(|contact| Follower(tokio::spawn(follow_contact(health.clone(), contact))));
     announce.ready(&node);
 
-    let mut replaced = false;
+    let mut lost = None;
     let ended = tokio::select! {
         ended = &mut server => Some(ended),
         () = &mut stop => None,
-        () = node.replaced() => {
-            replaced = true;
+        loss = node.lost() => {
+            lost = Some(loss);
             None
         }
     };
@@ -280,10 +285,11 @@ pub async fn serve(
     if let Some(exporter) = exporter {
         exporter.flush().await;
     }
-    if replaced {
-        return Err(ServeError::Replaced);
+    match lost {
+        Some(Loss::Replaced) => Err(ServeError::Replaced),
+        Some(Loss::Fault) => Err(ServeError::NotRenewed),
+        None => Ok(ended??),
     }
-    Ok(ended??)
 }
 
 /// How often health is told whether this node may answer.

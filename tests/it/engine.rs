@@ -80,6 +80,11 @@ pub(crate) struct State {
     read_fault: Option<ReadFault>,
     /// Appends that are to be carried out when the test says so.
     late: Vec<log::Append>,
+    /// Appends to streams whose names begin so are refused before anything happens, as by a
+    /// server that is about to stop.
+    refused: Vec<String>,
+    /// An append with an event that holds this text is one that the engine will not take.
+    pub(crate) unacceptable: Option<String>,
     held: bool,
     /// How many appends go on before they wait at the door.
     held_after: Option<usize>,
@@ -115,6 +120,8 @@ impl Engine {
             append_faults: std::collections::VecDeque::new(),
             read_fault: None,
             late: Vec::new(),
+            refused: Vec::new(),
+            unacceptable: None,
             held: false,
             held_after: None,
             leader: 0,
@@ -212,6 +219,11 @@ impl Engine {
     /// Gives every read this fault, or none any more.
     pub(crate) fn fail_reads(&self, fault: Option<ReadFault>) {
         self.state().read_fault = fault;
+    }
+
+    /// Refuses appends to streams whose names begin so, until it is said otherwise.
+    pub(crate) fn refuse_appends_to(&self, streams: &[&str]) {
+        self.state().refused = streams.iter().map(ToString::to_string).collect();
     }
 
     /// Carries out what came and was held back as late.

@@ -72,6 +72,12 @@ fn not_leader(leader: Option<String>) -> Status {
     status
 }
 
+fn deleted() -> Status {
+    let mut status = Status::failed_precondition("Event stream is deleted.");
+    status.metadata_mut().insert("exception", "stream-deleted".parse().unwrap());
+    status
+}
+
 #[tonic::async_trait]
 impl Streams for Node {
     type ReadStream = Pin<Box<dyn Stream<Item = Result<ReadResp, Status>> + Send>>;
@@ -129,7 +135,22 @@ impl Node {
             let what = format!("Maximum Append Size of {most} Exceeded.");
             return Some(Err(Status::invalid_argument(what)));
         }
+        if state.log.tombs.contains(&append.stream) {
+            return Some(Err(deleted()));
+        }
+        let holds = |entry: &Entry, text: &str| {
+            entry.data.windows(text.len()).any(|it| it == text.as_bytes())
+        };
+        if let Some(text) = &state.unacceptable
+            && append.entries.iter().any(|entry| holds(entry, text))
+        {
+            return Some(Err(Status::invalid_argument("such an event is not taken")));
+        }
         let cut = || Some(Err(Status::new(Code::Unavailable, "connection reset")));
+        if state.refused.iter().any(|it| append.stream.starts_with(it)) {
+            state.doubt = true;
+            return cut();
+        }
         let fault = state.append_faults.pop_front();
         state.doubt = fault.is_some();
         match fault {
@@ -228,6 +249,11 @@ fn answers(state: &State, options: &read_req::Options) -> Result<Vec<ReadResp>, 
         _ => usize::MAX,
     };
     let found: Vec<&Entry> = match options.stream_option.as_ref().unwrap() {
+        StreamOption::Stream(asked)
+            if state.log.tombs.contains(&name(asked.stream_identifier.clone())) =>
+        {
+            return Err(deleted());
+        }
         StreamOption::Stream(asked) => match of_stream(state, asked, count, records_max) {
             Some(found) => found,
             None => {
