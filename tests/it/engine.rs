@@ -211,7 +211,7 @@ impl Engine {
         self.shared.lock()
     }
 
-    /// Gives the next appends these faults, one each.
+    /// Gives the next appends these faults, one each. What is about nodes is left alone.
     pub(crate) fn fail_appends(&self, faults: &[AppendFault]) {
         self.state().append_faults.extend(faults);
     }
