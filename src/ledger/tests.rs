@@ -256,6 +256,27 @@ async fn a_failed_append_takes_back_what_was_decided_behind_it() {
 }
 
 #[tokio::test]
+async fn what_may_have_been_written_is_not_decided_anew() {
+    let world = World::new().await;
+    world.store.hold_appends();
+    // As where they were sent together, and may yet come.
+    world.store.inject(AppendFault::DropAppend, 2);
+    let first = world.start(create(1)).await;
+    let second = world.start(create(2)).await;
+    let third = world.start(create(3)).await;
+    world.store.release_appends();
+    for unknown in [first, second] {
+        let error = unknown.await.unwrap().unwrap_err();
+        assert!(matches!(error, LedgerError::Append(AppendError::Unknown(_))), "{error:?}");
+    }
+    // The third's own append was refused: that is certain.
+    third.await.unwrap().unwrap();
+    let codes = [1, 2, 3].map(|number| world.code(number).unwrap());
+    assert_eq!(codes, [Code::Unknown, Code::Unknown, Code::Allowed]);
+    world.assert_replays().await;
+}
+
+#[tokio::test]
 async fn what_ends_access_is_not_held_up_by_what_a_full_store_refuses() {
     let world = World::new().await;
     world.start(create(1)).await.await.unwrap().unwrap();

@@ -297,9 +297,7 @@ pub fn from(error: LedgerError) -> Status {
             "TOO_LARGE",
             "the request makes more than one append may hold; ask for less",
         ),
-        LedgerError::Append(
-            error @ (AppendError::Unavailable(_) | AppendError::Fenced(_)),
-        ) => {
+        LedgerError::Append(error @ (AppendError::Unavailable(_) | AppendError::Fenced(_))) => {
             tracing::error!(%error, "append");
             unavailable()
         }

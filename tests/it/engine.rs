@@ -90,6 +90,8 @@ pub(crate) struct State {
     held_after: Option<usize>,
     leader: usize,
     nodes: Vec<SocketAddr>,
+    /// How many connections are open, and how many ever were.
+    pub(crate) connections: (usize, usize),
     /// How many calls were made, by what they asked for.
     pub(crate) appends: usize,
     pub(crate) reads: usize,
@@ -126,6 +128,7 @@ impl Engine {
             held_after: None,
             leader: 0,
             nodes: Vec::new(),
+            connections: (0, 0),
             appends: 0,
             reads: 0,
             doubt: false,
@@ -159,9 +162,11 @@ impl Engine {
             builder = builder.tls_config(tls).unwrap();
         }
         let routes = services::routes(&self.shared, node);
+        let shared = Arc::clone(&self.shared);
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let incoming = TcpListenerStream::new(listener).map(|it| it.map(socket::Socket::new));
+            let incoming = TcpListenerStream::new(listener)
+                .map(move |it| it.map(|it| socket::Socket::new(it, Arc::clone(&shared))));
             builder.add_routes(routes).serve_with_incoming(incoming).await.unwrap();
         });
         runtime
@@ -278,6 +283,10 @@ impl Drop for Engine {
 }
 
 impl Shared {
+    pub(crate) fn tell(&self) {
+        self.changed.notify_all();
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

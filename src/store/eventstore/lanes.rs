@@ -201,7 +201,8 @@ impl Lanes {
                 None => true,
                 // Not what continues what was written here before: the one in front must fail.
                 Some(last) => {
-                    fits && last.last() > inner.known.written(stream) && next.expected == last.last()
+                    fits && last.last() > inner.known.written(stream)
+                        && next.expected == last.last()
                 }
             };
             if !continues {

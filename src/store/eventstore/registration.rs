@@ -189,9 +189,9 @@ impl Registration {
         let mut said = Said::default();
         for _ in 0..CLAIMS_MAX {
             let last = last(&inner).await?;
-            let free = last.as_ref().is_none_or(|last| {
-                last.left || said.is_ours(last) || last.about.was(&identity)
-            });
+            let free = last
+                .as_ref()
+                .is_none_or(|last| last.left || said.is_ours(last) || last.about.was(&identity));
             if let Some(last) = last.as_ref().filter(|_| !free) {
                 watch_silence(&inner, last, lease).await?;
             }
@@ -434,12 +434,8 @@ pub(super) async fn note(
 ) -> Result<Revision, AppendError> {
     let unserializable = |error: serde_json::Error| AppendError::Unavailable(error.to_string());
     let stored = serde_json::to_vec(about).map_err(unserializable)?;
-    let event = NewEvent {
-        id,
-        event_type,
-        leaf_hash: LeafHash::of(&stored),
-        stored: stored.into(),
-    };
+    let event =
+        NewEvent { id, event_type, leaf_hash: LeafHash::of(&stored), stored: stored.into() };
     inner.write_within(&StreamName::from_store(stream), expected, &[event], within).await
 }
 

@@ -135,7 +135,8 @@ impl Log {
         self.entries.last_mut().unwrap().revision = i64::MAX as u64;
         self.tombs.insert(stream.to_owned());
         if scavenged {
-            let deleted = |it: &&mut Entry| it.stream == stream && it.metadata["type"] != "$streamDeleted";
+            let deleted =
+                |it: &&mut Entry| it.stream == stream && it.metadata["type"] != "$streamDeleted";
             self.entries.iter_mut().filter(deleted).for_each(|it| it.gone = true);
         }
     }
@@ -149,8 +150,7 @@ impl Log {
         }
         let hidden = self.hidden(name, places.len());
         let entries = within.into_iter().map(|place| &self.entries[*place]);
-        let there: Vec<&Entry> =
-            entries.filter(|it| !it.gone && it.revision >= hidden).collect();
+        let there: Vec<&Entry> = entries.filter(|it| !it.gone && it.revision >= hidden).collect();
         // Of a stream that was deleted, but not for good, the engine says that it never was.
         (!there.is_empty() || hidden == 0).then_some(there)
     }

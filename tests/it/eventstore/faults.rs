@@ -212,7 +212,8 @@ async fn what_was_refused_unsent_is_not_built_upon() {
     for number in 0..1_025 {
         write_as_another(&engine, &stream(), &event(2_000 + number, 130));
     }
-    let behind = store.append(&stream(), Some(Revision(1_025)), vec![event(1, 300)], Urgency::Normal);
+    let behind =
+        store.append(&stream(), Some(Revision(1_025)), vec![event(1, 300)], Urgency::Normal);
     let behind = behind.await;
     assert!(matches!(behind, Err(AppendError::WrongExpectedRevision { .. })), "{behind:?}");
 }
@@ -335,7 +336,8 @@ async fn a_stream_that_was_deleted_is_damage_and_hides_no_other() {
             };
             assert!(of(&streams[0]).iter().any(|it| it.is_err()), "{scavenged} {hard}: {items:?}");
             assert!(of(&streams[1]).len() == 5 && of(&streams[1]).iter().all(|it| it.is_ok()));
-            let append = store.append(&streams[0], Some(Revision(4)), vec![event(7, 300)], Urgency::Normal);
+            let append =
+                store.append(&streams[0], Some(Revision(4)), vec![event(7, 300)], Urgency::Normal);
             assert!(append.await.is_err() == hard);
         }
     }
@@ -458,6 +460,46 @@ async fn an_engine_that_comes_back_is_found_again() {
     engine.revive(0);
     assert_eq!(append.await.unwrap(), Ok(Revision(1)), "tried until it was there");
     assert_eq!(store.read_stream(&stream(), Revision::FIRST, 9).await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_of_a_client_whose_place_another_took() {
+    let engine = Engine::start();
+    let store = filled(&engine, 1).await;
+    let before = engine.state().connections;
+    for revision in 1..6 {
+        // The engine is there, and gives no answer: the next look is on another connection.
+        engine.fail_appends(&[AppendFault::SilentAfterCommit]);
+        let expected = Some(Revision(revision - 1));
+        let new = vec![event(revision, 300)];
+        let written = store.append(&stream(), expected, new, Urgency::Normal).await;
+        assert_eq!(written, Ok(Revision(revision)));
+    }
+    engine.wait_until(|state| state.connections.0 <= before.0);
+    assert!(engine.state().connections.1 >= before.1 + 5, "no other client was made");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_bounded_whatever_it_is_made_of() {
+    let engine = Engine::start();
+    let store = filled(&engine, 1).await;
+    // A stranger's: little of it is data.
+    for _ in 0..80 {
+        engine.state().log.write("order-1", "Whatever", b"{}");
+    }
+    for entry in engine.state().log.entries.iter_mut().filter(|it| it.stream == "order-1") {
+        entry.custom_metadata = vec![b' '; 1 << 20];
+    }
+    let last = vec![event(1, 300)];
+    store.append(&stream(), Some(Revision(0)), last, Urgency::Normal).await.unwrap();
+    let before = engine.state().reads;
+    let items = store.read_all(None, 1_000).await.unwrap();
+    let behind = match &items[..] {
+        [Ok(first)] => store.read_all(Some(first.position), 1_000).await.unwrap(),
+        items => panic!("80 MB in one answer: {} items", items.len()),
+    };
+    assert!(behind.len() == 1 && behind[0].is_ok(), "{}", behind.len());
+    assert!(engine.state().reads >= before + 3, "it was cut short");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use keyledger::ledger::event_store::{EventStore as _, ReadError};
 use keyledger::ledger::urgency::Urgency;
-use keyledger::proto::DecisionCode;
+use keyledger::proto::{DecisionCode, UpdateKeyLabelRequest};
 use keyledger::store::conformance::event;
 use projections::recorded::{Revision, StreamName};
 use tonic::Code;
@@ -12,7 +12,7 @@ use super::{Target, open};
 use crate::engine::log::{Append, Entry, Expected};
 use crate::engine::{Access, AppendFault, Engine, ReadFault, State};
 use crate::support::{
-    Acme, DEADLINE, Home, Launch, POLL, Server, about, reason, refused, rejected, scoped,
+    Acme, DEADLINE, Home, Launch, POLL, Server, about, leaf_hash, reason, refused, rejected, scoped,
 };
 
 /// A server on an engine, with the vault where one without would have it.
@@ -474,6 +474,45 @@ async fn what_is_cut_off_is_neither_doubled_nor_lost() {
         let wanted = if number == 0 { DecisionCode::Revoked } else { DecisionCode::Allowed };
         assert_eq!(code(&server, &home, secret).await, wanted);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_wrote_is_read_and_the_command_decided_anew() {
+    let engine = Engine::start();
+    let acme = acme(&with(&engine.url(), "lease=300000")).await;
+    let (id, _) = acme.key("one", &["a:b"]).await;
+    let relabel = |name: &str| UpdateKeyLabelRequest {
+        key_id: id.clone(),
+        name: name.to_owned(),
+        ..Default::default()
+    };
+    acme.admin.update_key_label(relabel("two")).await.unwrap();
+    // What another node might have written, at the place where this one's next would be.
+    let mut entry = {
+        let state = engine.state();
+        let ours = state.log.ours();
+        let relabelled = |it: &&&Entry| it.metadata["type"] == "KeyRelabelled";
+        (**ours.iter().rfind(relabelled).unwrap()).clone()
+    };
+    let text = String::from_utf8(entry.data.clone()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let event_id = json["id"].as_str().unwrap();
+    let (head, last) = event_id.split_at(event_id.len() - 1);
+    let another = format!("{head}{}", if last == "0" { "1" } else { "0" });
+    let text = text.replace(event_id, &another).replace("\"two\"", "\"six\"");
+    let hash: String = leaf_hash(text.as_bytes()).iter().map(|it| format!("{it:02x}")).collect();
+    entry.custom_metadata = format!(r#"{{"leaf_hash":"{hash}"}}"#).into_bytes();
+    (entry.data, entry.id) = (text.into(), "00000000-0000-4000-9000-000000000001".to_owned());
+    let (stream, entries) = (entry.stream.clone(), vec![entry]);
+    let append = Append { stream, expected: Expected::Any, entries };
+    engine.state().log.append(append).unwrap();
+    let (made, _) = acme.key("three", &["a:b"]).await;
+    assert_eq!(acme.get(&id).await.name, "six", "what another wrote is read");
+    assert_eq!(acme.get(&made).await.name, "three");
+    assert_eq!(count(&engine, "KeyCreated"), 4, "the operator's, the admin's and two");
+    let Acme { home, server, .. } = acme;
+    server.stop().await;
+    on(home.launch(), &home, &engine.url()).start().await.stop().await;
 }
 
 #[tokio::test]
