@@ -18,6 +18,7 @@ pub mod decide;
 pub mod denials;
 pub mod event_store;
 pub mod fingerprints;
+pub mod following;
 mod importing;
 pub mod mint;
 pub mod pepper_use;
@@ -59,7 +60,7 @@ use activated::may_write;
 use clock::{Clock, ClockAhead};
 use command::{Caller, Order, RequestStamper};
 use decide::{Decided, Given};
-use event_store::{AppendError, EventStore, NewEvent, StoreFuture};
+use event_store::{AppendError, EventStore, NewEvent, Position, StoreFuture};
 use importing::{Importing, Reserved};
 use pipeline::{Landing, Pipeline, Ticket};
 use rejection::Rejection;
@@ -158,6 +159,8 @@ pub struct Ledger {
     importing: Importing,
     dead: dead::DeadKeys,
     snapshots: snapshots::Snapshots,
+    /// The last event that the start has read; none where it found none.
+    replayed_to: Option<Position>,
     /// Keys whose use is to be recorded, and what records it.
     noted: usage::Noted,
     recorder: tokio::sync::Mutex<usage::recorder::Recorder>,

@@ -245,6 +245,9 @@ pub async fn serve(
     drop(first_key);
     let checking = tokio::spawn(node.ledger.clone().check_history());
     let snapshots = tokio::spawn(node.ledger.clone().keep_snapshots(config.snapshot_events));
+    // Only where others can write at all. It ends with this function, behind the store.
+    let following = || Follower(tokio::spawn(node.ledger.clone().follow_others()));
+    let _following = contact.is_some().then(following);
     node.start_recording();
     door.open(node.ledger.clone());
     say(&health, ServingStatus::Serving).await;

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use projections::organization::{Change, Organization};
+use projections::recorded::Revision;
 use tokio::sync::{Notify, oneshot};
 
 use super::event_store::AppendError;
@@ -153,6 +154,18 @@ impl Pipeline {
     pub(super) fn claim_recovery(&self) -> bool {
         let mut writer = self.lock();
         let claimed = writer.held && writer.unresolved == 0 && !writer.recovering;
+        writer.recovering |= claimed;
+        claimed
+    }
+
+    /// True where an event at this revision is another's: readers do not see it, and nothing
+    /// is on its way. The pipeline is held then, and its caller must read the stream again and
+    /// then [`Pipeline::recover`].
+    pub(super) fn claim_catch_up(&self, revision: Revision) -> bool {
+        let mut writer = self.lock();
+        let behind = self.published.tables().revision() < Some(revision);
+        let claimed = behind && !writer.held && writer.unresolved == 0;
+        writer.held |= claimed;
         writer.recovering |= claimed;
         claimed
     }

@@ -95,9 +95,9 @@ pub(crate) struct State {
     /// How many calls were made, by what they asked for.
     pub(crate) appends: usize,
     pub(crate) reads: usize,
-    /// The last append was left in doubt, and nobody has read since.
-    doubt: bool,
-    /// Appends that were sent while one was in doubt.
+    /// Streams whose last append was left in doubt, and which nobody has read since.
+    doubts: std::collections::HashSet<String>,
+    /// Appends that were sent to a stream in doubt.
     pub(crate) blind: usize,
     /// Appends that did not name the revision they expect.
     pub(crate) unconditional: usize,
@@ -131,7 +131,7 @@ impl Engine {
             connections: (0, 0),
             appends: 0,
             reads: 0,
-            doubt: false,
+            doubts: std::collections::HashSet::new(),
             blind: 0,
             unconditional: 0,
         };

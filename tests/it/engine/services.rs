@@ -87,7 +87,9 @@ impl Streams for Node {
         let options = request.into_inner().options.unwrap();
         let mut state = self.shared.lock();
         state.reads += 1;
-        state.doubt = false;
+        if let Some(read_req::options::StreamOption::Stream(asked)) = &options.stream_option {
+            state.doubts.remove(&name(asked.stream_identifier.clone()));
+        }
         self.shared.changed.notify_all();
         if state.read_fault == Some(ReadFault::Refuse) {
             return Err(Status::unavailable("Server Is Too Busy"));
@@ -125,7 +127,7 @@ impl Node {
     /// Carries out an append; none where nobody is ever answered.
     fn carry_out(&self, append: Append) -> Option<Result<AppendResp, Status>> {
         let mut state = self.shared.lock();
-        state.blind += usize::from(state.doubt);
+        state.blind += usize::from(state.doubts.remove(&append.stream));
         if append.expected == Expected::Any {
             state.unconditional += 1;
         }
@@ -148,7 +150,7 @@ impl Node {
         }
         let cut = || Some(Err(Status::new(Code::Unavailable, "connection reset")));
         if state.refused.iter().any(|it| append.stream.starts_with(it)) {
-            state.doubt = true;
+            state.doubts.insert(append.stream.clone());
             return cut();
         }
         let fault = match append.stream.contains("node-") {
@@ -156,7 +158,9 @@ impl Node {
             true => None,
             false => state.append_faults.pop_front(),
         };
-        state.doubt = fault.is_some();
+        if fault.is_some() {
+            state.doubts.insert(append.stream.clone());
+        }
         match fault {
             Some(AppendFault::CutBeforeCommit) => return cut(),
             Some(AppendFault::NoLeader) => return Some(Err(not_leader(None))),

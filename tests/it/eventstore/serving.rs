@@ -417,10 +417,13 @@ async fn a_ca_file_that_is_half_written_ends_nothing() {
     for (number, half) in (1..).zip(["", &pem[..pem.len() / 2], &pem.replace('M', "!")]) {
         std::fs::write(&ca_file, half).unwrap();
         engine.kill(0);
-        // Nobody answers, and no other client can be made.
-        let read = store.read_stream(&stream, Revision::FIRST, 9).await;
-        assert!(matches!(read, Err(ReadError::Unavailable(_))), "{read:?}");
+        // Nobody answers, and no other client can be made: not for what is to be written, nor
+        // for what is read meanwhile.
         let append = append(Some(number - 1), number);
+        for _ in 0..5 {
+            let read = store.read_stream(&stream, Revision::FIRST, 9).await;
+            assert!(matches!(read, Err(ReadError::Unavailable(_))), "{read:?}");
+        }
         engine.revive(0);
         std::fs::write(&ca_file, &pem).unwrap();
         let appended = tokio::time::timeout(DEADLINE, append).await;
@@ -476,6 +479,47 @@ async fn what_is_cut_off_is_neither_doubled_nor_lost() {
     }
 }
 
+/// Writes what another node might have: the last event of a type once more, with another
+/// identifier and something else in it.
+fn write_as_another(engine: &Engine, event_type: &str, what: &str, instead: &str) {
+    let mut state = engine.state();
+    let last = state.log.ours().into_iter().rfind(|it| it.metadata["type"] == event_type);
+    let mut entry = last.unwrap().clone();
+    let text = String::from_utf8(entry.data).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let event_id = json["id"].as_str().unwrap();
+    let (head, last) = event_id.split_at(event_id.len() - 1);
+    let another = format!("{head}{}", if last == "0" { "1" } else { "0" });
+    assert!(text.contains(what), "{text}");
+    let text = text.replace(event_id, &another).replace(what, instead);
+    let hash: String = leaf_hash(text.as_bytes()).iter().map(|it| format!("{it:02x}")).collect();
+    entry.custom_metadata = format!(r#"{{"leaf_hash":"{hash}"}}"#).into_bytes();
+    (entry.data, entry.id) = (text.into(), "00000000-0000-4000-9000-000000000001".to_owned());
+    let (stream, entries) = (entry.stream.clone(), vec![entry]);
+    state.log.append(Append { stream, expected: Expected::Any, entries }).unwrap();
+}
+
+#[tokio::test]
+async fn what_another_wrote_is_felt_without_a_write() {
+    let engine = Engine::start();
+    let acme = acme(&engine.url()).await;
+    let (first, _) = acme.key("first", &["a:b"]).await;
+    let (second, secret) = acme.key("second", &["a:b"]).await;
+    acme.admin.revoke("", &first).await.unwrap();
+    assert_eq!(acme.code(&secret).await, DecisionCode::Allowed);
+    // A revocation that was not acknowledged comes late out of the network.
+    write_as_another(&engine, "KeyRevoked", &first, &second);
+    acme.wait_for(&secret, DecisionCode::Revoked).await;
+    assert_eq!(count(&engine, "KeyRevoked"), 2);
+    // As is what an administrator does to a stream meanwhile.
+    engine.state().log.set_metadata(&format!("org-{}", acme.id), r#"{"$tb":2}"#);
+    let until = std::time::Instant::now() + DEADLINE;
+    while acme.operator.verify(about(&secret, &[])).await.is_ok() {
+        assert!(std::time::Instant::now() < until, "nobody noticed");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_another_wrote_is_read_and_the_command_decided_anew() {
     let engine = Engine::start();
@@ -487,26 +531,16 @@ async fn what_another_wrote_is_read_and_the_command_decided_anew() {
         ..Default::default()
     };
     acme.admin.update_key_label(relabel("two")).await.unwrap();
-    // What another node might have written, at the place where this one's next would be.
-    let mut entry = {
-        let state = engine.state();
-        let ours = state.log.ours();
-        let relabelled = |it: &&&Entry| it.metadata["type"] == "KeyRelabelled";
-        (**ours.iter().rfind(relabelled).unwrap()).clone()
-    };
-    let text = String::from_utf8(entry.data.clone()).unwrap();
-    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let event_id = json["id"].as_str().unwrap();
-    let (head, last) = event_id.split_at(event_id.len() - 1);
-    let another = format!("{head}{}", if last == "0" { "1" } else { "0" });
-    let text = text.replace(event_id, &another).replace("\"two\"", "\"six\"");
-    let hash: String = leaf_hash(text.as_bytes()).iter().map(|it| format!("{it:02x}")).collect();
-    entry.custom_metadata = format!(r#"{{"leaf_hash":"{hash}"}}"#).into_bytes();
-    (entry.data, entry.id) = (text.into(), "00000000-0000-4000-9000-000000000001".to_owned());
-    let (stream, entries) = (entry.stream.clone(), vec![entry]);
-    let append = Append { stream, expected: Expected::Any, entries };
-    engine.state().log.append(append).unwrap();
-    let (made, _) = acme.key("three", &["a:b"]).await;
+    // What another node might have written, at the place where this one's next would be,
+    // which is decided and on its way.
+    engine.hold_appends(true);
+    let before = engine.state().appends;
+    let admin = acme.admin.clone();
+    let making = tokio::spawn(async move { admin.create_key(scoped("", "three", &["a:b"])).await });
+    engine.wait_until(|state| state.appends > before);
+    write_as_another(&engine, "KeyRelabelled", "\"two\"", "\"six\"");
+    engine.hold_appends(false);
+    let made = making.await.unwrap().unwrap().key.unwrap().id;
     assert_eq!(acme.get(&id).await.name, "six", "what another wrote is read");
     assert_eq!(acme.get(&made).await.name, "three");
     assert_eq!(count(&engine, "KeyCreated"), 4, "the operator's, the admin's and two");
