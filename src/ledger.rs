@@ -18,6 +18,7 @@ pub mod decide;
 pub mod denials;
 pub mod event_store;
 pub mod fingerprints;
+pub mod following;
 mod importing;
 pub mod mint;
 pub mod pepper_use;
@@ -59,7 +60,7 @@ use activated::may_write;
 use clock::{Clock, ClockAhead};
 use command::{Caller, Order, RequestStamper};
 use decide::{Decided, Given};
-use event_store::{AppendError, EventStore, NewEvent, StoreFuture};
+use event_store::{AppendError, EventStore, NewEvent, Position, StoreFuture};
 use importing::{Importing, Reserved};
 use pipeline::{Landing, Pipeline, Ticket};
 use rejection::Rejection;
@@ -129,6 +130,9 @@ pub enum LedgerError {
     /// An append failed, and the store could not be read since.
     #[error("the organization's stream could not be read again in time")]
     Held,
+    /// This node may not answer any more: another may be in its place.
+    #[error("this node has no leave to answer")]
+    NoContact,
     /// Others came first, again and again.
     #[error("too many appends failed in front of this command")]
     Contended,
@@ -155,6 +159,8 @@ pub struct Ledger {
     importing: Importing,
     dead: dead::DeadKeys,
     snapshots: snapshots::Snapshots,
+    /// The last event that the start has read; none where it found none.
+    replayed_to: Option<Position>,
     /// Keys whose use is to be recorded, and what records it.
     noted: usage::Noted,
     recorder: tokio::sync::Mutex<usage::recorder::Recorder>,
@@ -256,11 +262,11 @@ impl Ledger {
                 reserved: self.reserve(order)?,
             };
             let attempt = self.attempt(&pipeline, order, sealing.as_ref(), held).await?;
-            let (answer, landing, mut span) = match attempt {
+            let (answer, landing, sent, mut span) = match attempt {
                 Attempt::Submitted { executed, landing } => {
-                    (Ok(executed), Some(landing), spans::part(spans::APPEND))
+                    (Ok(executed), Some(landing), true, spans::part(spans::APPEND))
                 }
-                Attempt::Answered { answer, landing } => (answer, landing, None),
+                Attempt::Answered { answer, landing } => (answer, landing, false, None),
             };
             let landed = match landing {
                 Some(landing) => landing.await,
@@ -279,7 +285,9 @@ impl Ledger {
                     {
                         self.note_denied_caller(home, credential, code);
                     }
-                    return Ok(self.after_all(&pipeline.published, answer).await?);
+                    let answer = self.after_all(&pipeline.published, answer).await;
+                    self.may_acknowledge(sent)?;
+                    return Ok(answer?);
                 }
                 // Decided on events that never came to be, or behind another writer's: the
                 // tables are read again by now.
@@ -293,6 +301,20 @@ impl Ledger {
             }
         }
         Err(contended)
+    }
+
+    /// Nothing is acknowledged once another node may be in the place of this one: that one
+    /// may have read history before these events were in it. Asked when they are durable:
+    /// whoever is admitted after that reads them.
+    fn may_acknowledge(&self, sent: bool) -> Result<(), LedgerError> {
+        if self.store.may_answer() {
+            return Ok(());
+        }
+        if sent {
+            let what = "this node's leave to answer has ended meanwhile";
+            return Err(AppendError::Unknown(what.to_owned()).into());
+        }
+        Err(LedgerError::NoContact)
     }
 
     /// What an operator's key does inside a tenant is decided on the operator's published
@@ -517,6 +539,7 @@ impl Ledger {
         self.stats.in_flight.down(in_flight);
         self.stats.append_ns.observe_time(began.elapsed());
         if pipeline.claim_recovery() {
+            self.store.taken_back(&pipeline.published.stream);
             self.catch_up(&pipeline.published).await;
             pipeline.recover();
         }

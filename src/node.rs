@@ -20,7 +20,7 @@ use projections::recorded::{Revision, StreamName};
 use projections::text::KeyPrefix;
 
 use crate::ledger::clock::Clock;
-use crate::ledger::contact::Contact;
+use crate::ledger::contact::{Contact, Loss};
 use crate::ledger::event_store::EventStore;
 use crate::ledger::recording::Recording;
 use crate::ledger::secret::{Ids, NoEntropy, Secret};
@@ -391,10 +391,10 @@ impl Node {
         *self.recording.lock().unwrap_or_else(PoisonError::into_inner) = Some(recording);
     }
 
-    /// Waits until another node was admitted in place of this one: for ever, where that
-    /// cannot be.
-    pub async fn replaced(&self) {
-        self.store.replaced().await;
+    /// Waits until this node's leave to answer is over for good: for ever, where it needs
+    /// none.
+    pub async fn lost(&self) -> Loss {
+        self.store.lost().await
     }
 
     /// Replays all history anew and compares: the organizations whose tables are not, byte

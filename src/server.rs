@@ -36,7 +36,7 @@ use self::tls::{Tls, TlsError};
 use self::web::WebLayer;
 use crate::config::{Collector, Config};
 use crate::ledger::clock::Clock;
-use crate::ledger::contact::Contact;
+use crate::ledger::contact::{Contact, Loss};
 use crate::metrics::{Metrics, Sources};
 use crate::node::{FirstKey, Node, NodeError, Opened};
 use crate::proto::audit_service_server::AuditServiceServer;
@@ -114,6 +114,11 @@ pub enum ServeError {
         "another node has registered in this installation's event store, so this one has stopped; run one node at a time"
     )]
     Replaced,
+    /// This node's registration is not renewed.
+    #[error(
+        "this node's registration in the event store is not renewed any more, by a fault of keyledger's that the log tells of; start it again"
+    )]
+    NotRenewed,
     /// The transport failed.
     #[error("serve")]
     Transport(#[from] tonic::transport::Error),
@@ -240,6 +245,9 @@ pub async fn serve(
     drop(first_key);
     let checking = tokio::spawn(node.ledger.clone().check_history());
     let snapshots = tokio::spawn(node.ledger.clone().keep_snapshots(config.snapshot_events));
+    // Only where others can write at all. It ends with this function, behind the store.
+    let following = || Follower(tokio::spawn(node.ledger.clone().follow_others()));
+    let _following = contact.is_some().then(following);
     node.start_recording();
     door.open(node.ledger.clone());
     say(&health, ServingStatus::Serving).await;
@@ -247,12 +255,12 @@ pub async fn serve(
         contact.map(|contact| Follower(tokio::spawn(follow_contact(health.clone(), contact))));
     announce.ready(&node);
 
-    let mut replaced = false;
+    let mut lost = None;
     let ended = tokio::select! {
         ended = &mut server => Some(ended),
         () = &mut stop => None,
-        () = node.replaced() => {
-            replaced = true;
+        loss = node.lost() => {
+            lost = Some(loss);
             None
         }
     };
@@ -280,10 +288,11 @@ pub async fn serve(
     if let Some(exporter) = exporter {
         exporter.flush().await;
     }
-    if replaced {
-        return Err(ServeError::Replaced);
+    match lost {
+        Some(Loss::Replaced) => Err(ServeError::Replaced),
+        Some(Loss::Fault) => Err(ServeError::NotRenewed),
+        None => Ok(ended??),
     }
-    Ok(ended??)
 }
 
 /// How often health is told whether this node may answer.

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::failure::{Failure, Outcome};
 use super::output::{print, print_json, safe, talk};
+use crate::ledger::contact::Loss;
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
 use crate::store::engine_url::EngineText;
 use crate::store::eventstore::EngineStore;
@@ -80,10 +81,16 @@ impl Migrate {
             migrated = migration::migrate(&source, &target, |progress| show(&bar, progress)) => {
                 migrated.map_err(target_failure)
             }
-            () = registration.replaced() => {
-                Err(Failure::fault("a node has registered in the event store meanwhile")
-                    .hint("stop it, and run this again"))
-            }
+            loss = registration.lost() => Err(match loss {
+                Loss::Replaced => {
+                    Failure::fault("a node has registered in the event store meanwhile")
+                        .hint("stop it, and run this again")
+                }
+                Loss::Fault => {
+                    Failure::fault("the registration in the event store is not renewed any more")
+                        .hint("run this again")
+                }
+            }),
         };
         bar.finish_and_clear();
         target.finish().await;

@@ -3,10 +3,23 @@
 //! Where events are kept by a server that others can reach too, a node must show again and
 //! again that it is the one admitted. It may answer for so long after the instant before
 //! it last began to show it, by the boot clock; then it refuses, until it has shown it anew.
+//!
+//! The boot clock counts on while a process is stopped and while its machine sleeps. It does
+//! not count the time for which a virtual machine is paused by its host, or which lies
+//! between a snapshot of one and its return: nothing inside such a machine can tell.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use super::clock::boot_ms;
+
+/// Why a node's leave to answer is over for good, while it wanted to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Another node was admitted.
+    Replaced,
+    /// What asks for it has failed.
+    Fault,
+}
 
 /// A node's leave to answer.
 #[derive(Debug)]

@@ -183,6 +183,23 @@ pub trait EventStore: Send + Sync + 'static {
     /// whether or not anybody appends. False promises nothing.
     fn is_full(&self, urgency: Urgency) -> bool;
 
+    /// Whoever asked for appends of this stream that failed has taken back all that was
+    /// decided on them: what is appended from here on relies on none.
+    ///
+    /// An append may be asked for behind one that is still under way. Where others write the
+    /// store, too, another's event may come to stand where the first one's last would: so
+    /// such a store must refuse, with [`AppendError::WrongExpectedRevision`], whatever
+    /// expects the last revision of an append that failed, until this is called.
+    fn taken_back(&self, stream: &StreamName) {
+        let _ = stream;
+    }
+
+    /// Whether what was read or written here may be told to callers now. False while another
+    /// node may have been admitted in place of this one. Must not block.
+    fn may_answer(&self) -> bool {
+        true
+    }
+
     /// Reads a stream forward from `from`, at most `events_max` events and at most
     /// [`READ_EVENTS_MAX`]. Gives nothing for a place behind the end, or a stream that
     /// holds nothing.

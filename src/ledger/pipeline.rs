@@ -3,8 +3,8 @@
 //! Commands of one organization are decided one after the other, each on the tables as
 //! the events in flight will leave them, so that many of them share one fsync. What is
 //! answered is durable: an acceptance, and a rejection too, waits for the events that
-//! it was decided on. If an append fails, what was decided behind it is taken back and
-//! decided anew.
+//! it was decided on. If an append fails, what was decided behind it is taken back, and
+//! decided anew once it is certain that it was not written.
 //!
 //! INVARIANT: `ahead` = the published tables + the events in flight, in order.
 
@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use projections::organization::{Change, Organization};
+use projections::recorded::Revision;
 use tokio::sync::{Notify, oneshot};
 
 use super::event_store::AppendError;
@@ -24,7 +25,8 @@ pub(super) enum Landing {
     Durable,
     /// The append itself failed: nothing was written.
     Failed(AppendError),
-    /// An append in front of them failed for this reason: decide anew.
+    /// An append in front of them failed for this reason, and they were not written: decide
+    /// anew.
     Discarded(AppendError),
 }
 
@@ -33,6 +35,9 @@ struct InFlight {
     ticket: u64,
     steps: Vec<(Change, Arc<Organization>)>,
     waiters: Vec<oneshot::Sender<Landing>>,
+    /// Why an append in front of it failed, if one did: it is not to be published, and its
+    /// own outcome says whether it was written all the same.
+    behind: Option<AppendError>,
 }
 
 /// The writing side of one organization.
@@ -102,35 +107,45 @@ impl Pipeline {
         let mut landed = Vec::new();
         while writer.in_flight.front().is_some_and(|it| it.ticket <= ticket.0) {
             let Some(entry) = writer.in_flight.pop_front() else { break };
-            for (change, step) in entry.steps {
-                tables.publish(&self.published, change, step);
-            }
-            landed.extend(entry.waiters);
+            let landing = match entry.behind {
+                None => {
+                    for (change, step) in entry.steps {
+                        tables.publish(&self.published, change, step);
+                    }
+                    Landing::Durable
+                }
+                // What it was decided on may have been written late, too, or never was.
+                Some(error) => Landing::Failed(AppendError::Unknown(error.to_string())),
+            };
+            landed.extend(entry.waiters.into_iter().map(|waiter| (waiter, landing.clone())));
         }
         drop(writer);
-        for waiter in landed {
+        for (waiter, landing) in landed {
             // Whoever asked may be gone; the fact stands.
-            let _ = waiter.send(Landing::Durable);
+            let _ = waiter.send(landing);
         }
     }
 
-    /// An append failed: takes back what was decided on it, and holds the pipeline.
+    /// An append failed: takes back what was decided on it, and holds the pipeline. What is
+    /// behind it is told when its own outcome is known: it may have been written.
     pub(super) fn failed(&self, ticket: &Ticket, error: &AppendError) {
         let mut writer = self.lock();
         writer.unresolved -= 1;
         writer.held = true;
-        let from = writer.in_flight.iter().position(|it| it.ticket >= ticket.0);
-        let discarded = from.map(|from| writer.in_flight.split_off(from)).unwrap_or_default();
+        let behind = writer.in_flight.iter_mut().filter(|it| it.ticket > ticket.0);
+        for entry in behind {
+            entry.behind.get_or_insert_with(|| error.clone());
+        }
+        let at = writer.in_flight.iter().position(|it| it.ticket == ticket.0);
+        let failed = at.and_then(|at| writer.in_flight.remove(at));
         drop(writer);
-        for entry in discarded {
-            let landing = if entry.ticket == ticket.0 {
-                Landing::Failed(error.clone())
-            } else {
-                Landing::Discarded(error.clone())
-            };
-            for waiter in entry.waiters {
-                let _ = waiter.send(landing.clone());
-            }
+        let Some(InFlight { waiters, behind, .. }) = failed else { return };
+        let landing = match (behind, error) {
+            (None, _) | (Some(_), AppendError::Unknown(_)) => Landing::Failed(error.clone()),
+            (Some(front), _) => Landing::Discarded(front),
+        };
+        for waiter in waiters {
+            let _ = waiter.send(landing.clone());
         }
     }
 
@@ -139,6 +154,18 @@ impl Pipeline {
     pub(super) fn claim_recovery(&self) -> bool {
         let mut writer = self.lock();
         let claimed = writer.held && writer.unresolved == 0 && !writer.recovering;
+        writer.recovering |= claimed;
+        claimed
+    }
+
+    /// True where an event at this revision is another's: readers do not see it, and nothing
+    /// is on its way. The pipeline is held then, and its caller must read the stream again and
+    /// then [`Pipeline::recover`].
+    pub(super) fn claim_catch_up(&self, revision: Revision) -> bool {
+        let mut writer = self.lock();
+        let behind = self.published.tables().revision() < Some(revision);
+        let claimed = behind && !writer.held && writer.unresolved == 0;
+        writer.held |= claimed;
         writer.recovering |= claimed;
         claimed
     }
@@ -173,7 +200,7 @@ impl Writer {
         if let Some((_, last)) = steps.last() {
             self.ahead = Organization::clone(last);
         }
-        self.in_flight.push_back(InFlight { ticket, steps, waiters: vec![waiter] });
+        self.in_flight.push_back(InFlight { ticket, steps, waiters: vec![waiter], behind: None });
         (Ticket(ticket), landing)
     }
 

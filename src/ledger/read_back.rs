@@ -68,7 +68,8 @@ impl Ledger {
         self.vault.existing_subject_key(subject).await
     }
 
-    /// Finds out whether an append happened whose outcome got lost, by reading back.
+    /// Finds out whether an append happened whose outcome got lost, by reading back. Where
+    /// nothing stands at its places, it may still come: then the outcome stays unknown.
     pub(super) async fn settle(
         &self,
         stream: &StreamName,
@@ -81,13 +82,13 @@ impl Ledger {
                 Ok(found) if found.iter().map(|it| it.leaf_hash).eq(hashes.iter().copied()) => {
                     return Ok(());
                 }
-                Ok(found) if found.is_empty() => return Err(AppendError::Unavailable(why)),
+                Ok(found) if found.is_empty() => return Err(AppendError::Unknown(why)),
                 Ok(_) => {
                     let stream = stream.clone();
                     return Err(AppendError::WrongExpectedRevision { stream, current: None });
                 }
                 Err(ReadError::Corrupt { .. } | ReadError::Lost { .. }) => {
-                    return Err(AppendError::Unavailable(why));
+                    return Err(AppendError::Unknown(why));
                 }
                 Err(ReadError::Unavailable(_)) => tokio::time::sleep(READ_AGAIN).await,
             }

@@ -192,6 +192,7 @@ impl Ledger {
         }
         tables.add_dead(&rounds.manifest);
         let usage = std::mem::take(&mut folded.usage);
+        let replayed_to = folded.last.as_ref().map(|it| it.position);
         let mut replayed = replay::publish(folded, &tables)?;
         replayed.snapshots = from;
         replayed.snapshots_refused = snapshots_refused;
@@ -212,6 +213,7 @@ impl Ledger {
             importing: Importing::default(),
             dead: DeadKeys::new(snapshots.clone(), seal, fingerprints),
             snapshots: Snapshots::new(snapshots, rounds, check),
+            replayed_to,
             noted: usage::Noted::new(),
             recorder: tokio::sync::Mutex::new(usage::recorder::Recorder::new(places)),
             denials: denials::Denials::new(),

@@ -256,6 +256,27 @@ async fn a_failed_append_takes_back_what_was_decided_behind_it() {
 }
 
 #[tokio::test]
+async fn what_may_have_been_written_is_not_decided_anew() {
+    let world = World::new().await;
+    world.store.hold_appends();
+    // As where they were sent together, and may yet come.
+    world.store.inject(AppendFault::DropAppend, 2);
+    let first = world.start(create(1)).await;
+    let second = world.start(create(2)).await;
+    let third = world.start(create(3)).await;
+    world.store.release_appends();
+    for unknown in [first, second] {
+        let error = unknown.await.unwrap().unwrap_err();
+        assert!(matches!(error, LedgerError::Append(AppendError::Unknown(_))), "{error:?}");
+    }
+    // The third's own append was refused: that is certain.
+    third.await.unwrap().unwrap();
+    let codes = [1, 2, 3].map(|number| world.code(number).unwrap());
+    assert_eq!(codes, [Code::Unknown, Code::Unknown, Code::Allowed]);
+    world.assert_replays().await;
+}
+
+#[tokio::test]
 async fn what_ends_access_is_not_held_up_by_what_a_full_store_refuses() {
     let world = World::new().await;
     world.start(create(1)).await.await.unwrap().unwrap();
@@ -358,6 +379,50 @@ async fn another_writers_events_are_read_and_the_command_decided_anew() {
     world.ledger.execute(ACME, &order(revoke(1))).await.unwrap();
     assert_eq!(world.code(1), Ok(Code::Revoked));
     world.assert_replays().await;
+}
+
+#[tokio::test]
+async fn what_another_writes_is_noticed() {
+    let world = World::new().await;
+    let other = world.reopened().await;
+    let mut after = world.ledger.look_for_others(None).await;
+    other.execute(ACME, &order(create(1))).await.unwrap();
+    after = world.ledger.look_for_others(after).await;
+    assert_eq!(world.code(1), Ok(Code::Allowed));
+    other.execute(ACME, &order(revoke(1))).await.unwrap();
+    // One's own events are none of another's, on their way or landed.
+    world.store.hold_appends();
+    let mine = world.start(create(2)).await;
+    let seen = world.ledger.look_for_others(after).await;
+    assert_eq!(world.code(1), Ok(Code::Allowed), "something is on its way: that will tell");
+    world.store.release_appends();
+    mine.await.unwrap().unwrap();
+    assert_eq!((world.code(1), world.code(2)), (Ok(Code::Revoked), Ok(Code::Allowed)));
+    let again = world.ledger.look_for_others(seen).await;
+    assert!(again > seen, "it reads its own");
+    // A whole organization.
+    let beta = OrganizationDraft {
+        organization_id: OrganizationId::from_bytes([8; 16]),
+        name: "Beta".parse().unwrap(),
+        key_prefix: "bta".parse().unwrap(),
+        plan: "paid".parse().unwrap(),
+    };
+    let other = world.reopened().await;
+    let registered = order(Command::RegisterOrganization(beta.clone()));
+    other.execute(OrganizationId::OPERATOR, &registered).await.unwrap();
+    let id = beta.organization_id;
+    other.execute(id, &order(Command::CreateOrganization(beta))).await.unwrap();
+    other.execute(id, &order(create(3))).await.unwrap();
+    let again = world.ledger.look_for_others(again).await;
+    assert!(world.ledger.tables().organization(id).unwrap().tables().profile().is_some());
+    world.ledger.execute(id, &order(revoke(3))).await.unwrap();
+    world.assert_replays().await;
+    // Damage that was done meanwhile stops its organization, and no other.
+    other.execute(ACME, &order(create(4))).await.unwrap();
+    assert!(world.store.flip_stored_byte(&StreamName::organization(ACME), Revision(4)));
+    world.ledger.look_for_others(again).await;
+    let stopped = |id| world.ledger.tables().organization(id).unwrap().stopped().is_some();
+    assert!(stopped(ACME) && !stopped(id));
 }
 
 #[tokio::test]

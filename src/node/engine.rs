@@ -1,8 +1,8 @@
 //! A node whose events are kept by an EventStoreDB or KurrentDB server.
 //!
-//! What is in the data directory is this node's own: `node.id`, by which it knows its own
-//! registration after a crash, locked while it runs, and the operator's first key. The
-//! vault is where `secrets_dir` says.
+//! What is in the data directory is this node's own: `node.id`, by which (the name and the
+//! file) it knows its own registration after a crash, locked while it runs, and the
+//! operator's first key. The vault is where `secrets_dir` says.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
@@ -15,7 +15,7 @@ use projections::recorded::{Revision, StreamName};
 
 use super::kept::Kept;
 use super::{Directories, NodeError, Opened, open_derived};
-use crate::ledger::contact::Contact;
+use crate::ledger::contact::{Contact, Loss};
 use crate::ledger::event_store::{EventStore, ReadError};
 use crate::ledger::secret::NoEntropy;
 use crate::store::engine_url::EngineUrl;
@@ -95,8 +95,8 @@ impl Engine {
         self.registration.contact()
     }
 
-    pub(super) async fn replaced(&self) {
-        self.registration.replaced().await;
+    pub(super) async fn lost(&self) -> Loss {
+        self.registration.lost().await
     }
 
     pub(super) async fn close(&self) {
@@ -170,9 +170,10 @@ fn identity(directories: &Directories) -> Result<(File, Identity), EngineError> 
     let mut name = String::new();
     file.read_to_string(&mut name).map_err(io)?;
     if let Some(identity) = Identity::of_name(name.trim()) {
+        let identity = identity.locked_by(&file);
         return Ok((file, identity));
     }
-    let identity = Identity::new()?;
+    let identity = Identity::new()?.locked_by(&file);
     file.set_len(0).map_err(io)?;
     file.write_all(identity.name().as_bytes()).map_err(io)?;
     file.sync_all().map_err(io)?;

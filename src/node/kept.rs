@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "eventstore")]
 use super::engine::Engine;
-use crate::ledger::contact::Contact;
+use crate::ledger::contact::{Contact, Loss};
 use crate::ledger::event_store::EventStore;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::stats::StoreStats;
@@ -50,11 +50,11 @@ impl Kept {
         }
     }
 
-    pub(super) async fn replaced(&self) {
+    pub(super) async fn lost(&self) -> Loss {
         match self {
             Self::Embedded(_) => std::future::pending().await,
             #[cfg(feature = "eventstore")]
-            Self::Engine(engine) => engine.replaced().await,
+            Self::Engine(engine) => engine.lost().await,
         }
     }
 

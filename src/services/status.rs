@@ -253,6 +253,15 @@ pub fn no_entropy(error: &crate::ledger::secret::NoEntropy) -> Status {
     unavailable()
 }
 
+/// What was asked may have been done, or may yet be.
+fn outcome_unknown() -> Status {
+    refused(
+        GrpcCode::Unavailable,
+        "OUTCOME_UNKNOWN",
+        "nobody knows whether this was done, or will be; look, or ask again with the same `idempotency_key`",
+    )
+}
+
 fn unavailable() -> Status {
     refused(GrpcCode::Unavailable, "UNAVAILABLE", "the ledger cannot do this now; try again later")
 }
@@ -289,13 +298,15 @@ pub fn from(error: LedgerError) -> Status {
             "TOO_LARGE",
             "the request makes more than one append may hold; ask for less",
         ),
-        LedgerError::Append(
-            error
-            @ (AppendError::Unavailable(_) | AppendError::Fenced(_) | AppendError::Unknown(_)),
-        ) => {
+        LedgerError::Append(error @ (AppendError::Unavailable(_) | AppendError::Fenced(_))) => {
             tracing::error!(%error, "append");
             unavailable()
         }
+        LedgerError::Append(error @ AppendError::Unknown(_)) => {
+            tracing::error!(%error, "append");
+            outcome_unknown()
+        }
+        LedgerError::NoContact => no_contact(),
         LedgerError::Vault(error) => from_vault(&error),
         LedgerError::NotActivated(event_type) => {
             tracing::error!(event_type, "decided an event whose type is not activated");

@@ -19,6 +19,8 @@ use zeroize::Zeroizing;
 const PORT_DEFAULT: u16 = 2_113;
 /// How long one call may take unless the connection string says otherwise.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
+/// How many calls a lease must have room for.
+const CALLS_PER_LEASE: u32 = 3;
 /// How long a node may answer after it has last shown that it is the one admitted.
 const LEASE_DEFAULT: Duration = Duration::from_secs(15);
 /// How long the client waits between two looks for a node, in milliseconds.
@@ -146,6 +148,9 @@ pub enum EngineUrlError {
     /// Two parameters need each other.
     #[error("parameters `userCertFile` and `userKeyFile` need each other, and TLS")]
     ClientCertificate,
+    /// A call may take so long that a node could not show in time that it is the one.
+    #[error("parameter `defaultDeadline`: must be at most a third of `lease`, which is {0} ms")]
+    DeadlineAboveLease(u64),
     /// A password would be sent in clear.
     #[error("parameter `tlsCaFile`: needs `tls=true`")]
     CaWithoutTls,
@@ -475,6 +480,14 @@ impl FromStr for EngineUrl {
         }
         if url.ca_file.is_some() && !url.tls {
             return Err(EngineUrlError::CaWithoutTls);
+        }
+        let third = url.lease / CALLS_PER_LEASE;
+        if !seen.contains(&Parameter::DefaultDeadline) {
+            url.deadline = url.deadline.min(third);
+        }
+        if url.deadline > third {
+            let lease_ms = u64::try_from(url.lease.as_millis()).unwrap_or(u64::MAX);
+            return Err(EngineUrlError::DeadlineAboveLease(lease_ms));
         }
         Ok(url)
     }

@@ -5,15 +5,17 @@
 //! - An append whose outcome is not known is settled by reading back the identifiers of
 //!   its events, before it is tried again: [`settle`].
 //! - Appends of one stream go one after the other, those that fit together as one: [`lanes`].
-//!   There is no session that one failure could end for others.
+//!   There is no session that one failure could end for others; what continues an append
+//!   that failed is never sent.
+//! - Nothing is sent, nor sent again, once this node's leave to answer is over.
 //! - Everything that is read is held against its leaf hash, its place in its stream, and
 //!   what was seen before: [`reading`]. An answer from the past is no answer.
 //! - Reading goes on from the last event that was seen. No position of the server's own
 //!   making is ever kept.
 //! - One node is admitted at a time: [`registration`].
 //!
-//! Streams that begin with `$` are the engine's own, and those that begin with `node-` are
-//! about nodes: neither is part of the ledger's history.
+//! Which streams are ours is a matter of their names: [`names`]. Those that begin with
+//! `node-` are about nodes and no part of the ledger's history.
 //!
 //! Start at [`EngineStore::open`].
 
@@ -23,12 +25,13 @@ mod fault;
 mod known;
 mod lanes;
 pub mod migration;
+mod names;
 mod reading;
 pub mod registration;
 mod settle;
 mod wire;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use projections::recorded::{Recorded, Revision, StreamName};
@@ -41,9 +44,10 @@ use self::lanes::{Lanes, Request};
 use super::catch_up::CatchUp;
 use super::engine_url::{EngineFileError, EngineUrl};
 use super::stats::StoreStats;
+use crate::ledger::contact::Contact;
 use crate::ledger::event_store::{
     AppendError, EventStore, NewEvent, Position, READ_EVENTS_MAX, ReadError, ReadItem, StoreFuture,
-    Subscription, check_limits,
+    Subscription,
 };
 use crate::ledger::urgency::Urgency;
 
@@ -96,6 +100,8 @@ struct Inner {
     reads: Arc<Semaphore>,
     stats: Arc<StoreStats>,
     runtime: Handle,
+    /// Given with this node's registration; a store without one answers always.
+    leave: OnceLock<Arc<Contact>>,
     /// None once the store is closed.
     durable: Mutex<Option<watch::Sender<()>>>,
 }
@@ -116,6 +122,7 @@ impl EngineStore {
             reads: Arc::new(Semaphore::new(READS_MAX)),
             stats: Arc::default(),
             runtime: Handle::current(),
+            leave: OnceLock::new(),
             durable: Mutex::new(Some(watch::Sender::new(()))),
         });
         let hosts = url.hosts();
@@ -160,6 +167,11 @@ impl Inner {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether this node may be the one that is admitted, as far as it can know.
+    fn may_answer(&self) -> bool {
+        self.leave.get().is_none_or(|leave| leave.holds())
+    }
+
     fn is_closed(&self) -> bool {
         self.durable().is_none()
     }
@@ -184,6 +196,7 @@ async fn look_again(inner: std::sync::Weak<Inner>) {
 }
 
 const CLOSED: &str = "the store is closed";
+const NO_LEAVE: &str = "this node's leave to write has ended";
 
 impl EventStore for EngineStore {
     fn append(
@@ -194,15 +207,19 @@ impl EventStore for EngineStore {
         _urgency: Urgency,
     ) -> StoreFuture<Result<Revision, AppendError>> {
         let (answer, answered) = oneshot::channel();
-        let queued = check_limits(&events).and_then(|()| {
-            let request = Request { expected, events, answer };
-            lanes::push(&self.inner, stream, request)
-        });
+        lanes::push(&self.inner, stream, Request { expected, events, answer });
         Box::pin(async move {
-            queued?;
             let gone = |_| Err(AppendError::Unknown("the writer has stopped".to_owned()));
             answered.await.unwrap_or_else(gone)
         })
+    }
+
+    fn taken_back(&self, stream: &StreamName) {
+        self.inner.lanes.taken_back(stream);
+    }
+
+    fn may_answer(&self) -> bool {
+        self.inner.may_answer()
     }
 
     /// The engine does not say how much space it has: an operator must watch it.

@@ -80,17 +80,24 @@ pub(crate) struct State {
     read_fault: Option<ReadFault>,
     /// Appends that are to be carried out when the test says so.
     late: Vec<log::Append>,
+    /// Appends to streams whose names begin so are refused before anything happens, as by a
+    /// server that is about to stop.
+    refused: Vec<String>,
+    /// An append with an event that holds this text is one that the engine will not take.
+    pub(crate) unacceptable: Option<String>,
     held: bool,
     /// How many appends go on before they wait at the door.
     held_after: Option<usize>,
     leader: usize,
     nodes: Vec<SocketAddr>,
+    /// How many connections are open, and how many ever were.
+    pub(crate) connections: (usize, usize),
     /// How many calls were made, by what they asked for.
     pub(crate) appends: usize,
     pub(crate) reads: usize,
-    /// The last append was left in doubt, and nobody has read since.
-    doubt: bool,
-    /// Appends that were sent while one was in doubt.
+    /// Streams whose last append was left in doubt, and which nobody has read since.
+    doubts: std::collections::HashSet<String>,
+    /// Appends that were sent to a stream in doubt.
     pub(crate) blind: usize,
     /// Appends that did not name the revision they expect.
     pub(crate) unconditional: usize,
@@ -115,13 +122,16 @@ impl Engine {
             append_faults: std::collections::VecDeque::new(),
             read_fault: None,
             late: Vec::new(),
+            refused: Vec::new(),
+            unacceptable: None,
             held: false,
             held_after: None,
             leader: 0,
             nodes: Vec::new(),
+            connections: (0, 0),
             appends: 0,
             reads: 0,
-            doubt: false,
+            doubts: std::collections::HashSet::new(),
             blind: 0,
             unconditional: 0,
         };
@@ -152,9 +162,11 @@ impl Engine {
             builder = builder.tls_config(tls).unwrap();
         }
         let routes = services::routes(&self.shared, node);
+        let shared = Arc::clone(&self.shared);
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let incoming = TcpListenerStream::new(listener).map(|it| it.map(socket::Socket::new));
+            let incoming = TcpListenerStream::new(listener)
+                .map(move |it| it.map(|it| socket::Socket::new(it, Arc::clone(&shared))));
             builder.add_routes(routes).serve_with_incoming(incoming).await.unwrap();
         });
         runtime
@@ -204,7 +216,7 @@ impl Engine {
         self.shared.lock()
     }
 
-    /// Gives the next appends these faults, one each.
+    /// Gives the next appends these faults, one each. What is about nodes is left alone.
     pub(crate) fn fail_appends(&self, faults: &[AppendFault]) {
         self.state().append_faults.extend(faults);
     }
@@ -212,6 +224,11 @@ impl Engine {
     /// Gives every read this fault, or none any more.
     pub(crate) fn fail_reads(&self, fault: Option<ReadFault>) {
         self.state().read_fault = fault;
+    }
+
+    /// Refuses appends to streams whose names begin so, until it is said otherwise.
+    pub(crate) fn refuse_appends_to(&self, streams: &[&str]) {
+        self.state().refused = streams.iter().map(ToString::to_string).collect();
     }
 
     /// Carries out what came and was held back as late.
@@ -266,6 +283,10 @@ impl Drop for Engine {
 }
 
 impl Shared {
+    pub(crate) fn tell(&self) {
+        self.changed.notify_all();
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

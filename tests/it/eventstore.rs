@@ -111,7 +111,9 @@ impl Adapter for OnEngine {
         let url = {
             let target = self.target.lock().unwrap();
             let Some(Target::StandIn(engine)) = &*target else { return None };
-            engine.state().log.damage(stream.as_str(), revision.0, |entry| match damage {
+            // A kind of stream that is none of the first ones.
+            let name = format!("keyledger.{stream}");
+            engine.state().log.damage(&name, revision.0, |entry| match damage {
                 Damage::Stored => entry.data.push(b' '),
                 Damage::LeafHash => {
                     entry.custom_metadata =

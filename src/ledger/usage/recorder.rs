@@ -279,10 +279,12 @@ impl Ledger {
         let revision = match append.await {
             Err(AppendError::Unknown(why)) => {
                 let first = Revision::after(expected);
-                self.settle(&stream, first, &[leaf_hash], why).await.map(|()| first)?
+                self.settle(&stream, first, &[leaf_hash], why).await.map(|()| first)
             }
-            known => known?,
+            known => known,
         };
+        // Nothing is ever sent behind an append that is still under way.
+        let revision = revision.inspect_err(|_| self.store.taken_back(&stream))?;
         Ok(StreamHead { revision, leaf_hash, at })
     }
 

@@ -47,6 +47,8 @@ fn what_is_wrong_is_said_and_nothing_is_repeated() {
         ("esdb://a?tls=hunter2", Box::new(value("tls"))),
         ("esdb://a?nodePreference=follower", Box::new(value("nodePreference"))),
         ("esdb://a?lease=499", Box::new(value("lease"))),
+        ("esdb://a?lease=900&defaultDeadline=301", Box::new(is(E::DeadlineAboveLease(900)))),
+        ("esdb://a?defaultDeadline=5001", Box::new(is(E::DeadlineAboveLease(15_000)))),
         ("esdb://a?keepAliveInterval=-1", Box::new(value("keepAliveInterval"))),
         ("esdb://a?streamPrefix=a-b", Box::new(value("streamPrefix"))),
         ("esdb://a?userCertFile=/a", Box::new(is(E::ClientCertificate))),
@@ -57,6 +59,16 @@ fn what_is_wrong_is_said_and_nothing_is_repeated() {
         assert!(check(error), "{text}: {error:?}");
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
+}
+
+#[test]
+fn a_lease_has_room_for_three_calls() {
+    let deadline = |text: &str| text.parse::<EngineUrl>().unwrap().deadline().as_millis();
+    assert_eq!(deadline("esdb://a"), 5_000);
+    assert_eq!(deadline("esdb://a?lease=900"), 300, "where nothing is said, it is what fits");
+    assert_eq!(deadline("esdb://a?lease=60000"), 5_000);
+    assert_eq!(deadline("esdb://a?defaultDeadline=300&lease=900"), 300);
+    assert_eq!(deadline("esdb://a?defaultDeadline=20000&lease=60000"), 20_000);
 }
 
 #[test]

@@ -27,6 +27,8 @@ struct Inner {
 #[derive(Default)]
 struct Stream {
     head: Option<Revision>,
+    /// The last revision that was acknowledged to this process.
+    written: Option<Revision>,
     /// Up to here, nothing was missing when it was read or written.
     whole: Option<Revision>,
     /// The first missing revision, by the revision that stands behind the gap.
@@ -61,6 +63,19 @@ impl Known {
         if first <= Revision::after(known.whole) {
             known.whole = known.whole.max(Some(last));
         }
+    }
+
+    /// These revisions of a stream were written here.
+    pub(super) fn wrote(&self, stream: &StreamName, first: Revision, last: Revision) {
+        self.saw(stream, first, last);
+        if let Some(known) = self.lock().streams.get_mut(stream) {
+            known.written = known.written.max(Some(last));
+        }
+    }
+
+    /// The last revision of a stream that was written here.
+    pub(super) fn written(&self, stream: &StreamName) -> Option<Revision> {
+        self.lock().streams.get(stream)?.written
     }
 
     /// A stream holds this revision, and what is missing in front of it is known.

@@ -335,9 +335,12 @@ async fn say(
     word: &Word,
     expected: Option<Revision>,
 ) -> Result<Revision, MigrationError> {
-    registration::note(&store.inner, STREAM, event_type, word, expected, WORD_MAX)
+    let word_failed = |error: AppendError| MigrationError::Word(error.to_string());
+    let id = registration::new_id().map_err(word_failed)?;
+    let said = (id, event_type);
+    registration::note(&store.inner, STREAM, said, word, expected, WORD_MAX)
         .await
-        .map_err(|error| MigrationError::Word(error.to_string()))
+        .map_err(word_failed)
 }
 
 impl EngineStore {

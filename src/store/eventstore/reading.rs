@@ -25,6 +25,30 @@ pub(super) const REVISION_MAX: u64 = i64::MAX as u64;
 
 const MISSING: &str = "the event is missing";
 
+/// What the name of a stream begins with that holds another's metadata.
+const METADATA_OF: &str = "$$";
+
+/// What a stream's metadata may hide of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hides {
+    /// The first events, never the last.
+    First,
+    PerhapsAll,
+}
+
+impl Hides {
+    /// None where it hides nothing.
+    fn of(metadata: &[u8]) -> Option<Self> {
+        let metadata: serde_json::Value = serde_json::from_slice(metadata).ok()?;
+        let is_set = |name| metadata.get(name).is_some_and(|it| it.as_u64() != Some(0));
+        if is_set("$tb") || is_set("$maxAge") {
+            Some(Self::PerhapsAll)
+        } else {
+            is_set("$maxCount").then_some(Self::First)
+        }
+    }
+}
+
 /// Events as the engine gave them, in its order.
 struct Raw {
     events: Vec<RecordedEvent>,
@@ -244,7 +268,9 @@ impl Inner {
         events_max: usize,
         items: &mut Vec<ReadItem>,
     ) -> Result<(), ReadError> {
-        let Some(name) = self.connection.ours(event.stream_id()) else { return Ok(()) };
+        let Some(name) = self.connection.ours(event.stream_id()) else {
+            return self.take_metadata(event, here, items).await;
+        };
         if name.starts_with(ABOUT_NODES) {
             return Ok(());
         }
@@ -270,6 +296,39 @@ impl Inner {
                 Err((here.position(), ReadError::Corrupt { stream, revision, what }))
             }
         });
+        Ok(())
+    }
+
+    /// Adds the damage that a stream's metadata does to it, if it does any.
+    ///
+    /// Truncating or deleting a stream hides its events from whoever reads the stream, at
+    /// once; here they stay until the engine is scavenged.
+    async fn take_metadata(
+        &self,
+        event: &RecordedEvent,
+        here: Place,
+        items: &mut Vec<ReadItem>,
+    ) -> Result<(), ReadError> {
+        let of = event.stream_id().strip_prefix(METADATA_OF);
+        let Some(name) = of.and_then(|name| self.connection.ours(name)) else { return Ok(()) };
+        let Some(hides) = Hides::of(&event.data).filter(|_| !name.starts_with(ABOUT_NODES)) else {
+            return Ok(());
+        };
+        let stream = StreamName::from_store(name);
+        // It may have been taken back since, or hide nothing yet.
+        let hidden = match self.raw_stream(&stream, Revision::FIRST, 1).await {
+            Ok(found) => match found.first() {
+                Some(first) => first.revision > 0,
+                None => hides == Hides::PerhapsAll,
+            },
+            Err(Fault::Deleted) => true,
+            Err(fault) => return Err(unavailable(&fault)),
+        };
+        if hidden {
+            let what = "the stream was truncated or deleted: its metadata hides events".to_owned();
+            let error = ReadError::Corrupt { stream, revision: Revision::FIRST, what };
+            items.push(Err((here.position(), error)));
+        }
         Ok(())
     }
 
@@ -369,7 +428,7 @@ async fn collect(
             // A link of another's is given as it is, and is not ours.
             Some(found) => {
                 let found = found.link.or(found.event);
-                bytes += found.as_ref().map_or(0, |found| found.data.len());
+                bytes += found.as_ref().map_or(0, size);
                 events.extend(found);
             }
             None => break,
@@ -383,6 +442,12 @@ async fn collect(
     }
     let ended = events.len() < count;
     Ok(Raw { events, ended, cut_short: false })
+}
+
+/// What an event takes in memory, whoever wrote it and whatever stands beside it.
+fn size(event: &RecordedEvent) -> usize {
+    let beside: usize = event.metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+    event.data.len() + event.custom_metadata.len() + beside + event.stream_id().len()
 }
 
 fn place_of(item: &ReadItem) -> Position {

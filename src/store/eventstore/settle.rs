@@ -4,7 +4,8 @@
 //! read back at the very places it would have taken: its own identifiers there mean that
 //! it happened, another's that it never can. Only where there is nothing is the same
 //! append sent again, with the same identifiers and the same expected revision, so that
-//! the first, should it come late, and the second are one.
+//! the first, should it come late, and the second are one. Nothing is sent any more once
+//! this node's leave to answer is over.
 
 use std::time::Duration;
 
@@ -30,6 +31,27 @@ enum Found {
     Nothing,
 }
 
+/// Why an append has no acknowledgement.
+pub(super) struct Unwritten {
+    pub(super) error: AppendError,
+    /// Nothing was written, and a part of it may be.
+    pub(super) divisible: bool,
+}
+
+impl From<AppendError> for Unwritten {
+    fn from(error: AppendError) -> Self {
+        Self { error, divisible: false }
+    }
+}
+
+/// How long an append is tried.
+#[derive(Clone, Copy)]
+struct Patience {
+    until: Instant,
+    /// No longer than this node has leave to answer.
+    with_leave: bool,
+}
+
 impl Inner {
     /// Appends events, all or none, and gives the revision of the last.
     pub(super) async fn write(
@@ -37,11 +59,13 @@ impl Inner {
         stream: &StreamName,
         expected: Option<Revision>,
         events: &[NewEvent],
-    ) -> Result<Revision, AppendError> {
-        self.write_within(stream, expected, events, SETTLE_MAX).await
+    ) -> Result<Revision, Unwritten> {
+        let patience = Patience { until: Instant::now() + SETTLE_MAX, with_leave: true };
+        self.write_with(stream, expected, events, patience).await
     }
 
-    /// The same, with so much time to settle what is not known.
+    /// The same, with so much time to settle what is not known, and whether or not this node
+    /// has leave to answer: that is how it asks for leave.
     pub(super) async fn write_within(
         &self,
         stream: &StreamName,
@@ -49,14 +73,29 @@ impl Inner {
         events: &[NewEvent],
         settle_max: Duration,
     ) -> Result<Revision, AppendError> {
+        let patience = Patience { until: Instant::now() + settle_max, with_leave: false };
+        let written = self.write_with(stream, expected, events, patience).await;
+        written.map_err(|unwritten| unwritten.error)
+    }
+
+    fn is_over(&self, patience: Patience) -> bool {
+        Instant::now() >= patience.until || (patience.with_leave && !self.may_answer())
+    }
+
+    async fn write_with(
+        &self,
+        stream: &StreamName,
+        expected: Option<Revision>,
+        events: &[NewEvent],
+        patience: Patience,
+    ) -> Result<Revision, Unwritten> {
         let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
         let first = first_after(expected);
         let last = first.and_then(|first| first.0.checked_add(count - 1));
         let Some((first, last)) = first.zip(last.filter(|last| *last <= REVISION_MAX)) else {
             // No stream is that long.
-            return self.wrong_revision(stream).await;
+            return Err(self.wrong_revision(stream).await.into());
         };
-        let until = Instant::now() + settle_max;
         let mut backoff = Backoff::new();
         let mut sent = false;
         loop {
@@ -67,19 +106,22 @@ impl Inner {
                 // the stream ends with.
                 Err(Fault::WrongRevision(current)) if !sent => {
                     let stream = stream.clone();
-                    return Err(AppendError::WrongExpectedRevision { stream, current });
+                    return Err(AppendError::WrongExpectedRevision { stream, current }.into());
                 }
                 Err(fault) => fault,
             };
             match &fault {
                 Fault::Refused(what) if !sent && is_too_big(what) => {
                     tracing::warn!(%what, "the event store takes no append of this size: see `MaxAppendSize` in its settings");
-                    return Err(AppendError::Limits(
-                        "the event store takes no append of this size",
-                    ));
+                    let error = AppendError::Limits("the event store takes no append of this size");
+                    return Err(Unwritten { error, divisible: true });
                 }
-                Fault::Refused(_) | Fault::Denied | Fault::Deleted if !sent => {
-                    return Err(AppendError::Unavailable(fault.to_string()));
+                Fault::Refused(_) if !sent => {
+                    let error = AppendError::Unavailable(fault.to_string());
+                    return Err(Unwritten { error, divisible: true });
+                }
+                Fault::Denied | Fault::Deleted if !sent => {
+                    return Err(AppendError::Unavailable(fault.to_string()).into());
                 }
                 // To append to no stream is to begin one: this was not said of the stream.
                 Fault::NotSent(_) | Fault::NoStream => {}
@@ -91,28 +133,33 @@ impl Inner {
                 | Fault::Nonsense(_) => sent = true,
             }
             if sent {
-                match self.read_back(stream, first, events, until).await {
+                match self.read_back(stream, first, events, patience).await {
                     Ok(Found::Ours) => return Ok(Revision(last)),
-                    Ok(Found::Others) => return self.wrong_revision(stream).await,
+                    Ok(Found::Others) => return Err(self.wrong_revision(stream).await.into()),
                     // It may have failed on the revision that it expects.
                     Ok(Found::Nothing) => match self.last(stream).await {
                         Ok(last) if last.as_ref().map(|it| Revision(it.revision)) == expected => {}
                         Ok(_) if matches!(fault, Fault::WrongRevision(_)) => {
-                            return self.wrong_revision(stream).await;
+                            return Err(self.wrong_revision(stream).await.into());
                         }
                         Ok(_) | Err(_) => {}
                     },
-                    Err(why) => return Err(AppendError::Unknown(why.to_string())),
+                    Err(why) => return Err(AppendError::Unknown(why.to_string()).into()),
                 }
             }
-            if Instant::now() >= until {
+            let mut over = self.is_over(patience);
+            if !over {
+                backoff.wait().await;
+                over = patience.with_leave && !self.may_answer();
+            }
+            if over {
                 let what = fault.to_string();
-                return Err(match sent {
+                let error = match sent {
                     true => AppendError::Unknown(what),
                     false => AppendError::Unavailable(what),
-                });
+                };
+                return Err(error.into());
             }
-            backoff.wait().await;
         }
     }
 
@@ -151,7 +198,7 @@ impl Inner {
         stream: &StreamName,
         first: Revision,
         events: &[NewEvent],
-        until: Instant,
+        patience: Patience,
     ) -> Result<Found, Fault> {
         let mut backoff = Backoff::new();
         loop {
@@ -167,19 +214,21 @@ impl Inner {
                         });
                     return Ok(if ours { Found::Ours } else { Found::Others });
                 }
-                Err(fault) if Instant::now() >= until => return Err(fault),
+                Err(fault) if self.is_over(patience) => return Err(fault),
                 Err(_) => backoff.wait().await,
             }
         }
     }
 
     /// Says where a stream ends that does not end where it was expected to.
-    async fn wrong_revision(&self, stream: &StreamName) -> Result<Revision, AppendError> {
-        let current = match self.last(stream).await {
-            Ok(last) => last.map(|event| Revision(event.revision)),
-            Err(fault) => return Err(AppendError::Unavailable(fault.to_string())),
-        };
-        Err(AppendError::WrongExpectedRevision { stream: stream.clone(), current })
+    async fn wrong_revision(&self, stream: &StreamName) -> AppendError {
+        match self.last(stream).await {
+            Ok(last) => AppendError::WrongExpectedRevision {
+                stream: stream.clone(),
+                current: last.map(|event| Revision(event.revision)),
+            },
+            Err(fault) => AppendError::Unavailable(fault.to_string()),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use eventstore::{EventData, RecordedEvent};
 use projections::digest::LeafHash;
+use projections::id::EventId;
 use projections::recorded::{Recorded, Revision, StreamName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -23,7 +24,12 @@ struct Beside<'a> {
 
 /// The engine's identifier of an event.
 pub(super) fn id(event: &NewEvent) -> Uuid {
-    Uuid::from_bytes(event.id.to_bytes())
+    id_of(event.id)
+}
+
+/// The engine's form of an event's identifier.
+pub(super) fn id_of(id: EventId) -> Uuid {
+    Uuid::from_bytes(id.to_bytes())
 }
 
 /// An event to be written.

@@ -1,6 +1,6 @@
 //! What the stand-in keeps: records in one order, and in their streams.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub(crate) struct Log {
     pub(crate) entries: Vec<Entry>,
     streams: HashMap<String, Vec<usize>>,
     next_position: u64,
+    /// Streams that were deleted for good.
+    pub(crate) tombs: HashSet<String>,
     /// Most bytes of one append.
     pub(crate) append_bytes_max: usize,
 }
@@ -47,6 +49,7 @@ impl Default for Log {
             entries: Vec::new(),
             streams: HashMap::new(),
             next_position: 1_000,
+            tombs: HashSet::new(),
             append_bytes_max: 1 << 20,
         };
         // What an engine writes by itself.
@@ -100,19 +103,42 @@ impl Log {
     }
 
     fn note(&mut self, stream: &str) {
+        self.write(stream, "$statsCollected", b"{}");
+    }
+
+    /// Somebody else's event, behind whatever is there.
+    pub(crate) fn write(&mut self, stream: &str, event_type: &str, data: &[u8]) {
         let entry = Entry {
             stream: String::new(),
             revision: 0,
             id: format!("00000000-0000-4000-8000-{:012}", self.entries.len()),
-            metadata: [("type".to_owned(), "$statsCollected".to_owned())].into(),
+            metadata: [("type".to_owned(), event_type.to_owned())].into(),
             custom_metadata: Vec::new(),
-            data: b"{}".to_vec(),
+            data: data.to_vec(),
             position: 0,
             gone: false,
         };
         let append =
             Append { stream: stream.to_owned(), expected: Expected::Any, entries: vec![entry] };
-        let _ = self.append(append);
+        self.append(append).unwrap();
+    }
+
+    /// Says what is to be hidden of a stream, as an administrator can.
+    pub(crate) fn set_metadata(&mut self, stream: &str, metadata: &str) {
+        self.write(&format!("$${stream}"), "$metadata", metadata.as_bytes());
+    }
+
+    /// Deletes a stream for good: it can be neither read nor written. In the order of all
+    /// events it stays, with a last event that says so, until it is scavenged.
+    pub(crate) fn tombstone(&mut self, stream: &str, scavenged: bool) {
+        self.write(stream, "$streamDeleted", b"");
+        self.entries.last_mut().unwrap().revision = i64::MAX as u64;
+        self.tombs.insert(stream.to_owned());
+        if scavenged {
+            let deleted =
+                |it: &&mut Entry| it.stream == stream && it.metadata["type"] != "$streamDeleted";
+            self.entries.iter_mut().filter(deleted).for_each(|it| it.gone = true);
+        }
     }
 
     /// A stream's records that are there; none where there never was one.
@@ -122,8 +148,21 @@ impl Log {
         if within.is_empty() {
             return None;
         }
+        let hidden = self.hidden(name, places.len());
         let entries = within.into_iter().map(|place| &self.entries[*place]);
-        Some(entries.filter(|entry| !entry.gone).collect())
+        let there: Vec<&Entry> = entries.filter(|it| !it.gone && it.revision >= hidden).collect();
+        // Of a stream that was deleted, but not for good, the engine says that it never was.
+        (!there.is_empty() || hidden == 0).then_some(there)
+    }
+
+    /// The first revision that a stream's metadata does not hide.
+    fn hidden(&self, stream: &str, events: usize) -> u64 {
+        let Some(places) = self.streams.get(&format!("$${stream}")) else { return 0 };
+        let last = &self.entries[*places.last().unwrap()];
+        let metadata: serde_json::Value = serde_json::from_slice(&last.data).unwrap();
+        let number = |name: &str| metadata.get(name).and_then(serde_json::Value::as_u64);
+        let kept = number("$maxCount").map_or(0, |kept| (events as u64).saturating_sub(kept));
+        number("$tb").unwrap_or(0).max(kept)
     }
 
     /// Changes one record behind everybody's back.

@@ -72,6 +72,12 @@ fn not_leader(leader: Option<String>) -> Status {
     status
 }
 
+fn deleted() -> Status {
+    let mut status = Status::failed_precondition("Event stream is deleted.");
+    status.metadata_mut().insert("exception", "stream-deleted".parse().unwrap());
+    status
+}
+
 #[tonic::async_trait]
 impl Streams for Node {
     type ReadStream = Pin<Box<dyn Stream<Item = Result<ReadResp, Status>> + Send>>;
@@ -81,7 +87,9 @@ impl Streams for Node {
         let options = request.into_inner().options.unwrap();
         let mut state = self.shared.lock();
         state.reads += 1;
-        state.doubt = false;
+        if let Some(read_req::options::StreamOption::Stream(asked)) = &options.stream_option {
+            state.doubts.remove(&name(asked.stream_identifier.clone()));
+        }
         self.shared.changed.notify_all();
         if state.read_fault == Some(ReadFault::Refuse) {
             return Err(Status::unavailable("Server Is Too Busy"));
@@ -119,7 +127,7 @@ impl Node {
     /// Carries out an append; none where nobody is ever answered.
     fn carry_out(&self, append: Append) -> Option<Result<AppendResp, Status>> {
         let mut state = self.shared.lock();
-        state.blind += usize::from(state.doubt);
+        state.blind += usize::from(state.doubts.remove(&append.stream));
         if append.expected == Expected::Any {
             state.unconditional += 1;
         }
@@ -129,9 +137,30 @@ impl Node {
             let what = format!("Maximum Append Size of {most} Exceeded.");
             return Some(Err(Status::invalid_argument(what)));
         }
+        if state.log.tombs.contains(&append.stream) {
+            return Some(Err(deleted()));
+        }
+        let holds = |entry: &Entry, text: &str| {
+            entry.data.windows(text.len()).any(|it| it == text.as_bytes())
+        };
+        if let Some(text) = &state.unacceptable
+            && append.entries.iter().any(|entry| holds(entry, text))
+        {
+            return Some(Err(Status::invalid_argument("such an event is not taken")));
+        }
         let cut = || Some(Err(Status::new(Code::Unavailable, "connection reset")));
-        let fault = state.append_faults.pop_front();
-        state.doubt = fault.is_some();
+        if state.refused.iter().any(|it| append.stream.starts_with(it)) {
+            state.doubts.insert(append.stream.clone());
+            return cut();
+        }
+        let fault = match append.stream.contains("node-") {
+            // Renewals come when they come.
+            true => None,
+            false => state.append_faults.pop_front(),
+        };
+        if fault.is_some() {
+            state.doubts.insert(append.stream.clone());
+        }
         match fault {
             Some(AppendFault::CutBeforeCommit) => return cut(),
             Some(AppendFault::NoLeader) => return Some(Err(not_leader(None))),
@@ -228,6 +257,11 @@ fn answers(state: &State, options: &read_req::Options) -> Result<Vec<ReadResp>, 
         _ => usize::MAX,
     };
     let found: Vec<&Entry> = match options.stream_option.as_ref().unwrap() {
+        StreamOption::Stream(asked)
+            if state.log.tombs.contains(&name(asked.stream_identifier.clone())) =>
+        {
+            return Err(deleted());
+        }
         StreamOption::Stream(asked) => match of_stream(state, asked, count, records_max) {
             Some(found) => found,
             None => {

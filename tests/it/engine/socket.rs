@@ -6,6 +6,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rustix::net::sockopt::{set_tcp_nodelay, set_tcp_quickack};
@@ -13,12 +14,25 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-pub(super) struct Socket(TcpStream);
+use super::Shared;
+
+pub(super) struct Socket(TcpStream, Arc<Shared>);
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, shared: Arc<Shared>) -> Self {
         set_tcp_nodelay(&stream, true).unwrap();
-        Self(stream)
+        let mut state = shared.lock();
+        state.connections.0 += 1;
+        state.connections.1 += 1;
+        drop(state);
+        Self(stream, shared)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.1.lock().connections.0 -= 1;
+        self.1.tell();
     }
 }
 

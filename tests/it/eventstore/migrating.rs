@@ -69,7 +69,7 @@ fn assert_same(source: &[StoredEvent], engine: &Engine) {
 async fn a_migrated_history_is_the_same_and_is_served() {
     for target in Target::all("migration") {
         let (home, kept, revoked) = history().await;
-        let url = format!("{}&lease=500", target.url());
+        let url = format!("{}&lease=1500", target.url());
         let output = migrate(&home, &url).output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
         let events = home.events();
@@ -101,7 +101,7 @@ async fn a_migrated_history_is_the_same_and_is_served() {
 async fn a_migration_that_was_cut_short_goes_on() {
     let (home, kept, _) = history().await;
     let engine = Engine::start();
-    let url = format!("{}&lease=500", engine.url());
+    let url = format!("{}&lease=1500", engine.url());
     // Its registration, its word that it begins, and two streams.
     engine.hold_appends_after(4);
     let mut cut = migrate(&home, &url).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
@@ -137,9 +137,9 @@ async fn a_migration_that_was_cut_short_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_migrated_over_anything() {
-    let (home, ..) = history().await;
+    let (home, kept, _) = history().await;
     let engine = Engine::start();
-    let url = format!("{}&lease=500", engine.url());
+    let url = format!("{}&lease=1500", engine.url());
     let used = Home::new();
     let launch = used.launch().env("KEYLEDGER_STORE", &url);
     let server = launch.env("KEYLEDGER_SECRETS_DIR", used.data().join("secrets")).start().await;
@@ -151,17 +151,27 @@ async fn nothing_is_migrated_over_anything() {
     let output = migrate(&home, &url).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("holds events already"), "{}", said(&output));
-    // Beside it there is room.
+    // Beside it there is room, and both are served.
     let beside = format!("{url}&streamPrefix=beside");
     let output = migrate(&home, &beside).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
+    let mut servers = Vec::new();
+    for (home, url) in [(&used, &url), (&home, &beside)] {
+        let launch = home.launch().env("KEYLEDGER_STORE", url);
+        let secrets = home.data().join("secrets");
+        let server = launch.env("KEYLEDGER_SECRETS_DIR", secrets).start().await;
+        server.client(&home.admin_key()).organization("beside", "bsd", "").await;
+        servers.push(server);
+    }
+    let operator = servers[1].client(&home.admin_key());
+    assert_eq!(operator.ask(&kept, &[]).await.code(), DecisionCode::Allowed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_differs_at_the_end_is_found() {
     let (home, ..) = history().await;
     let engine = Engine::start();
-    let url = format!("{}&lease=500", engine.url());
+    let url = format!("{}&lease=1500", engine.url());
     engine.hold_appends_after(4);
     let mut cut = migrate(&home, &url).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     engine.wait_until(|state| state.appends > 4);

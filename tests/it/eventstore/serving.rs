@@ -1,13 +1,19 @@
 //! The binary on an engine: through restarts, kills, other nodes, and without contact.
 
-use keyledger::proto::DecisionCode;
+use keyledger::ledger::event_store::{EventStore as _, ReadError};
+use keyledger::ledger::urgency::Urgency;
+use keyledger::proto::{DecisionCode, UpdateKeyLabelRequest};
+use keyledger::store::conformance::event;
+use projections::recorded::{Revision, StreamName};
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use super::Target;
+use super::{Target, open};
 use crate::engine::log::{Append, Entry, Expected};
-use crate::engine::{Access, AppendFault, Engine};
-use crate::support::{Acme, DEADLINE, Home, Launch, POLL, Server, about, reason, refused, scoped};
+use crate::engine::{Access, AppendFault, Engine, ReadFault, State};
+use crate::support::{
+    Acme, DEADLINE, Home, Launch, POLL, Server, about, leaf_hash, reason, refused, rejected, scoped,
+};
 
 /// A server on an engine, with the vault where one without would have it.
 fn on(launch: Launch, home: &Home, url: &str) -> Launch {
@@ -182,10 +188,257 @@ async fn without_contact_nothing_is_answered() {
     assert_eq!(acme.code(&other).await, DecisionCode::Allowed);
 }
 
+/// Asks about a credential until the node says that it has no leave to answer.
+async fn wait_for_no_contact(acme: &Acme, secret: &str) {
+    let until = std::time::Instant::now() + DEADLINE;
+    loop {
+        match acme.operator.verify(about(secret, &[])).await {
+            Err(status) => return assert_eq!(reason(&status), "NO_CONTACT"),
+            Ok(_) => assert!(std::time::Instant::now() < until, "it goes on answering"),
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn wait_for_contact(acme: &Acme) {
+    let until = std::time::Instant::now() + DEADLINE;
+    while acme.operator.verify(about("none", &[])).await.is_err() {
+        assert!(std::time::Instant::now() < until, "it never answers again");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Revokes a key beside whatever happens meanwhile.
+fn revoking(acme: &Acme, id: &str) -> tokio::task::JoinHandle<Result<u64, tonic::Status>> {
+    let (admin, id) = (acme.admin.clone(), id.to_owned());
+    tokio::spawn(async move { admin.revoke("", &id).await })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_outlives_its_lease_is_not_acknowledged() {
+    let engine = Engine::start();
+    let acme = acme(&with(&engine.url(), "lease=1500")).await;
+    let (id, secret) = acme.key("ci", &["a:b"]).await;
+    engine.fail_appends(&[AppendFault::SilentAfterCommit]);
+    let revoking = revoking(&acme, &id);
+    engine.wait_until(|state| of_type(state, "KeyRevoked") == 1);
+    // It is written. That it was cannot be read before the lease is over.
+    engine.fail_reads(Some(ReadFault::Refuse));
+    engine.refuse_appends_to(&["node-"]);
+    wait_for_no_contact(&acme, &secret).await;
+    engine.fail_reads(None);
+    let status = rejected(revoking.await.unwrap(), "OUTCOME_UNKNOWN");
+    assert_eq!(status.code(), Code::Unavailable);
+    engine.refuse_appends_to(&[]);
+    wait_for_contact(&acme).await;
+    assert_eq!(acme.code(&secret).await, DecisionCode::Revoked, "it is known here");
+    assert_eq!(count(&engine, "KeyRevoked"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_sent_once_the_lease_is_over() {
+    let engine = Engine::start();
+    let acme = acme(&with(&engine.url(), "lease=1500")).await;
+    let (id, secret) = acme.key("ci", &["a:b"]).await;
+    engine.refuse_appends_to(&["org-", "node-"]);
+    let first = revoking(&acme, &id);
+    wait_for_no_contact(&acme, &secret).await;
+    // It would be taken now.
+    engine.refuse_appends_to(&["node-"]);
+    rejected(first.await.unwrap(), "OUTCOME_UNKNOWN");
+    assert_eq!(count(&engine, "KeyRevoked"), 0);
+    engine.refuse_appends_to(&[]);
+    wait_for_contact(&acme).await;
+    assert_eq!(acme.code(&secret).await, DecisionCode::Allowed);
+    acme.admin.revoke("", &id).await.unwrap();
+    assert_eq!(acme.code(&secret).await, DecisionCode::Revoked);
+}
+
+/// A home whose data directory holds a copy of another's name.
+fn copied(home: &Home) -> Home {
+    let copy = Home::new();
+    std::fs::create_dir_all(copy.data()).unwrap();
+    for name in ["node.id", "admin.key"] {
+        std::fs::copy(home.data().join(name), copy.data().join(name)).unwrap();
+    }
+    copy
+}
+
+/// A launch on the copy, with the vault of the first.
+fn beside(copy: &Home, home: &Home, url: &str) -> Launch {
+    let launch = copy.launch().env("KEYLEDGER_STORE", url);
+    launch.env("KEYLEDGER_SECRETS_DIR", home.data().join("secrets"))
+}
+
+#[tokio::test]
+async fn a_copied_name_is_another_node() {
+    let engine = Engine::start();
+    let url = with(&engine.url(), "lease=3000");
+    let acme = acme(&url).await;
+    let (_, secret) = acme.key("ci", &["a:b"]).await;
+    let copy = copied(&acme.home);
+    let said = beside(&copy, &acme.home, &url).refused();
+    assert!(said.contains("another node is running on this event store: nod_"), "{said}");
+    assert_eq!(acme.code(&secret).await, DecisionCode::Allowed, "the first goes on");
+    let Acme { home, server, .. } = acme;
+    server.kill();
+    let server = beside(&copy, &home, &url).start().await;
+    assert_eq!(code(&server, &home, &secret).await, DecisionCode::Allowed);
+    let said = on(home.launch(), &home, &url).refused();
+    assert!(said.contains("another node is running on this event store: nod_"), "{said}");
+}
+
+#[tokio::test]
+async fn a_node_that_stood_still_answers_nothing() {
+    let engine = Engine::start();
+    let url = with(&engine.url(), "lease=1500");
+    let mut acme = acme(&url).await;
+    let (id, secret) = acme.key("ci", &["a:b"]).await;
+    assert_eq!(acme.code(&secret).await, DecisionCode::Allowed);
+    acme.server.process.signal("STOP");
+    // By the same name, too: it is not taken for the same node.
+    let copy = copied(&acme.home);
+    let server = beside(&copy, &acme.home, &url).start().await;
+    let operator = server.client(&acme.home.admin_key());
+    operator.revoke(&acme.id, &id).await.unwrap();
+    acme.server.process.signal("CONT");
+    for _ in 0..3 {
+        assert!(acme.operator.verify(about(&secret, &[])).await.is_err());
+    }
+    let status = acme.server.process.wait();
+    let said = acme.server.process.said();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("another node has registered"), "{said}");
+    assert_eq!(operator.ask(&secret, &[]).await.code(), DecisionCode::Revoked);
+}
+
+#[tokio::test]
+async fn installations_share_an_engine() {
+    let engine = Engine::start();
+    let urls = ["", "streamPrefix=a", "streamPrefix=a_b", "streamPrefix=a_b_"]
+        .map(|prefix| with(&engine.url(), prefix));
+    let mut all = Vec::new();
+    for url in &urls {
+        let acme = acme(url).await;
+        let (_, secret) = acme.key("ci", &["a:b"]).await;
+        all.push((acme, secret));
+    }
+    engine.state().log.write("order-1", "OrderPlaced", b"{}");
+    let mut running = Vec::new();
+    for ((acme, secret), url) in all.into_iter().zip(&urls) {
+        let Acme { home, server, .. } = acme;
+        server.stop().await;
+        // All of history is read: none of it is another's.
+        std::fs::remove_file(home.data().join("projections.db")).unwrap();
+        let server = on(home.launch(), &home, url).start().await;
+        assert_eq!(code(&server, &home, &secret).await, DecisionCode::Allowed, "{url}");
+        running.push((home, server, secret));
+    }
+    for (_, server, secret) in &running {
+        for (home, other, _) in &running {
+            let wanted = match server.address == other.address {
+                true => DecisionCode::Allowed,
+                false => DecisionCode::Unknown,
+            };
+            assert_eq!(code(other, home, secret).await, wanted);
+        }
+    }
+    // What a newer version has written stops this one, and nobody else.
+    engine.state().log.write("a_keyledger.lease-1", "LeaseTaken", b"{}");
+    for ((home, server, _), url) in running.into_iter().zip(&urls) {
+        server.stop().await;
+        let launch = on(home.launch(), &home, url);
+        if *url == urls[1] {
+            let said = launch.refused();
+            assert!(said.contains("`lease-1` is of a kind unknown to this version"), "{said}");
+        } else {
+            launch.start().await.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_truncated_stops_its_organization_alone() {
+    for how in ["truncated", "deleted", "deleted for good"] {
+        let engine = Engine::start();
+        let acme = acme(&engine.url()).await;
+        let (_, secret) = acme.key("ci", &["a:b"]).await;
+        let globex = acme.operator.organization("globex", "glx", "").await;
+        let made = acme.operator.create_key(scoped(&globex, "ci", &["a:b"])).await.unwrap();
+        let Acme { home, server, id, .. } = acme;
+        server.stop().await;
+        let stream = format!("org-{id}");
+        // Nothing is scavenged: whoever reads all streams still finds every event.
+        match how {
+            "truncated" => engine.state().log.set_metadata(&stream, r#"{"$tb":3}"#),
+            "deleted" => {
+                engine.state().log.set_metadata(&stream, r#"{"$tb":9223372036854775807}"#);
+            }
+            _ => engine.state().log.tombstone(&stream, false),
+        }
+        let server = on(home.launch(), &home, &engine.url()).start().await;
+        let operator = server.client(&home.admin_key());
+        let until = std::time::Instant::now() + DEADLINE;
+        while operator.verify(about(&secret, &[])).await.is_ok() {
+            assert!(std::time::Instant::now() < until, "{how}: nobody noticed");
+            tokio::time::sleep(POLL).await;
+        }
+        rejected(operator.verify(about(&secret, &[])).await, "ORGANIZATION_STOPPED");
+        assert_eq!(operator.ask(&made.secret, &[]).await.code(), DecisionCode::Allowed, "{how}");
+        server.stop().await;
+        if how != "deleted for good" {
+            // It can be taken back until somebody scavenges.
+            engine.state().log.set_metadata(&stream, "{}");
+            let server = on(home.launch(), &home, &engine.url()).start().await;
+            assert_eq!(code(&server, &home, &secret).await, DecisionCode::Allowed, "{how}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ca_file_that_is_half_written_ends_nothing() {
+    // The stand-in is in this process. Another test may have said the same.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let home = Home::new();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (pem, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let access = Access { user: None, tls: Some((pem.clone(), key, None)) };
+    let engine = Engine::with(1, access);
+    let ca_file = home.path().join("ca.pem");
+    std::fs::write(&ca_file, &pem).unwrap();
+    let ca = ca_file.display();
+    let url = format!("esdb://{}?tlsCaFile={ca}&defaultDeadline=400", engine.hosts());
+    let store = open(&url).await;
+    let stream = StreamName::from_store("org-a");
+    let append = |expected: Option<u64>, number| {
+        store.append(&stream, expected.map(Revision), vec![event(number, 300)], Urgency::Normal)
+    };
+    append(None, 0).await.unwrap();
+    for (number, half) in (1..).zip(["", &pem[..pem.len() / 2], &pem.replace('M', "!")]) {
+        std::fs::write(&ca_file, half).unwrap();
+        engine.kill(0);
+        // Nobody answers, and no other client can be made: not for what is to be written, nor
+        // for what is read meanwhile.
+        let append = append(Some(number - 1), number);
+        for _ in 0..5 {
+            let read = store.read_stream(&stream, Revision::FIRST, 9).await;
+            assert!(matches!(read, Err(ReadError::Unavailable(_))), "{read:?}");
+        }
+        engine.revive(0);
+        std::fs::write(&ca_file, &pem).unwrap();
+        let appended = tokio::time::timeout(DEADLINE, append).await;
+        assert_eq!(appended.expect("the lane goes on"), Ok(Revision(number)));
+    }
+}
+
+/// How many events of a type an engine holds.
+fn of_type(state: &State, event_type: &str) -> usize {
+    state.log.ours().iter().filter(|entry| entry.metadata["type"] == event_type).count()
+}
+
 /// How many events of a type an engine holds.
 fn count(engine: &Engine, event_type: &str) -> usize {
-    let state = engine.state();
-    state.log.ours().iter().filter(|entry| entry.metadata["type"] == event_type).count()
+    of_type(&engine.state(), event_type)
 }
 
 #[tokio::test]
@@ -224,6 +477,76 @@ async fn what_is_cut_off_is_neither_doubled_nor_lost() {
         let wanted = if number == 0 { DecisionCode::Revoked } else { DecisionCode::Allowed };
         assert_eq!(code(&server, &home, secret).await, wanted);
     }
+}
+
+/// Writes what another node might have: the last event of a type once more, with another
+/// identifier and something else in it.
+fn write_as_another(engine: &Engine, event_type: &str, what: &str, instead: &str) {
+    let mut state = engine.state();
+    let last = state.log.ours().into_iter().rfind(|it| it.metadata["type"] == event_type);
+    let mut entry = last.unwrap().clone();
+    let text = String::from_utf8(entry.data).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let event_id = json["id"].as_str().unwrap();
+    let (head, last) = event_id.split_at(event_id.len() - 1);
+    let another = format!("{head}{}", if last == "0" { "1" } else { "0" });
+    assert!(text.contains(what), "{text}");
+    let text = text.replace(event_id, &another).replace(what, instead);
+    let hash: String = leaf_hash(text.as_bytes()).iter().map(|it| format!("{it:02x}")).collect();
+    entry.custom_metadata = format!(r#"{{"leaf_hash":"{hash}"}}"#).into_bytes();
+    (entry.data, entry.id) = (text.into(), "00000000-0000-4000-9000-000000000001".to_owned());
+    let (stream, entries) = (entry.stream.clone(), vec![entry]);
+    state.log.append(Append { stream, expected: Expected::Any, entries }).unwrap();
+}
+
+#[tokio::test]
+async fn what_another_wrote_is_felt_without_a_write() {
+    let engine = Engine::start();
+    let acme = acme(&engine.url()).await;
+    let (first, _) = acme.key("first", &["a:b"]).await;
+    let (second, secret) = acme.key("second", &["a:b"]).await;
+    acme.admin.revoke("", &first).await.unwrap();
+    assert_eq!(acme.code(&secret).await, DecisionCode::Allowed);
+    // A revocation that was not acknowledged comes late out of the network.
+    write_as_another(&engine, "KeyRevoked", &first, &second);
+    acme.wait_for(&secret, DecisionCode::Revoked).await;
+    assert_eq!(count(&engine, "KeyRevoked"), 2);
+    // As is what an administrator does to a stream meanwhile.
+    engine.state().log.set_metadata(&format!("org-{}", acme.id), r#"{"$tb":2}"#);
+    let until = std::time::Instant::now() + DEADLINE;
+    while acme.operator.verify(about(&secret, &[])).await.is_ok() {
+        assert!(std::time::Instant::now() < until, "nobody noticed");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_wrote_is_read_and_the_command_decided_anew() {
+    let engine = Engine::start();
+    let acme = acme(&with(&engine.url(), "lease=300000")).await;
+    let (id, _) = acme.key("one", &["a:b"]).await;
+    let relabel = |name: &str| UpdateKeyLabelRequest {
+        key_id: id.clone(),
+        name: name.to_owned(),
+        ..Default::default()
+    };
+    acme.admin.update_key_label(relabel("two")).await.unwrap();
+    // What another node might have written, at the place where this one's next would be,
+    // which is decided and on its way.
+    engine.hold_appends(true);
+    let before = engine.state().appends;
+    let admin = acme.admin.clone();
+    let making = tokio::spawn(async move { admin.create_key(scoped("", "three", &["a:b"])).await });
+    engine.wait_until(|state| state.appends > before);
+    write_as_another(&engine, "KeyRelabelled", "\"two\"", "\"six\"");
+    engine.hold_appends(false);
+    let made = making.await.unwrap().unwrap().key.unwrap().id;
+    assert_eq!(acme.get(&id).await.name, "six", "what another wrote is read");
+    assert_eq!(acme.get(&made).await.name, "three");
+    assert_eq!(count(&engine, "KeyCreated"), 4, "the operator's, the admin's and two");
+    let Acme { home, server, .. } = acme;
+    server.stop().await;
+    on(home.launch(), &home, &engine.url()).start().await.stop().await;
 }
 
 #[tokio::test]
