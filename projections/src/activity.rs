@@ -17,7 +17,7 @@ pub use filter::{ActionPattern, Filter, InvalidAction};
 
 use crate::envelope::Envelope;
 use crate::event::Event;
-use crate::id::{EventId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use crate::id::{AccountId, EventId, KeyId, OrganizationId, RoleId, ServiceAccountId};
 use crate::principal::Principal;
 use crate::recorded::Revision;
 use crate::text::{CorrelationId, Name, PlanName};
@@ -62,6 +62,18 @@ actions! {
     RoleRetired => "role.retired",
     RoleGranted => "role.granted",
     GrantRevoked => "role.grant_revoked",
+    EmailReserved => "account.email_reserved",
+    EmailConfirmed => "account.email_confirmed",
+    EmailReleased => "account.email_released",
+    AccountCreated => "account.created",
+    PasswordSet => "account.password_set",
+    TotpEnrolled => "account.totp_enrolled",
+    TotpRemoved => "account.totp_removed",
+    RecoveryCodesReplaced => "account.recovery_codes_replaced",
+    RecoveryCodeUsed => "account.recovery_code_used",
+    SessionsEnded => "account.sessions_ended",
+    AccountLocked => "account.locked",
+    DefaultOrganizationSet => "account.default_organization_set",
 }
 
 /// What became of what was tried.
@@ -88,6 +100,8 @@ pub enum TargetId<'a> {
     Key(KeyId),
     /// A service account.
     ServiceAccount(ServiceAccountId),
+    /// An account.
+    Account(AccountId),
     /// The rules that the organization gives itself; written `policy`.
     Policy,
     /// Several credentials, or ones that nobody knows; written `credentials`.
@@ -105,6 +119,7 @@ impl TargetId<'_> {
             Self::Organization(_) => "organization",
             Self::Key(_) => "key",
             Self::ServiceAccount(_) => "service_account",
+            Self::Account(_) => "account",
             Self::Policy => "policy",
             Self::Credentials => "credentials",
         }
@@ -119,6 +134,7 @@ impl TargetId<'_> {
             Self::Organization(_) => "Organization",
             Self::Key(_) => "Key",
             Self::ServiceAccount(_) => "Service account",
+            Self::Account(_) => "Account",
             Self::Policy => "The policy",
             Self::Credentials => "Credentials",
         }
@@ -134,6 +150,7 @@ impl fmt::Display for TargetId<'_> {
             Self::Organization(id) => id.fmt(f),
             Self::Key(id) => id.fmt(f),
             Self::ServiceAccount(id) => id.fmt(f),
+            Self::Account(id) => id.fmt(f),
             Self::Policy => f.write_str("policy"),
             Self::Credentials => f.write_str("credentials"),
         }
@@ -272,6 +289,7 @@ fn who(actor: Principal) -> String {
         Principal::Organization(id) if id.is_operator() => "the operator".to_owned(),
         Principal::Organization(id) => format!("organization `{id}`"),
         Principal::ServiceAccount(id) => format!("service account `{id}`"),
+        Principal::Account(_) => "its owner".to_owned(),
         Principal::Ledger => "the ledger".to_owned(),
     }
 }

@@ -100,6 +100,21 @@ hex_bytes!(
     NameDigest, 16
 );
 
+/// Text that is no digest of an e-mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be 64 digits of lower-case hexadecimal")]
+pub struct InvalidEmailDigest;
+
+impl std::str::FromStr for EmailDigest {
+    type Err = InvalidEmailDigest;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEmailDigest> {
+        let mut bytes = [0; 32];
+        decode_hex(text, &mut bytes).ok_or(InvalidEmailDigest)?;
+        Ok(Self(bytes))
+    }
+}
+
 impl LeafHash {
     /// The leaf hash of an event's stored bytes.
     #[must_use]

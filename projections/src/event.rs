@@ -25,9 +25,16 @@ use crate::policy::Policy;
 use crate::text::{Description, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName};
 use crate::time::Timestamp;
 
+mod accounts;
 mod noted;
 mod roles;
 
+pub use accounts::{
+    AccountCreated, AccountLocked, DefaultOrganizationSet, EmailConfirmed, EmailReleased,
+    EmailReserved, PasswordCause, PasswordSet, RecoveryCodeUsed, RecoveryCodesReplaced,
+    SessionsEnded, TotpEnrolled, TotpRemoved,
+};
+pub(crate) use accounts::{AccountFact, EmailFact};
 use noted::DenialsSummarized1;
 pub use noted::{CountedDenial, Denial, DenialCode, DenialsSummarized, KeyUses, UsageRecorded};
 pub use roles::{
@@ -137,6 +144,30 @@ events! {
     RoleGranted = 1,
     /// A principal no longer has a role that it was granted.
     GrantRevoked = 1,
+    /// An e-mail is kept for an account that is about to come to be.
+    EmailReserved = 1,
+    /// An account has an e-mail, and no other account can.
+    EmailConfirmed = 1,
+    /// An e-mail is free again.
+    EmailReleased = 1,
+    /// Somebody can log in from here on: the first event of their account's stream.
+    AccountCreated = 1,
+    /// An account has another password; its sessions ended, and so did a lock.
+    PasswordSet = 1,
+    /// A second factor is asked of whoever logs in to an account.
+    TotpEnrolled = 1,
+    /// No second factor is asked any more; its recovery codes went with it.
+    TotpRemoved = 1,
+    /// An account has other recovery codes, and none of those before.
+    RecoveryCodesReplaced = 1,
+    /// A recovery code took the place of a second factor, once.
+    RecoveryCodeUsed = 1,
+    /// An account's sessions ended, in all organizations.
+    SessionsEnded = 1,
+    /// Nobody can log in to an account for a time.
+    AccountLocked = 1,
+    /// A login that names no organization leads to this one.
+    DefaultOrganizationSet = 1,
 }
 
 /// See [`Event::InstallationCreated`].

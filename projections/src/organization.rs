@@ -403,8 +403,20 @@ impl Organization {
             | Event::RoleGranted(_)
             | Event::GrantRevoked(_)
             | Event::DenialsSummarized(_) => self.profile.is_some(),
-            // It stands in a stream of its own: see `crate::usage`.
-            Event::UsageRecorded(_) => false,
+            // They stand in streams of their own: see `crate::usage`, `account` and `email`.
+            Event::UsageRecorded(_)
+            | Event::EmailReserved(_)
+            | Event::EmailConfirmed(_)
+            | Event::EmailReleased(_)
+            | Event::AccountCreated(_)
+            | Event::PasswordSet(_)
+            | Event::TotpEnrolled(_)
+            | Event::TotpRemoved(_)
+            | Event::RecoveryCodesReplaced(_)
+            | Event::RecoveryCodeUsed(_)
+            | Event::SessionsEnded(_)
+            | Event::AccountLocked(_)
+            | Event::DefaultOrganizationSet(_) => false,
         };
         if !begins {
             return Err(misplaced);
@@ -442,7 +454,19 @@ impl Organization {
             Event::RoleGranted(event) => self.role_granted(revision, envelope, event),
             Event::GrantRevoked(event) => self.grant_revoked(envelope, event),
             Event::DenialsSummarized(_) => Ok(Change::Evidence),
-            Event::UsageRecorded(_) => Err(misplaced),
+            Event::UsageRecorded(_)
+            | Event::EmailReserved(_)
+            | Event::EmailConfirmed(_)
+            | Event::EmailReleased(_)
+            | Event::AccountCreated(_)
+            | Event::PasswordSet(_)
+            | Event::TotpEnrolled(_)
+            | Event::TotpRemoved(_)
+            | Event::RecoveryCodesReplaced(_)
+            | Event::RecoveryCodeUsed(_)
+            | Event::SessionsEnded(_)
+            | Event::AccountLocked(_)
+            | Event::DefaultOrganizationSet(_) => Err(misplaced),
         }
     }
 

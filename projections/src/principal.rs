@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::id::{InvalidId, OrganizationId, ServiceAccountId, text_serde};
+use crate::id::{AccountId, InvalidId, OrganizationId, ServiceAccountId, text_serde};
 
 /// Who acts, written as its identifier: the prefix tells the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,6 +12,8 @@ pub enum Principal {
     Organization(OrganizationId),
     /// A service account of the organization in whose history it is named.
     ServiceAccount(ServiceAccountId),
+    /// A person, by their account: as such they act in its stream alone.
+    Account(AccountId),
     /// The ledger, acting by its own rules.
     Ledger,
 }
@@ -21,6 +23,7 @@ impl fmt::Display for Principal {
         match self {
             Self::Organization(id) => id.fmt(f),
             Self::ServiceAccount(id) => id.fmt(f),
+            Self::Account(id) => id.fmt(f),
             Self::Ledger => f.write_str("ledger"),
         }
     }
@@ -34,6 +37,7 @@ impl FromStr for Principal {
             other if other.starts_with(ServiceAccountId::PREFIX) => {
                 other.parse().map(Self::ServiceAccount)
             }
+            other if other.starts_with(AccountId::PREFIX) => other.parse().map(Self::Account),
             other => other.parse().map(Self::Organization),
         }
     }
@@ -41,5 +45,5 @@ impl FromStr for Principal {
 
 text_serde!(
     Principal,
-    "`ledger`, `operator`, or an organization's or service account's identifier"
+    "`ledger`, `operator`, or an organization's, service account's or account's identifier"
 );

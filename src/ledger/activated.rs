@@ -33,7 +33,19 @@ pub(super) fn may_write(operator: &Organization, event: &Event) -> Result<(), Le
         | Event::RoleUpdated(_)
         | Event::RoleRetired(_)
         | Event::RoleGranted(_)
-        | Event::GrantRevoked(_) => false,
+        | Event::GrantRevoked(_)
+        | Event::EmailReserved(_)
+        | Event::EmailConfirmed(_)
+        | Event::EmailReleased(_)
+        | Event::AccountCreated(_)
+        | Event::PasswordSet(_)
+        | Event::TotpEnrolled(_)
+        | Event::TotpRemoved(_)
+        | Event::RecoveryCodesReplaced(_)
+        | Event::RecoveryCodeUsed(_)
+        | Event::SessionsEnded(_)
+        | Event::AccountLocked(_)
+        | Event::DefaultOrganizationSet(_) => false,
     };
     let activated = operator.installation().is_some_and(|it| it.may_write(event_type, schema));
     if begins || activated { Ok(()) } else { Err(LedgerError::NotActivated(event_type)) }

@@ -46,6 +46,8 @@ pub fn principal(principal: Principal, organization_id: OrganizationId) -> proto
         Principal::ServiceAccount(id) => {
             (proto::PrincipalKind::ServiceAccount, organization_id.text(), Some(id))
         }
+        // It acts in the stream of an account alone, which is no organization's.
+        Principal::Account(_) => (proto::PrincipalKind::Unspecified, String::new(), None),
         Principal::Ledger => (proto::PrincipalKind::Ledger, String::new(), None),
     };
     let service_account_id = account.map(ServiceAccountId::text).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! What each type of event says of itself: one arm, and what it needs.
 
+mod accounts;
+
 use std::borrow::Cow;
 
 use super::{FieldChange, Outcome, Target, TargetId, Value, who};
@@ -87,6 +89,18 @@ pub(super) fn tell(event: &Event) -> Told<'_> {
         Event::GrantRevoked(GrantRevoked { grant_id, before }) => {
             granted("was withdrawn from", *grant_id, before, false)
         }
+        Event::EmailReserved(data) => accounts::email_reserved(data),
+        Event::EmailConfirmed(data) => accounts::email_confirmed(data),
+        Event::EmailReleased(data) => accounts::email_released(data),
+        Event::AccountCreated(data) => accounts::created(data),
+        Event::PasswordSet(data) => accounts::password_set(data),
+        Event::TotpEnrolled(data) => accounts::totp_enrolled(data),
+        Event::TotpRemoved(data) => accounts::totp_removed(data),
+        Event::RecoveryCodesReplaced(data) => accounts::recovery_codes_replaced(data),
+        Event::RecoveryCodeUsed(data) => accounts::recovery_code_used(data),
+        Event::SessionsEnded(data) => accounts::sessions_ended(data),
+        Event::AccountLocked(data) => accounts::locked(data),
+        Event::DefaultOrganizationSet(data) => accounts::default_organization_set(data),
         Event::UsageRecorded(data) => {
             let mut told = Told::of(TargetId::Credentials, None, "had their use recorded");
             told.changes.made("keys", texts(&key_ids(&data.keys)));

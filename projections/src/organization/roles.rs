@@ -172,7 +172,7 @@ impl Organization {
         }
         let is_here = match event.terms.principal {
             Principal::ServiceAccount(id) => self.service_accounts.contains_key(&id),
-            Principal::Organization(_) | Principal::Ledger => false,
+            Principal::Organization(_) | Principal::Account(_) | Principal::Ledger => false,
         };
         if !is_here {
             return Err(Fault::MissingTarget(envelope.event.event_type()));

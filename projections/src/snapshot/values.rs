@@ -2,13 +2,14 @@
 
 use super::{Canonical, Malformed, Reader, row, variants, write_count, write_text};
 use crate::api_key::Environment;
-use crate::digest::{LeafHash, RequestContent, RequestId, SecretDigest};
+use crate::digest::{EmailDigest, LeafHash, RequestContent, RequestId, SecretDigest};
 use crate::event::{
     ActivatedSchema, DigestForm, KeyOrigin, KeyedDigest, PlanRules, RevocationReason,
     RoleDefinition,
 };
 use crate::id::{
-    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+    AccountId, EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+    SessionId,
 };
 use crate::network::{Networks, RateLimit};
 use crate::permission::{PermissionPattern, Scopes};
@@ -32,7 +33,17 @@ macro_rules! ids {
         }
     )+};
 }
-ids!(EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId);
+ids!(
+    AccountId,
+    EventId,
+    GrantId,
+    InstallationId,
+    KeyId,
+    OrganizationId,
+    RoleId,
+    ServiceAccountId,
+    SessionId
+);
 
 macro_rules! digests {
     ($($name:ident),+) => {$(
@@ -46,7 +57,7 @@ macro_rules! digests {
         }
     )+};
 }
-digests!(LeafHash, RequestContent, RequestId, SecretDigest);
+digests!(EmailDigest, LeafHash, RequestContent, RequestId, SecretDigest);
 
 macro_rules! texts {
     ($($name:ident),+) => {$(
@@ -118,6 +129,10 @@ impl Canonical for Principal {
                 out.push(2);
                 id.write(out);
             }
+            Self::Account(id) => {
+                out.push(3);
+                id.write(out);
+            }
         }
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -125,6 +140,7 @@ impl Canonical for Principal {
             0 => Ok(Self::Ledger),
             1 => Canonical::read(from).map(Self::Organization),
             2 => Canonical::read(from).map(Self::ServiceAccount),
+            3 => Canonical::read(from).map(Self::Account),
             _ => Err(Malformed("a principal is of an unknown kind")),
         }
     }

@@ -81,7 +81,9 @@ pub(super) fn grant(given: &Given<'_>, command: &GrantRole) -> Result<Decided, R
             return Err(Rejection::ServiceAccountNotFound(id));
         }
         Principal::ServiceAccount(_) => {}
-        Principal::Organization(_) | Principal::Ledger => return Err(Rejection::NotGrantable),
+        Principal::Organization(_) | Principal::Account(_) | Principal::Ledger => {
+            return Err(Rejection::NotGrantable);
+        }
     }
     let role = key::role(given, command.role_id).ok_or(Rejection::NoSuchRole(command.role_id))?;
     if !role.is_in_force() {
