@@ -7,6 +7,7 @@
 //!
 //! Start at [`Ledger::execute`], then read [`decide`].
 
+pub mod accounts;
 mod activated;
 pub mod activity;
 pub mod built_in;
@@ -16,6 +17,7 @@ pub mod contact;
 pub mod dead;
 pub mod decide;
 pub mod denials;
+pub mod email;
 pub mod event_store;
 pub mod fingerprints;
 mod importing;
@@ -117,6 +119,12 @@ pub enum LedgerError {
         /// What is wrong with its history.
         source: CorruptHistory,
     },
+    /// The rules refuse a command of an account. Retrying the same command is useless.
+    #[error(transparent)]
+    Account(#[from] accounts::AccountRejection),
+    /// The account, or its e-mail, answers nothing any more.
+    #[error(transparent)]
+    StreamStopped(#[from] accounts::StreamStopped),
     /// The event store did not take it.
     #[error("append")]
     Append(#[from] AppendError),
@@ -153,6 +161,8 @@ pub struct Ledger {
     /// the key lands once its end is acknowledged.
     abroad: Arc<RwLock<()>>,
     importing: Importing,
+    accounts: accounts::Accounts,
+    emails: email::EmailDigester,
     dead: dead::DeadKeys,
     snapshots: snapshots::Snapshots,
     /// Keys whose use is to be recorded, and what records it.

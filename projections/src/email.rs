@@ -57,6 +57,12 @@ impl Reservation {
         Self { email, head: None, holder: None }
     }
 
+    /// The reservation of an e-mail that was confirmed for this account by the last event.
+    #[must_use]
+    pub fn confirmed_at(email: EmailDigest, account_id: AccountId, head: Head) -> Self {
+        Self { email, head: Some(head), holder: Some(Holder::Confirmed(account_id)) }
+    }
+
     /// How far the stream has been folded; none if it holds nothing.
     #[must_use]
     pub fn head(&self) -> Option<Head> {

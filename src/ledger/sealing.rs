@@ -2,6 +2,7 @@
 
 use projections::id::OrganizationId;
 use projections::sealed::Subject;
+use projections::text::CorrelationId;
 
 use super::command::Order;
 use super::event_store::AppendError;
@@ -24,7 +25,16 @@ impl Ledger {
             return Ok(None);
         }
         let subject = Subject::organization_month(organization_id, self.clock.now());
-        let urgency = order.command.urgency();
+        self.seal_under(subject, order.command.urgency(), &order.correlation_id).await
+    }
+
+    /// The key of a subject, under which the personal data of one command is sealed.
+    pub(super) async fn seal_under(
+        &self,
+        subject: Subject,
+        urgency: Urgency,
+        correlation_id: &CorrelationId,
+    ) -> Result<Option<Sealing>, LedgerError> {
         let key = match self.vault.cached_subject_key(&subject) {
             Some(key) => Ok(key),
             // The vault may be on the same disk: it must not take for a command that will be
@@ -38,7 +48,7 @@ impl Ledger {
             // than the address it was asked from, or a comment.
             Err(error) if urgency == Urgency::Reserved => {
                 tracing::error!(
-                    %error, %organization_id, correlation_id = %order.correlation_id,
+                    %error, %subject, %correlation_id,
                     "the vault gives no key: an urgent command goes on without its comment and origin"
                 );
                 Ok(None)

@@ -14,9 +14,11 @@ use projections::corrupt::CorruptHistory;
 use projections::recorded::StreamName;
 use tokio::sync::Semaphore;
 
+use super::accounts::Accounts;
 use super::clock::Clock;
 use super::command::RequestStamper;
 use super::dead::DeadKeys;
+use super::email::EmailDigester;
 use super::event_store::{EventStore, ReadError};
 use super::fingerprints::Fingerprints;
 use super::importing::Importing;
@@ -77,7 +79,11 @@ pub struct Replayed {
     pub organizations: u64,
     /// Of those, the ones that are stopped because their history is corrupt.
     pub stopped: u64,
-    /// Of those, the ones whose tables were read from a snapshot.
+    /// Streams of accounts that were found.
+    pub accounts: u64,
+    /// Streams of accounts and e-mails that are stopped because their history is corrupt.
+    pub accounts_stopped: u64,
+    /// Of the organizations, the ones whose tables were read from a snapshot.
     pub snapshots: u64,
     /// Why there were snapshots that were not used; none where they were, or were not there.
     pub snapshots_refused: Option<String>,
@@ -174,7 +180,7 @@ impl Ledger {
         if let Some(error) = &snapshots_refused {
             tracing::warn!(error, "the snapshots cannot be used: all history is replayed");
         }
-        let tables = Tables::new();
+        let (tables, accounts) = (Tables::new(), Accounts::new());
         let loaded = loaded.ok().flatten();
         let from = loaded.as_ref().map_or(0, |it| it.manifest.entries.len() as u64);
         let Loaded { manifest, mut folded, fingerprints, check } = match loaded {
@@ -192,7 +198,7 @@ impl Ledger {
         }
         tables.add_dead(&rounds.manifest);
         let usage = std::mem::take(&mut folded.usage);
-        let mut replayed = replay::publish(folded, &tables)?;
+        let mut replayed = replay::publish(folded, &tables, &accounts)?;
         replayed.snapshots = from;
         replayed.snapshots_refused = snapshots_refused;
         tables.moved_before(replayed.events);
@@ -205,6 +211,8 @@ impl Ledger {
             ids: parts.ids,
             tables,
             pipelines: papaya::HashMap::new(),
+            emails: EmailDigester::new(&parts.lookup_key),
+            accounts,
             stamper: RequestStamper::new(parts.lookup_key),
             peppers,
             admission: Semaphore::new(COMMANDS_MAX),
@@ -221,13 +229,13 @@ impl Ledger {
         Ok((ledger, replayed))
     }
 
-    /// The tables that a replay of all history comes to now, beside the ones that are
+    /// The tables and accounts that a replay of all history comes to now, beside those that are
     /// published. Takes as long as a start without snapshots.
-    pub async fn rebuilt(&self) -> Result<Tables, StartError> {
-        let tables = Tables::new();
+    pub async fn rebuilt(&self) -> Result<(Tables, Accounts), StartError> {
+        let (tables, accounts) = (Tables::new(), Accounts::new());
         let folded = replay::fold_all(&self.store, Before::default()).await?;
-        replay::publish(folded, &tables)?;
-        Ok(tables)
+        replay::publish(folded, &tables, &accounts)?;
+        Ok((tables, accounts))
     }
 
     /// Whether the installation is still to be made.

@@ -10,6 +10,7 @@ use tonic::{Code as GrpcCode, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::ledger::LedgerError;
+use crate::ledger::accounts::AccountRejection;
 use crate::ledger::event_store::{AppendError, ReadError};
 use crate::ledger::rejection::Rejection;
 use crate::ledger::snapshot_store::SnapshotError;
@@ -256,6 +257,28 @@ fn unavailable() -> Status {
     refused(GrpcCode::Unavailable, "UNAVAILABLE", "the ledger cannot do this now; try again later")
 }
 
+/// What the rules of accounts refuse.
+fn account_rejected(rejection: &AccountRejection) -> Status {
+    use AccountRejection as It;
+    let (code, reason) = match rejection {
+        It::AccountNotFound => (GrpcCode::NotFound, "ACCOUNT_NOT_FOUND"),
+        It::SessionEnded => (GrpcCode::Unauthenticated, "SESSION_ENDED"),
+        It::IdempotencyKeyReused => (GrpcCode::InvalidArgument, "IDEMPOTENCY_KEY_REUSED"),
+        It::EmailTaken => (GrpcCode::AlreadyExists, "EMAIL_TAKEN"),
+        It::EmailReserved => (GrpcCode::Aborted, "EMAIL_RESERVED"),
+        It::AccountExists(_) => (GrpcCode::AlreadyExists, "ACCOUNT_EXISTS"),
+        It::PasswordAlreadySet => (GrpcCode::FailedPrecondition, "PASSWORD_ALREADY_SET"),
+        It::PasswordNotSet => (GrpcCode::FailedPrecondition, "PASSWORD_NOT_SET"),
+        It::TotpAlreadyEnrolled => (GrpcCode::FailedPrecondition, "TOTP_ALREADY_ENROLLED"),
+        It::TotpNotEnrolled => (GrpcCode::FailedPrecondition, "TOTP_NOT_ENROLLED"),
+        It::RecoveryCodesOutOfRange => (GrpcCode::InvalidArgument, "RECOVERY_CODES_OUT_OF_RANGE"),
+        It::NoRecoveryCodes => (GrpcCode::FailedPrecondition, "NO_RECOVERY_CODES"),
+        It::LockNotInFuture => (GrpcCode::InvalidArgument, "LOCK_NOT_IN_FUTURE"),
+        It::LockTooLong => (GrpcCode::InvalidArgument, "LOCK_TOO_LONG"),
+    };
+    refused(code, reason, rejection.to_string())
+}
+
 /// Maps what the ledger says. Faults are logged here, once, and not shown.
 pub fn from(error: LedgerError) -> Status {
     match error {
@@ -275,6 +298,12 @@ pub fn from(error: LedgerError) -> Status {
             refused(GrpcCode::InvalidArgument, "TOO_LONG", error.to_string())
         }
         LedgerError::Stopped { organization_id, .. } => stopped(organization_id),
+        LedgerError::Account(rejection) => account_rejected(&rejection),
+        LedgerError::StreamStopped(_) => refused(
+            GrpcCode::Unavailable,
+            "ACCOUNT_STOPPED",
+            "the account is stopped: its stored history is damaged; its operator must restore it",
+        ),
         LedgerError::Append(AppendError::Full) => refused(
             GrpcCode::ResourceExhausted,
             "STORE_FULL",

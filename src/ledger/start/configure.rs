@@ -47,7 +47,9 @@ impl Ledger {
             .await?;
         let keys = ConfigureKeys { keys: self.configured(configured)? };
         self.as_ledger(OrganizationId::OPERATOR, Command::ConfigureKeys(keys)).await?;
-        self.finish_organizations().await
+        self.finish_organizations().await?;
+        self.finish_accounts().await;
+        Ok(())
     }
 
     /// Begins the stream of every organization that was admitted but not begun.
