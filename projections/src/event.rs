@@ -11,12 +11,10 @@
 //! in [`crate::organization`], and write its golden file. The tests say what is missing.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::de;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::api_key::{Environment, HINT_CHARS};
+use crate::api_key::Environment;
 use crate::digest::SecretDigest;
 use crate::id::{InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
 use crate::network::{Networks, RateLimit};
@@ -26,6 +24,7 @@ use crate::text::{Description, KeyPrefix, Label, MetadataValue, Name, PlanName, 
 use crate::time::Timestamp;
 
 mod accounts;
+mod hint;
 mod noted;
 mod roles;
 
@@ -35,6 +34,7 @@ pub use accounts::{
     SessionsEnded, TotpEnrolled, TotpRemoved,
 };
 pub(crate) use accounts::{AccountFact, EmailFact};
+pub use hint::Hint;
 use noted::DenialsSummarized1;
 pub use noted::{CountedDenial, Denial, DenialCode, DenialsSummarized, KeyUses, UsageRecorded};
 pub use roles::{
@@ -283,46 +283,6 @@ pub struct KeyedDigest {
     pub pepper: u32,
     /// BLAKE3, keyed.
     pub blake3: SecretDigest,
-}
-
-/// The last characters of a key, which lists show.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Hint([u8; HINT_CHARS]);
-
-impl Hint {
-    /// The hint of a key's text; none if it does not end in ASCII letters and digits.
-    #[must_use]
-    pub fn of(text: &str) -> Option<Self> {
-        let last = *text.as_bytes().last_chunk::<HINT_CHARS>()?;
-        last.iter().all(u8::is_ascii_alphanumeric).then_some(Self(last))
-    }
-
-    /// The characters.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-impl fmt::Debug for Hint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl Serialize for Hint {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl<'de> Deserialize<'de> for Hint {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <&str>::deserialize(deserializer)?;
-        Self::of(text)
-            .filter(|_| text.len() == HINT_CHARS)
-            .ok_or_else(|| de::Error::custom("a hint is four ASCII letters and digits"))
-    }
 }
 
 /// What every key says of itself, for good: only name and description may change.

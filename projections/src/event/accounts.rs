@@ -194,6 +194,7 @@ facts!(
 );
 facts!(
     /// What stands in the stream of an e-mail.
+    #[expect(clippy::enum_variant_names, reason = "they are named as their events are")]
     EmailFact { EmailReserved, EmailConfirmed, EmailReleased }
 );
 

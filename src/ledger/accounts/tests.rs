@@ -181,10 +181,8 @@ impl World {
 }
 
 fn rejected(error: LedgerError) -> AccountRejection {
-    match error {
-        LedgerError::Account(rejection) => rejection,
-        other => panic!("{other:?}"),
-    }
+    let LedgerError::Account(rejection) = error else { panic!("{error:?}") };
+    rejection
 }
 
 #[tokio::test]
