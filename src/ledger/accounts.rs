@@ -68,10 +68,10 @@ pub struct PublishedAccount {
 }
 
 impl PublishedAccount {
-    fn new(account: Account) -> Self {
+    fn new(account: Arc<Account>) -> Self {
         Self {
             id: account.id,
-            account: ArcSwap::from_pointee(account),
+            account: ArcSwap::new(account),
             confirmed: AtomicBool::new(false),
             stopped: OnceLock::new(),
         }
@@ -268,10 +268,13 @@ impl Accounts {
 
     /// Publishes an account. Called by its one writer.
     fn publish(&self, account: Account) {
-        let account = Arc::new(account);
+        self.publish_shared(Arc::new(account));
+    }
+
+    fn publish_shared(&self, account: Arc<Account>) {
         let pinned = self.accounts.pin();
         let published = pinned.get_or_insert_with(account.id, || {
-            Arc::new(PublishedAccount::new(Account::new(account.id)))
+            Arc::new(PublishedAccount::new(Arc::clone(&account)))
         });
         published.account.store(Arc::clone(&account));
         // Either this sees who has the e-mail, or whoever publishes that sees this.
@@ -307,8 +310,8 @@ impl Accounts {
     pub(in crate::ledger) fn stop(&self, id: AccountId, fault: CorruptHistory) {
         tracing::error!(account = %id, %fault, "account stopped: its history is corrupt");
         let pinned = self.accounts.pin();
-        let account =
-            pinned.get_or_insert_with(id, || Arc::new(PublishedAccount::new(Account::new(id))));
+        let account = pinned
+            .get_or_insert_with(id, || Arc::new(PublishedAccount::new(Arc::new(Account::new(id)))));
         if account.stopped.set(Box::new(fault)).is_ok() {
             self.stopped.fetch_add(1, Ordering::Release);
         }

@@ -1,6 +1,7 @@
 //! The streams of accounts and e-mails at the start.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use projections::account::Account;
 use projections::corrupt::{CorruptHistory, Fault};
@@ -20,9 +21,10 @@ pub(in crate::ledger) struct Replaying {
     emails: HashMap<EmailDigest, Stream<Reservation>>,
 }
 
+/// Of a million streams: what is folded is shared with nobody, and published as it is.
 struct Stream<F> {
-    state: F,
-    fault: Option<CorruptHistory>,
+    state: Arc<F>,
+    fault: Option<Box<CorruptHistory>>,
     /// The last revision that the store gave, believed or not.
     seen: Option<Revision>,
     missing: u64,
@@ -33,7 +35,7 @@ impl<F: Fold> Stream<F> {
     /// A stream of which everything up to here is known.
     fn behind(state: F) -> Self {
         let seen = state.revision();
-        Self { state, fault: None, seen, missing: 0, moved: false }
+        Self { state: Arc::new(state), fault: None, seen, missing: 0, moved: false }
     }
 
     /// Nothing behind a fault is believed; nothing in front of it is forgotten.
@@ -42,10 +44,11 @@ impl<F: Fold> Stream<F> {
         self.seen = self.seen.max(Some(revision));
         self.moved = true;
         if self.fault.is_none() {
-            let folded = arrived
-                .map_err(|fault| fault.at(revision))
-                .and_then(|it| self.state.apply_decoded(revision, it.leaf_hash, it.envelope));
-            self.fault = folded.err();
+            let folded = arrived.map_err(|fault| fault.at(revision)).and_then(|it| {
+                let state = Arc::make_mut(&mut self.state);
+                state.apply_decoded(revision, it.leaf_hash, it.envelope)
+            });
+            self.fault = folded.err().map(Box::new);
         }
     }
 
@@ -128,20 +131,20 @@ impl Replaying {
     pub(in crate::ledger) fn publish(self, to: &Accounts) -> PublishedCounts {
         let accounts = self.accounts.len() as u64;
         for (id, stream) in self.accounts {
-            to.publish(stream.state);
+            to.publish_shared(stream.state);
             if let Some(fault) = stream.fault {
-                to.stop(id, fault);
+                to.stop(id, *fault);
             }
         }
         for (email, stream) in self.emails {
             let (holder, head) = (stream.state.holder(), stream.state.head());
-            to.publish_email(stream.state);
+            to.publish_email(Arc::unwrap_or_clone(stream.state));
             let account_id = holder.map(|it| it.account_id());
             let account = account_id.and_then(|id| to.known(id));
             let is_created =
                 account.as_ref().is_some_and(|it| decide::is_created(&it.account.load(), email));
             let is_stopped = account.as_ref().is_some_and(|it| it.stopped().is_some());
-            match (holder, stream.fault) {
+            match (holder, stream.fault.map(|it| *it)) {
                 (_, Some(fault)) => {
                     // It may have been confirmed: nobody knows whether it is an account.
                     let confirmed = matches!(holder, Some(Holder::Confirmed(_)));
