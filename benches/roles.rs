@@ -38,6 +38,7 @@ fn order(command: Command) -> Order {
         correlation_id: "c".parse().unwrap(),
         causation_id: None,
         personal: Personal::default(),
+        about: None,
     }
 }
 

@@ -25,6 +25,7 @@ mod role;
 mod secret_text;
 mod serve;
 mod service_account;
+mod user;
 mod verify;
 mod view;
 
@@ -60,6 +61,8 @@ enum Verb {
     #[command(subcommand)]
     ServiceAccount(service_account::ServiceAccount),
     #[command(subcommand)]
+    User(user::User),
+    #[command(subcommand)]
     Role(role::Role),
     Activity(Box<activity::Activity>),
     #[command(subcommand)]
@@ -88,6 +91,7 @@ pub fn main() -> ExitCode {
         Verb::Org(noun) => noun.run(),
         Verb::Key(noun) => noun.run(),
         Verb::ServiceAccount(noun) => noun.run(),
+        Verb::User(noun) => noun.run(),
         Verb::Role(noun) => noun.run(),
         Verb::Activity(verb) => verb.run(),
         Verb::Operator(noun) => noun.run(),

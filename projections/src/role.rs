@@ -5,7 +5,7 @@ use crate::id::{GrantId, RoleId};
 use crate::permission::{Permission, PermissionPattern};
 use crate::principal::Principal;
 use crate::recorded::Revision;
-use crate::text::Domain;
+use crate::text::{Description, Domain, Name};
 use crate::time::Timestamp;
 
 /// A role as it is now.
@@ -13,8 +13,12 @@ use crate::time::Timestamp;
 pub struct Role {
     /// The role.
     pub id: RoleId,
-    /// What it means.
-    pub definition: RoleDefinition,
+    /// What people call it.
+    pub name: Name,
+    /// What it is for; none once it is retired: its history says what it was.
+    pub description: Option<Description>,
+    /// What it permits; nothing once it is retired.
+    pub permissions: Vec<PermissionPattern>,
     /// Whether the installation defines it, for every organization.
     pub built_in: bool,
     /// When it came to be.
@@ -35,7 +39,23 @@ impl Role {
     /// What it permits; nothing once it is retired.
     #[must_use]
     pub fn permissions(&self) -> &[PermissionPattern] {
-        if self.is_in_force() { &self.definition.permissions } else { &[] }
+        if self.is_in_force() { &self.permissions } else { &[] }
+    }
+
+    /// What it means; none once it is retired.
+    #[must_use]
+    pub fn definition(&self) -> Option<RoleDefinition> {
+        Some(RoleDefinition {
+            name: self.name.clone(),
+            description: self.description.clone()?,
+            permissions: self.permissions.clone(),
+        })
+    }
+
+    /// The same role with this meaning.
+    pub(crate) fn defined(self, definition: &RoleDefinition) -> Self {
+        let RoleDefinition { name, description, permissions } = definition.clone();
+        Self { name, description: Some(description), permissions, ..self }
     }
 
     /// Whether it permits this.

@@ -180,7 +180,8 @@ fn chars_in(text: &str, range: std::ops::RangeInclusive<usize>) -> bool {
 
 /// Characters that would let a name lie about itself on a screen: control characters,
 /// those that turn the direction of writing, and those that nobody sees.
-fn unwritable(c: char) -> bool {
+#[must_use]
+pub fn unwritable(c: char) -> bool {
     c.is_control()
         || matches!(
             c,

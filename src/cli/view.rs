@@ -10,4 +10,5 @@ pub(super) mod operator;
 pub(super) mod organization;
 pub(super) mod role;
 pub(super) mod service_account;
+pub(super) mod user;
 pub(super) mod verification;

@@ -23,10 +23,10 @@ use super::urgency::Urgency;
 mod order;
 mod people;
 
-pub use order::{Caller, Order, Personal, RequestStamper};
+pub use order::{About, Caller, Order, Personal, RequestStamper};
 pub use people::{
-    EndSession, EndSessions, InviteUser, JoinUser, RenewInvitation, SESSIONS_MAX, StartSession,
-    StepUpSession, USERS_MAX, UpdateUser,
+    EndSession, EndSessions, INVITATION_MAX_MS, INVITATION_MS, InviteUser, JoinUser,
+    RenewInvitation, SESSIONS_MAX, StartSession, StepUpSession, USERS_MAX, UpdateUser,
 };
 
 /// What a caller wants to be so. Identifiers and digests of secrets come with it, so
@@ -430,6 +430,8 @@ pub struct UpdateRole {
 
 /// Most roles of its own that an organization has in force.
 pub const OWN_ROLES_MAX: usize = 1_000;
+/// Most roles of its own that an organization ever makes: retired ones stay.
+pub const ROLES_MADE_MAX: usize = 10_000;
 /// Most grants of one principal.
 pub const GRANTS_MAX: usize = 100;
 

@@ -102,7 +102,7 @@ pub enum Rejection {
     #[error("`{0}` has {max} grants already; revoke some", max = super::command::GRANTS_MAX)]
     TooManyGrants(Principal),
     /// A role can be granted to no such principal.
-    #[error("`principal`: a role can be granted to a service account only")]
+    #[error("`principal`: a role can be granted to a service account or a user only")]
     NotGrantable,
     /// The name is a built-in role's.
     #[error("`name`: `{0}` is the name of a built-in role; choose another")]
@@ -113,6 +113,9 @@ pub enum Rejection {
     /// The organization has as many roles of its own as it may.
     #[error("the organization has {max} roles of its own already; retire some", max = super::command::OWN_ROLES_MAX)]
     TooManyRoles,
+    /// The organization has made as many roles of its own as it may.
+    #[error("the organization has made {max} roles of its own, retired ones among them; change one that is in force instead", max = super::command::ROLES_MADE_MAX)]
+    TooManyRolesMade,
     /// The key of a service account or a user has their roles.
     #[error("`role_ids`: the key of a service account or a user has their roles; leave them out")]
     RolesOfOwner,

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use super::clock::Clock;
 use super::command::RequestStamper;
 use super::dead::DeadKeys;
+use super::email::EmailDigester;
 use super::event_store::{EventStore, ReadError};
 use super::fingerprints::Fingerprints;
 use super::importing::Importing;
@@ -205,6 +206,7 @@ impl Ledger {
             ids: parts.ids,
             tables,
             pipelines: papaya::HashMap::new(),
+            emails: EmailDigester::new(&parts.lookup_key),
             stamper: RequestStamper::new(parts.lookup_key),
             peppers,
             admission: Semaphore::new(COMMANDS_MAX),

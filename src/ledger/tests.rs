@@ -149,6 +149,7 @@ fn order(command: Command) -> Order {
         correlation_id: "c".parse().unwrap(),
         causation_id: None,
         personal: Personal([("origin_ip".to_owned(), "192.0.2.1".to_owned())].into()),
+        about: None,
     }
 }
 

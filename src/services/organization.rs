@@ -1,4 +1,6 @@
-//! OrganizationService: the tenants of the installation.
+//! OrganizationService: the tenants of the installation, and who belongs to them.
+
+mod users;
 
 use std::sync::Arc;
 
@@ -167,6 +169,120 @@ impl OrganizationService for Organizations {
             next_page_token,
             revision: write::revision(&organization.stream, tables.revision()),
         }))
+    }
+
+    async fn invite_user(
+        &self,
+        request: Request<proto::InviteUserRequest>,
+    ) -> Result<Response<proto::InviteUserResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, context) = begin(ledger, &request, named, permissions::USERS_WRITE)?;
+        let message = request.into_inner();
+        let order = users::invite(ledger, organization.id, context, &message)?;
+        let (user, revision) = users::change(ledger, &organization, &order).await?;
+        Ok(Response::new(proto::InviteUserResponse { user: Some(user), revision }))
+    }
+
+    async fn renew_invitation(
+        &self,
+        request: Request<proto::RenewInvitationRequest>,
+    ) -> Result<Response<proto::RenewInvitationResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, context) = begin(ledger, &request, named, permissions::USERS_WRITE)?;
+        let message = request.into_inner();
+        let order = users::renew(ledger, organization.id, context, &message)?;
+        let (user, revision) = users::change(ledger, &organization, &order).await?;
+        Ok(Response::new(proto::RenewInvitationResponse { user: Some(user), revision }))
+    }
+
+    async fn get_user(
+        &self,
+        request: Request<proto::GetUserRequest>,
+    ) -> Result<Response<proto::GetUserResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let caller = authenticate(ledger, &request, permissions::USERS_READ)?;
+        let message = request.into_inner();
+        let organization = known(ledger, caller.target(ledger, &message.organization_id)?)?;
+        users::get(ledger, &organization, &message).await.map(Response::new)
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<proto::ListUsersRequest>,
+    ) -> Result<Response<proto::ListUsersResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let caller = authenticate(ledger, &request, permissions::USERS_READ)?;
+        let message = request.into_inner();
+        let organization = known(ledger, caller.target(ledger, &message.organization_id)?)?;
+        users::list(ledger, &organization, &message).await.map(Response::new)
+    }
+
+    async fn update_user(
+        &self,
+        request: Request<proto::UpdateUserRequest>,
+    ) -> Result<Response<proto::UpdateUserResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, context) = begin(ledger, &request, named, permissions::USERS_WRITE)?;
+        let message = request.into_inner();
+        let order = users::update(ledger, &organization, context, &message).await?;
+        let (user, revision) = users::change(ledger, &organization, &order).await?;
+        Ok(Response::new(proto::UpdateUserResponse { user: Some(user), revision }))
+    }
+
+    async fn suspend_user(
+        &self,
+        request: Request<proto::SuspendUserRequest>,
+    ) -> Result<Response<proto::SuspendUserResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, mut context) = begin(ledger, &request, named, permissions::USERS_WRITE)?;
+        let message = request.into_inner();
+        context.comment(&message.comment)?;
+        let command = Command::SuspendUser(read::field("user_id", &message.user_id)?);
+        let order = context.order_in(ledger, organization.id, command, &message)?;
+        let (user, revision) = users::change(ledger, &organization, &order).await?;
+        Ok(Response::new(proto::SuspendUserResponse { user: Some(user), revision }))
+    }
+
+    async fn restore_user(
+        &self,
+        request: Request<proto::RestoreUserRequest>,
+    ) -> Result<Response<proto::RestoreUserResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, mut context) = begin(ledger, &request, named, permissions::USERS_WRITE)?;
+        let message = request.into_inner();
+        context.comment(&message.comment)?;
+        let command = Command::RestoreUser(read::field("user_id", &message.user_id)?);
+        let order = context.order_in(ledger, organization.id, command, &message)?;
+        let (user, revision) = users::change(ledger, &organization, &order).await?;
+        Ok(Response::new(proto::RestoreUserResponse { user: Some(user), revision }))
+    }
+
+    async fn remove_user(
+        &self,
+        request: Request<proto::RemoveUserRequest>,
+    ) -> Result<Response<proto::RemoveUserResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, mut context) = begin(ledger, &request, named, permissions::USERS_WRITE)?;
+        let message = request.into_inner();
+        context.comment(&message.comment)?;
+        let command = Command::RemoveUser(read::field("user_id", &message.user_id)?);
+        let order = context.order_in(ledger, organization.id, command, &message)?;
+        let (user, revision) = users::change(ledger, &organization, &order).await?;
+        Ok(Response::new(proto::RemoveUserResponse { user: Some(user), revision }))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use projections::id::{KeyId, OrganizationId, RoleId};
+use projections::id::{KeyId, OrganizationId, RoleId, UserId};
 use projections::organization::Change;
 use projections::verification::Code;
 use tonic::{Code as GrpcCode, Status};
@@ -235,6 +235,15 @@ pub fn role_not_found(id: RoleId) -> Status {
     rejected(&Rejection::NoSuchRole(id))
 }
 
+/// What people knew a user by was erased: nothing can stand in its place.
+pub fn user_erased(id: UserId) -> Status {
+    refused(
+        GrpcCode::FailedPrecondition,
+        "USER_ERASED",
+        format!("what was known of user `{id}` was erased; remove the user and invite them anew"),
+    )
+}
+
 /// There is no such organization.
 pub fn organization_not_found(id: OrganizationId) -> Status {
     let message = format!("organization `{id}` not found");
@@ -371,6 +380,7 @@ fn kind(rejection: &Rejection) -> (GrpcCode, &'static str) {
         Rejection::RoleNameReserved(_) => (GrpcCode::InvalidArgument, "ROLE_NAME_RESERVED"),
         Rejection::RoleNameTaken(_) => (GrpcCode::AlreadyExists, "ROLE_NAME_TAKEN"),
         Rejection::TooManyRoles => (GrpcCode::FailedPrecondition, "TOO_MANY_ROLES"),
+        Rejection::TooManyRolesMade => (GrpcCode::FailedPrecondition, "TOO_MANY_ROLES_MADE"),
         Rejection::GrantNotFound(_) => (GrpcCode::NotFound, "GRANT_NOT_FOUND"),
         Rejection::GrantExists(_) => (GrpcCode::AlreadyExists, "GRANT_EXISTS"),
         Rejection::TooManyGrants(_) => (GrpcCode::FailedPrecondition, "TOO_MANY_GRANTS"),

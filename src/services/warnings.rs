@@ -31,7 +31,7 @@ pub fn of(
     let mut found = Vec::new();
     if let Some(services) = key.services() {
         let names = |role: &Role, service: &ServiceName| {
-            role.definition.permissions.iter().any(|it| resource(it) == service.as_str())
+            role.permissions().iter().any(|it| resource(it) == service.as_str())
         };
         let is_known = |service: &&ServiceName| {
             organization.roles().chain(operator.roles()).any(|role| names(role, service))
@@ -45,7 +45,7 @@ pub fn of(
         if known.len() == services.len() {
             for role in authority.roles() {
                 if !known.iter().any(|service| concerns(role, service)) {
-                    let name = &role.definition.name;
+                    let name = &role.name;
                     let message = format!("role `{name}` permits nothing on the key's services");
                     found.push((Code::RoleOutsideServices, message));
                 }
@@ -101,7 +101,7 @@ fn may_act_on(key: &Key, authority: &Authority<'_>, service: &ServiceName) -> bo
 
 /// Whether a role permits something on this service.
 fn concerns(role: &Role, service: &ServiceName) -> bool {
-    role.definition.permissions.iter().any(|pattern| {
+    role.permissions().iter().any(|pattern| {
         let resource = resource(pattern);
         resource == "*"
             || resource == service.as_str()

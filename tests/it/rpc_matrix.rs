@@ -380,6 +380,7 @@ const ROWS: &[Row] = &[
             proto::EffectivePermissionsRequest {
                 organization_id,
                 subject: Some(proto::effective_permissions_request::Subject::KeyId(key)),
+                ..Default::default()
             }
             .encode_to_vec()
         },

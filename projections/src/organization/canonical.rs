@@ -34,7 +34,7 @@ use crate::user::{Identity, User, UserState};
 
 row!(Head { revision, leaf_hash, at });
 row!(Profile { name, key_prefix, plan, created_at });
-row!(Role { id, definition, built_in, created_at, retired_at, changed_at });
+row!(Role { id, name, description, permissions, built_in, created_at, retired_at, changed_at });
 row!(GrantTerms { principal, role_id, domain, expires_at });
 row!(Grant { id, terms, granted_at, granted_by, changed_at });
 row!(SessionEnd { reason, act });
@@ -301,7 +301,7 @@ impl Organization {
         write_count(roles.len(), &mut out);
         for role in roles.values() {
             role.write(&mut out);
-            (role_names.get(&place(&role.definition.name)) == Some(&role.id)).write(&mut out);
+            (role_names.get(&place(&role.name)) == Some(&role.id)).write(&mut out);
         }
         write_count(grants.len(), &mut out);
         grants.values().for_each(|grant| grant.write(&mut out));
@@ -373,8 +373,7 @@ impl Organization {
             if bears_name && (role.built_in || !role.is_in_force()) {
                 return Err(Malformed("a role bears a name that is not its own"));
             }
-            if bears_name && self.role_names.insert(place(&role.definition.name), role.id).is_some()
-            {
+            if bears_name && self.role_names.insert(place(&role.name), role.id).is_some() {
                 return Err(Malformed("two roles bear one name"));
             }
             self.roles.insert(role.id, Arc::new(role));

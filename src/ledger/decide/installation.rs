@@ -76,7 +76,7 @@ fn changed_rules(given: &Given<'_>, rules: &Rules) -> Vec<Event> {
         }
     }
     for (role_id, definition) in &rules.roles {
-        let before = given.state.role(*role_id).map(|role| role.definition.clone());
+        let before = given.state.role(*role_id).and_then(|role| role.definition());
         if before.as_ref() != Some(definition) {
             let definition = definition.clone();
             events.push(BuiltInRoleDefined { role_id: *role_id, definition, before }.into());

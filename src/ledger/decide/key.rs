@@ -20,10 +20,35 @@ use projections::verification::Authority;
 
 use super::{Decided, Given};
 use crate::ledger::command::{
-    CreateKey, Expiry, ImportKeys, KEYS_AT_ONCE_MAX, RevokeKey, RevokeKeys, UpdateKeyLabel,
-    WhichKeys,
+    Command, CreateKey, Expiry, ImportKeys, KEYS_AT_ONCE_MAX, RevokeKey, RevokeKeys,
+    UpdateKeyLabel, WhichKeys,
 };
 use crate::ledger::rejection::Rejection;
+
+/// Whether a command is about keys of the very user who gives it, and about no others.
+/// Another's keys, and keys that are not there, are all the same to them.
+pub(super) fn are_ones_own(given: &Given<'_>, command: &Command) -> bool {
+    let here = given.caller.credential().and(given.caller.home()) == Some(given.state.id);
+    let Some(owner @ Owner::User(_)) = given.caller.owner().filter(|_| here) else { return false };
+    let is_own = |id: &KeyId| given.state.key(*id).is_some_and(|key| key.owner() == Some(owner));
+    match command {
+        Command::CreateKey(command) => command.owner == Some(owner),
+        Command::RotateKey(command) => is_own(&command.key_id),
+        Command::EndRotation(id) | Command::DisableKey(id) => is_own(id),
+        // What another disabled is not for them to enable.
+        Command::EnableKey(id) => is_own(id) && disabled_by(given, *id) == Some(owner.principal()),
+        Command::RevokeKey(command) => is_own(&command.key_id),
+        Command::RevokeKeys(command) => match &command.which {
+            WhichKeys::Of(whose) => *whose == owner,
+            WhichKeys::Listed(ids) => !ids.is_empty() && ids.iter().all(is_own),
+        },
+        _ => false,
+    }
+}
+
+fn disabled_by(given: &Given<'_>, id: KeyId) -> Option<Principal> {
+    given.state.key(id).and_then(|key| key.disabled()).map(|act| act.by)
+}
 
 /// Brings a key into force.
 pub(super) fn create(given: &Given<'_>, command: &CreateKey) -> Result<Decided, Rejection> {
@@ -92,7 +117,10 @@ fn may_create(given: &Given<'_>, command: &CreateKey) -> Result<KeyCreated, Reje
     if let Some((key, authority)) = given.caller()? {
         // An end that is refused below matters to nobody here.
         let end = expires_at.as_ref().ok().copied().flatten();
-        may_give(&authority, command.scopes.as_ref(), &given_with, end)?;
+        match is_oneself(given, command.owner) {
+            true => may_give_oneself(&authority, command.scopes.as_ref())?,
+            false => may_give(&authority, command.scopes.as_ref(), &given_with, end)?,
+        }
         within_reach(key, command.environment, command.services.as_deref())?;
     }
     name_is_free(given, &command.name, None)?;
@@ -128,11 +156,21 @@ fn owner_known(given: &Given<'_>, owner: Owner) -> Result<(), Rejection> {
 
 /// A key that is made for another person says what it is for: what they will come to hold
 /// is not for whoever makes it to take.
-fn for_another(given: &Given<'_>, owner: Owner, scopes: Option<&Scopes>) -> Result<(), Rejection> {
-    let another = matches!(owner, Owner::User(_)) && given.caller.owner() != Some(owner);
+pub(super) fn for_another(
+    given: &Given<'_>,
+    owner: Owner,
+    scopes: Option<&Scopes>,
+) -> Result<(), Rejection> {
+    let another = matches!(owner, Owner::User(_)) && !is_oneself(given, Some(owner));
     let by_somebody = given.caller.home().is_some();
     let listed = scopes.is_some_and(|scopes| !scopes.imply_everything());
     if another && by_somebody && !listed { Err(Rejection::ScopesForAnother) } else { Ok(()) }
+}
+
+/// Whether a key is the caller's own, where the caller is a user of this organization.
+fn is_oneself(given: &Given<'_>, owner: Option<Owner>) -> bool {
+    let here = given.caller.home() == Some(given.state.id);
+    here && matches!(owner, Some(Owner::User(_))) && given.caller.owner() == owner
 }
 
 /// A service account or a user has room for one key more.
@@ -196,10 +234,13 @@ pub(super) fn may_bring_into_force(
     let Some((caller, authority)) = given.caller()? else { return Ok(()) };
     if let Some(owner) = key.owner() {
         owner_in_force(given, owner)?;
-        for_another(given, owner, key.scopes.as_ref())?;
     }
-    let held = Authority::of(key, given.state, given.operator, given.now);
-    may_give(&authority, key.scopes.as_ref(), &GivenWith::of(&held), end)?;
+    if is_oneself(given, key.owner()) {
+        may_give_oneself(&authority, key.scopes.as_ref())?;
+    } else {
+        let held = Authority::of(key, given.state, given.operator, given.now);
+        may_give(&authority, key.scopes.as_ref(), &GivenWith::of(&held), end)?;
+    }
     within_reach(caller, Some(key.effective_environment()), key.services())
 }
 
@@ -323,6 +364,21 @@ pub(super) fn may_give(
         return Err(Rejection::PermissionNotHeld(Permission::ORG_ADMIN.to_string()));
     }
     Ok(())
+}
+
+/// A user's own key holds what the user does, and no more than the credential that it is made
+/// with: now, there and for as long, whatever they will be granted. So whatever narrows that
+/// credential narrows the key, and what it is made for is held by now, if only for a domain.
+fn may_give_oneself(authority: &Authority<'_>, scopes: Option<&Scopes>) -> Result<(), Rejection> {
+    let Some(scopes) = scopes.filter(|scopes| !scopes.imply_everything()) else {
+        return match authority.scopes().is_none_or(Scopes::imply_everything) {
+            true => Ok(()),
+            false => Err(Rejection::PermissionNotHeld(Permission::ORG_ADMIN.to_string())),
+        };
+    };
+    let held = |it| authority.holds(it) || authority.holds_for_a_domain(it);
+    let missing = scopes.iter().find(|it| !held(*it));
+    missing.map_or(Ok(()), |it| Err(Rejection::PermissionNotHeld(it.to_string())))
 }
 
 /// Nobody lets others have what they do not hold.

@@ -1,5 +1,7 @@
 //! Given a history, when a command is given, then exactly this comes of it.
 
+mod people;
+
 use projections::api_key::Environment;
 use projections::digest::{RequestContent, RequestId, SecretDigest};
 use projections::envelope::Envelope;
@@ -8,13 +10,14 @@ use projections::event::{
     RoleCreated, RoleUpdated, ServiceAccountCreated,
 };
 use projections::id::{
-    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId, UserId,
 };
 use projections::key::KeyState;
 use projections::network::Networks;
 use projections::permission::{PermissionPattern, Scopes};
 use projections::policy::Policy;
 use projections::principal::Principal;
+use projections::user::UserState;
 use proptest::prelude::*;
 
 use super::*;
@@ -210,12 +213,26 @@ impl World {
     }
 
     fn fold(&mut self, target: OrganizationId, events: &[Event], request: Option<RequestStamp>) {
+        self.fold_by(target, (Principal::Ledger, request), events);
+    }
+
+    /// Folds what this caller did, in their name.
+    fn fold_as(&mut self, target: OrganizationId, caller: Caller, events: &[Event]) {
+        self.fold_by(target, (caller.principal(target), None), events);
+    }
+
+    fn fold_by(
+        &mut self,
+        target: OrganizationId,
+        (actor, request): (Principal, Option<RequestStamp>),
+        events: &[Event],
+    ) {
         let state = if target.is_operator() { &mut self.operator } else { &mut self.acme };
         for event in events {
             let envelope = Envelope {
                 id: EventId::from_bytes([9; 16]),
                 at: at(self.now),
-                actor: Principal::Ledger,
+                actor,
                 credential: None,
                 request,
                 correlation_id: "c".parse().unwrap(),
@@ -1321,6 +1338,30 @@ fn a_limited_key_defines_and_grants_nothing() {
     world.must(ACME, by(1), &limited(3, |key| key.environment = Some(Environment::Test)));
     let services = |key: &mut CreateKey| key.services = Some(vec!["keyledger".parse().unwrap()]);
     world.must(ACME, by(1), &limited(4, services));
+    world.must(
+        ACME,
+        by(1),
+        &create(5, |key| {
+            key.scopes = scopes(&["service-accounts:write", "dns:read"]);
+            key.services = Some(vec!["keyledger".parse().unwrap()]);
+        }),
+    );
+    world.must(
+        ACME,
+        by(1),
+        &create(6, |key| {
+            key.scopes = scopes(&["service-accounts:write", "dns:read"]);
+            key.environment = Some(Environment::Test);
+        }),
+    );
+    let bot = |roles: &[u8]| {
+        let Command::CreateServiceAccount(mut bot) = account(9, &[]) else { panic!() };
+        bot.roles = roles.iter().map(|number| own_role(*number)).collect();
+        Command::CreateServiceAccount(bot)
+    };
+    world.check(by(5), &bot(&[10]), Err(Rejection::ServiceNotHeld));
+    world.check(by(6), &bot(&[10]), Err(Rejection::EnvironmentNotHeld));
+    world.check(by(5), &bot(&[]), Ok(&["ServiceAccountCreated"]));
     let giving = [
         role_draft(11, &["dns:read"]),
         edit_role(own_role(10), &["roles:write"]),
@@ -1354,6 +1395,13 @@ enum Step {
     RetireRole(u8),
     Grant { account: u8, role: u8, domain: Option<&'static str>, lifetime: Option<i64> },
     RevokeGrant(u8),
+    Invite { email: u8, role: u8, lifetime: Option<i64> },
+    Renew(u8),
+    Suspend(u8),
+    Restore(u8),
+    Remove(u8),
+    UserKey { user: u8, scopes: Vec<&'static str>, lifetime: i64, test: bool },
+    GrantUser { user: u8, role: u8, domain: Option<&'static str>, lifetime: Option<i64> },
     Wait(i64),
 }
 
@@ -1362,10 +1410,22 @@ fn arb_step() -> impl Strategy<Value = (Option<u8>, Step)> {
         vec!["api-keys:write", "dns:read", "dns:write", "cache:purge", "org:admin"],
         0..3,
     );
+    let user_scopes = prop::sample::subsequence(
+        vec![
+            "api-keys:write",
+            "users:write",
+            "dns:read",
+            "dns:write",
+            "cache:purge",
+            "routing:write",
+        ],
+        0..3,
+    );
     let role_permissions = || {
         prop::sample::subsequence(
             vec![
                 "roles:write",
+                "users:write",
                 "dns:read",
                 "dns:write",
                 "dns:*",
@@ -1417,6 +1477,24 @@ fn arb_step() -> impl Strategy<Value = (Option<u8>, Step)> {
                 Step::Grant { account, role, domain, lifetime }
             }),
         1 => key().prop_map(Step::RevokeGrant),
+        2 => (0..6_u8, key(), prop::option::of(1..20_000_000_i64))
+            .prop_map(|(email, role, lifetime)| Step::Invite { email, role, lifetime }),
+        1 => key().prop_map(Step::Renew),
+        2 => key().prop_map(Step::Suspend),
+        3 => key().prop_map(Step::Restore),
+        1 => key().prop_map(Step::Remove),
+        6 => (key(), user_scopes, 1..4_000_000_i64, prop::bool::weighted(0.2)).prop_map(
+            |(user, scopes, lifetime, test)| Step::UserKey { user, scopes, lifetime, test }
+        ),
+        4 => (
+            key(),
+            key(),
+            prop::option::of(prop_oneof![Just("a.example"), Just("b.example")]),
+            prop::option::of(1..20_000_000_i64),
+        )
+            .prop_map(|(user, role, domain, lifetime)| {
+                Step::GrantUser { user, role, domain, lifetime }
+            }),
         1 => (1..400_000_i64).prop_map(Step::Wait),
     ];
     // Mostly whoever may do something.
@@ -1525,6 +1603,10 @@ fn holdings(world: &World) -> std::collections::BTreeSet<Held> {
             let authority = Authority::of_owner(account.id.into(), acme, operator, then);
             held.extend(held_by(authority, then, &account.id.text()));
         }
+        for user in acme.users_after(None) {
+            let authority = Authority::of_owner(user.id.into(), acme, operator, then);
+            held.extend(held_by(authority, then, &user.id.text()));
+        }
         for key in acme.keys_after(None).filter(|key| key.state(then) == KeyState::Active) {
             let authority = Authority::of(key, acme, operator, then);
             held.extend(held_by(authority, then, &key.id.text()));
@@ -1533,8 +1615,20 @@ fn holdings(world: &World) -> std::collections::BTreeSet<Held> {
     held
 }
 
-const PROBED: [&str; 6] =
-    ["dns:read", "dns:write", "cache:purge", "roles:write", "routing:write", "org:admin"];
+const PROBED: [&str; 7] = [
+    "users:write",
+    "dns:read",
+    "dns:write",
+    "cache:purge",
+    "roles:write",
+    "routing:write",
+    "org:admin",
+];
+
+fn some_user(world: &World, number: u8) -> UserId {
+    let all: Vec<_> = world.acme.users_after(None).map(|it| it.id).collect();
+    all[usize::from(number) % all.len()]
+}
 
 /// The command of a step; `next` is the number of the key that it may make.
 fn command_of(world: &World, step: Step, next: u8) -> Option<Command> {
@@ -1582,6 +1676,34 @@ fn command_of(world: &World, step: Step, next: u8) -> Option<Command> {
             let all: Vec<_> = world.acme.grants_after(None).map(|it| it.id).collect();
             Command::RevokeGrant(*all.get(usize::from(number) % all.len().max(1))?)
         }
+        Step::Invite { email, role, lifetime } => {
+            let role = some_role(world, role);
+            let Command::InviteUser(mut invited) = people::invite(next, email, &[role]) else {
+                return None;
+            };
+            for grant in &mut invited.grants {
+                grant.grant_id = grant_id(next);
+                grant.expiry = lifetime.map(Expiry::After);
+            }
+            Command::InviteUser(invited)
+        }
+        Step::Renew(user) => people::renew(some_user(world, user)),
+        Step::Suspend(user) => Command::SuspendUser(some_user(world, user)),
+        Step::Restore(user) => Command::RestoreUser(some_user(world, user)),
+        Step::Remove(user) => Command::RemoveUser(some_user(world, user)),
+        Step::UserKey { user, scopes: wanted, lifetime, test } => create(next, |key| {
+            key.name = format!("key {next}").parse().unwrap();
+            key.scopes = (!wanted.is_empty()).then(|| Scopes::new(&wanted).unwrap());
+            key.owner = Some(some_user(world, user).into());
+            key.expiry = Expiry::After(lifetime);
+            let environment = if test { Environment::Test } else { Environment::Live };
+            key.environment = Some(environment);
+        }),
+        Step::GrantUser { user, role, domain, lifetime } => {
+            let (user, role) = (some_user(world, user), some_role(world, role));
+            let grant = people::to_user(next, 0, role, domain, lifetime, |_| user);
+            Command::GrantRole(Box::new(grant))
+        }
         Step::Policy { lifetime } => Command::UpdatePolicy(Policy {
             key_lifetime_max_seconds: lifetime,
             ..Policy::default()
@@ -1610,6 +1732,7 @@ proptest! {
                 "policy:write",
                 "roles:write",
                 "service-accounts:write",
+                "users:write",
             ]);
         }));
         // Somebody who holds something for a time, and something for one domain.
@@ -1625,7 +1748,22 @@ proptest! {
             key.scopes = None;
             key.owner = Some(account_id(2).into());
         }));
-        let mut number = 2_u8;
+        // And a user, with what they made of it.
+        world.must(ACME, Caller::Ledger, &people::invite(1, 1, &[]));
+        let user = |number, role, domain, lifetime| {
+            let to_user = |_| UserId::from_bytes([1; 16]);
+            let grant = people::to_user(number, 0, role, domain, lifetime, to_user);
+            Command::GrantRole(Box::new(grant))
+        };
+        world.must(ACME, Caller::Ledger, &role_draft(252, &["users:write", "dns:write"]));
+        world.must(ACME, Caller::Ledger, &user(252, own_role(252), None, hours_2));
+        world.must(ACME, Caller::Ledger, &user(253, own_role(251), Some("a.example"), None));
+        world.must(ACME, Caller::Ledger, &create(2, |key| {
+            key.scopes = None;
+            key.owner = Some(UserId::from_bytes([1; 16]).into());
+        }));
+        let mut number = 3_u8;
+        let mut removed = std::collections::BTreeSet::new();
         let mut revoked = std::collections::BTreeSet::new();
         for (caller, step) in steps {
             if let Step::Wait(millis) = step {
@@ -1698,13 +1836,16 @@ proptest! {
                         None
                     }
                     Event::RoleRetired(_) | Event::RoleGranted(_) | Event::GrantRevoked(_) => None,
+                    Event::UserRemoved(event) => {
+                        removed.insert(event.user_id);
+                        None
+                    }
                     Event::UserInvited(_)
                     | Event::InvitationRenewed(_)
                     | Event::UserJoined(_)
                     | Event::UserUpdated(_)
                     | Event::UserSuspended(_)
                     | Event::UserRestored(_)
-                    | Event::UserRemoved(_)
                     | Event::SessionStarted(_)
                     | Event::SessionSteppedUp(_)
                     | Event::SessionEnded(_) => None,
@@ -1739,6 +1880,11 @@ proptest! {
                 for now in [now, at(NOW)] {
                     prop_assert_eq!(world.acme.key(*id).unwrap().state(now), KeyState::Revoked);
                 }
+            }
+            for id in &removed {
+                prop_assert_eq!(world.acme.user(*id).unwrap().state(), UserState::Removed);
+                prop_assert!(world.acme.grants_of(Principal::User(*id)).is_empty());
+                prop_assert_eq!(world.acme.keys_of((*id).into(), now).count(), 0);
             }
             let active: Vec<_> =
                 world.acme.keys_after(None).filter(|key| key.state(now) == KeyState::Active).collect();

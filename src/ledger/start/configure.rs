@@ -104,6 +104,7 @@ impl Ledger {
             correlation_id: self.new_correlation_id(),
             causation_id: None,
             personal: Personal::default(),
+            about: None,
         }
     }
 

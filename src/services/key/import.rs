@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use projections::event::KeyOrigin;
 use projections::id::KeyId;
-use projections::id::ServiceAccountId;
-use projections::principal::Owner;
 use prost::Message as _;
 use tonic::Status;
 
@@ -91,9 +89,8 @@ fn imported(ledger: &Ledger, item: &proto::ImportedKey) -> Result<ImportedKey, S
         services: read::services(item.services.as_ref())?,
         expiry: read::expiry!(imported_key, item)?.unwrap_or(Expiry::PlanDefault),
         metadata: read::metadata(&item.metadata)?,
-        limits: read::limits(&item.limits)?,
-        owner: read::optional::<ServiceAccountId>("service_account_id", &item.service_account_id)?
-            .map(Owner::from),
+        limits: read::limits("limits", &item.limits)?,
+        owner: read::owner(&item.service_account_id, &item.user_id)?,
         allowed_ips: read::allowed_ips(&item.allowed_ips)?,
         rate_limit: read::rate_limit(item.rate_limit.as_ref())?,
     };

@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 
 use projections::api_key::Environment;
-use projections::id::{KeyId, RoleId, ServiceAccountId};
+use projections::id::{KeyId, RoleId};
 use projections::key::{Key, KeyState};
 use projections::principal::Owner;
 use projections::text::Name;
@@ -98,11 +98,7 @@ pub(super) async fn list_keys(
         state: state(message.state)?,
         environment: read::environment(message.environment)?,
         role: read::optional("role_id", &message.role_id)?,
-        owner: read::optional::<ServiceAccountId>(
-            "service_account_id",
-            &message.service_account_id,
-        )?
-        .map(Owner::from),
+        owner: read::owner(&message.service_account_id, &message.user_id)?,
         name_prefix: read::optional::<Name>("name_prefix", &message.name_prefix)?
             .map_or("", |_| message.name_prefix.as_str()),
         now: ledger.now_for(&organization.tables()),
@@ -114,6 +110,7 @@ pub(super) async fn list_keys(
         &message.environment.to_string(),
         &message.role_id,
         &message.service_account_id,
+        &message.user_id,
         &message.name_prefix,
     ];
     let list = page::List::new(ledger.stamper(), "ListKeys", &parameters);

@@ -92,7 +92,7 @@ fn decided(decision: &Decision<'_>, out: &mut Vec<u8>) {
     for role in decision.authority.roles() {
         nested(out, 8, |out| {
             nested(out, 1, |out| role.id.push_to(out));
-            text(out, 2, role.definition.name.as_str());
+            text(out, 2, role.name.as_str());
         });
     }
     for permission in decision.authority.permissions() {
