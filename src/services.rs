@@ -15,6 +15,8 @@ pub mod places;
 pub mod read;
 pub mod role;
 pub mod status;
+#[cfg(test)]
+mod testing;
 pub mod verification;
 pub mod warnings;
 pub mod wire;

@@ -38,5 +38,7 @@ mod operator;
 mod roles;
 #[path = "cli/terminal.rs"]
 mod terminal;
+#[path = "cli/users.rs"]
+mod users;
 #[path = "cli/walk.rs"]
 mod walk;

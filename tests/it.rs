@@ -69,6 +69,8 @@ mod support;
 mod tls;
 #[path = "it/usage.rs"]
 mod usage;
+#[path = "it/users.rs"]
+mod users;
 #[path = "it/verify_batch.rs"]
 mod verify_batch;
 #[path = "it/verify_stream.rs"]

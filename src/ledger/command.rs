@@ -367,6 +367,10 @@ impl ImportedKey {
 /// account that are not revoked: it is ended whole, in one append.
 pub const KEYS_AT_ONCE_MAX: usize = 1_000;
 
+/// Most keys of a user that are not revoked: they are ended in one append with the user, and
+/// with all that the user was granted.
+pub const USER_KEYS_MAX: usize = 900;
+
 /// See [`Command::UpdateKeyLabel`].
 #[derive(Clone, Debug)]
 pub struct UpdateKeyLabel {

@@ -78,8 +78,8 @@ pub enum Rejection {
     #[error("`name`: `{0}` is the name of another service account; choose another")]
     ServiceAccountNameTaken(String),
     /// The service account or user has as many keys as it may.
-    #[error("`{0}` has {max} keys already; revoke some", max = super::command::KEYS_AT_ONCE_MAX)]
-    TooManyKeys(Owner),
+    #[error("`{0}` has {1} keys already; revoke some")]
+    TooManyKeys(Owner, usize),
     /// The organization has as many service accounts as it may.
     #[error("the organization has {max} service accounts already", max = super::decide::SERVICE_ACCOUNTS_MAX)]
     TooManyServiceAccounts,

@@ -338,3 +338,6 @@ fn list_grants(
     let revision = write::revision(&organization.stream, tables.revision());
     Ok(proto::ListGrantsResponse { grants, next_page_token, revision })
 }
+
+#[cfg(test)]
+mod tests;

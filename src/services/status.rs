@@ -408,7 +408,7 @@ fn kind(rejection: &Rejection) -> (GrpcCode, &'static str) {
         Rejection::ServiceAccountNameTaken(_) => {
             (GrpcCode::AlreadyExists, "SERVICE_ACCOUNT_NAME_TAKEN")
         }
-        Rejection::TooManyKeys(_) => (GrpcCode::FailedPrecondition, "TOO_MANY_KEYS"),
+        Rejection::TooManyKeys(..) => (GrpcCode::FailedPrecondition, "TOO_MANY_KEYS"),
         Rejection::TooManyServiceAccounts => {
             (GrpcCode::FailedPrecondition, "TOO_MANY_SERVICE_ACCOUNTS")
         }

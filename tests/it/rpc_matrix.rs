@@ -45,7 +45,7 @@ const P: Code = Code::PermissionDenied;
 const Y: Code = Code::Ok;
 
 /// What keyledger itself asks for.
-const PERMISSIONS: [&str; 13] = [
+const PERMISSIONS: [&str; 15] = [
     "activity:read",
     "credentials:verify",
     "api-keys:read",
@@ -55,6 +55,8 @@ const PERMISSIONS: [&str; 13] = [
     "policy:write",
     "roles:read",
     "roles:write",
+    "users:read",
+    "users:write",
     "organizations:read",
     "organizations:write",
     "installation:read",
@@ -403,6 +405,111 @@ const ROWS: &[Row] = &[
         expected: [N, N, N, N, P, P, Y, Y],
     },
     Row {
+        method: "keyledger.v1.OrganizationService/InviteUser",
+        permission: "users:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            proto::InviteUserRequest {
+                organization_id: world.acme.id.clone(),
+                email: format!("made{caller}@example.com"),
+                name: "made".into(),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/RenewInvitation",
+        permission: "users:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            let user_id = world.users[caller].clone();
+            proto::RenewInvitationRequest { organization_id, user_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/GetUser",
+        permission: "users:read",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            proto::GetUserRequest { organization_id, user_id: world.users[caller].clone() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/ListUsers",
+        permission: "users:read",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            proto::ListUsersRequest {
+                organization_id,
+                page_size: u32::try_from(caller).unwrap() + 1,
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/UpdateUser",
+        permission: "users:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            proto::UpdateUserRequest {
+                organization_id: world.acme.id.clone(),
+                user_id: world.users[caller].clone(),
+                name: format!("called {caller}"),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/SuspendUser",
+        permission: "users:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            let user_id = world.users[caller].clone();
+            proto::SuspendUserRequest { organization_id, user_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        // The users whom the callers of the row before suspended.
+        method: "keyledger.v1.OrganizationService/RestoreUser",
+        permission: "users:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            let user_id = world.users[caller].clone();
+            proto::RestoreUserRequest { organization_id, user_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/RemoveUser",
+        permission: "users:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            let user_id = world.users[caller].clone();
+            proto::RemoveUserRequest { organization_id, user_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y],
+    },
+    Row {
         method: "keyledger.v1.OperatorService/GetStatus",
         permission: "installation:read",
         held: Held::ByOperators,
@@ -495,6 +602,8 @@ struct World {
     roles: Vec<String>,
     grants: Vec<String>,
     account: String,
+    /// Users without roles: one for each caller.
+    users: Vec<String>,
     revoked: String,
     unknown: String,
     stranger: Client,
@@ -521,6 +630,10 @@ impl World {
             let domain = format!("d{number}.example");
             grants.push(super::roles::give(&acme.admin, &account, &granted, &domain).await);
         }
+        let mut users = Vec::new();
+        for number in 0..CALLERS.len() {
+            users.push(super::users::make_user(&acme.admin, &format!("user{number}")).await);
+        }
         let revoked = scoped("operator", "revoked", &["org:admin"]);
         let revoked = acme.operator.create_key(revoked).await.unwrap();
         acme.operator.revoke("operator", &revoked.key.unwrap().id).await.unwrap();
@@ -537,6 +650,7 @@ impl World {
             roles,
             grants,
             account,
+            users,
             revoked: revoked.secret,
             unknown,
             stranger,

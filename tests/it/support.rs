@@ -465,6 +465,14 @@ methods! {
     list_grants(RoleServiceClient, ListGrantsRequest) -> ListGrantsResponse;
     effective_permissions(RoleServiceClient, EffectivePermissionsRequest) -> EffectivePermissionsResponse;
     who_holds(RoleServiceClient, WhoHoldsRequest) -> WhoHoldsResponse;
+    invite_user(OrganizationServiceClient, InviteUserRequest) -> InviteUserResponse;
+    renew_invitation(OrganizationServiceClient, RenewInvitationRequest) -> RenewInvitationResponse;
+    get_user(OrganizationServiceClient, GetUserRequest) -> GetUserResponse;
+    list_users(OrganizationServiceClient, ListUsersRequest) -> ListUsersResponse;
+    update_user(OrganizationServiceClient, UpdateUserRequest) -> UpdateUserResponse;
+    suspend_user(OrganizationServiceClient, SuspendUserRequest) -> SuspendUserResponse;
+    restore_user(OrganizationServiceClient, RestoreUserRequest) -> RestoreUserResponse;
+    remove_user(OrganizationServiceClient, RemoveUserRequest) -> RemoveUserResponse;
     list_service_accounts(OrganizationServiceClient, ListServiceAccountsRequest) -> ListServiceAccountsResponse;
     create_organization(OrganizationServiceClient, CreateOrganizationRequest) -> CreateOrganizationResponse;
     get_organization(OrganizationServiceClient, GetOrganizationRequest) -> GetOrganizationResponse;

@@ -20,7 +20,7 @@ use projections::verification::Authority;
 
 use super::{Decided, Given};
 use crate::ledger::command::{
-    Command, CreateKey, Expiry, ImportKeys, KEYS_AT_ONCE_MAX, RevokeKey, RevokeKeys,
+    Command, CreateKey, Expiry, ImportKeys, KEYS_AT_ONCE_MAX, RevokeKey, RevokeKeys, USER_KEYS_MAX,
     UpdateKeyLabel, WhichKeys,
 };
 use crate::ledger::rejection::Rejection;
@@ -180,7 +180,11 @@ pub(super) fn has_room(given: &Given<'_>, owner: Owner) -> Result<(), Rejection>
 
 fn has_room_for(given: &Given<'_>, owner: Owner, more: usize) -> Result<(), Rejection> {
     let there = keys_to_end(given, owner).count();
-    if there + more <= KEYS_AT_ONCE_MAX { Ok(()) } else { Err(Rejection::TooManyKeys(owner)) }
+    let max = match owner {
+        Owner::ServiceAccount(_) => KEYS_AT_ONCE_MAX,
+        Owner::User(_) => USER_KEYS_MAX,
+    };
+    if there + more <= max { Ok(()) } else { Err(Rejection::TooManyKeys(owner, max)) }
 }
 
 /// The keys of a service account or a user that are in force, or may come into force again.

@@ -24,8 +24,9 @@ use super::*;
 use crate::ledger::built_in;
 use crate::ledger::command::{
     ConfigureKeys, CreateInstallation, CreateKey, CreateRole, Expiry, GRANTS_MAX, GrantRole,
-    ImportKeys, ImportedKey, KEYS_AT_ONCE_MAX, OrganizationDraft, ROTATION_GRACE_MAX_SECONDS,
-    RevokeKey, RevokeKeys, RotateKey, Rules, UpdateKeyLabel, UpdateRole, WhichKeys,
+    ImportKeys, ImportedKey, KEYS_AT_ONCE_MAX, OWN_ROLES_MAX, OrganizationDraft, ROLES_MADE_MAX,
+    ROTATION_GRACE_MAX_SECONDS, RevokeKey, RevokeKeys, RotateKey, Rules, UpdateKeyLabel,
+    UpdateRole, WhichKeys,
 };
 
 const ACME: OrganizationId = OrganizationId::from_bytes([7; 16]);
@@ -985,7 +986,7 @@ fn an_import_is_checked_key_by_key() {
         };
         import((0..count).map(key).collect())
     };
-    let full = Rejection::TooManyKeys(account_id(1).into());
+    let full = Rejection::TooManyKeys(account_id(1).into(), KEYS_AT_ONCE_MAX);
     world.check(by(1), &many(KEYS_AT_ONCE_MAX + 1), item(KEYS_AT_ONCE_MAX, full.clone()));
     world.must(ACME, by(1), &many(KEYS_AT_ONCE_MAX));
     world.check(by(1), &import(vec![owned(3)]), item(0, full.clone()));
@@ -1321,6 +1322,50 @@ fn roles_and_grants_are_refused_by_their_reason() {
         world.check(by(1), &command, retired());
     }
     world.check(by(1), &named("own-10"), Ok(&["RoleCreated"]));
+}
+
+/// An edit that changes nothing says what the role means, and so is for those who may give it.
+#[test]
+fn what_a_role_means_is_told_to_nobody_by_an_edit() {
+    let mut world = with_roles();
+    world.must(ACME, by(1), &role_draft(11, &["dns:*"]));
+    let nothing = Command::UpdateRole(Box::new(UpdateRole {
+        role_id: own_role(11),
+        name: None,
+        description: None,
+        permissions: None,
+    }));
+    world.check(by(1), &nothing, Ok(&["done"]));
+    world.check(by(2), &nothing, Err(Rejection::PermissionNotHeld("dns:*".into())));
+    world.must(ACME, by(1), &Command::RetireRole(own_role(11)));
+    let retired = world.acme.role(own_role(11)).unwrap();
+    assert_eq!((retired.description.as_ref(), retired.permissions.len()), (None, 0));
+    assert_eq!(retired.name.as_str(), "own-11");
+}
+
+#[test]
+fn an_organization_has_so_many_roles_of_its_own_and_makes_no_more_than_so_many() {
+    let mut world = with_roles();
+    let id = |number: usize| RoleId::from_parts(NOW.unsigned_abs(), number as u128);
+    let make = |number: usize| {
+        Command::CreateRole(Box::new(CreateRole {
+            role_id: id(number),
+            name: format!("role-{number}").parse().unwrap(),
+            description: "a role".parse().unwrap(),
+            permissions: patterns(&["dns:read"]),
+        }))
+    };
+    for number in 0..OWN_ROLES_MAX {
+        world.must(ACME, by(1), &make(number));
+    }
+    world.check(by(1), &make(OWN_ROLES_MAX), Err(Rejection::TooManyRoles));
+    for number in OWN_ROLES_MAX..ROLES_MADE_MAX {
+        world.must(ACME, by(1), &Command::RetireRole(id(number - 1)));
+        world.must(ACME, by(1), &make(number));
+    }
+    world.must(ACME, by(1), &Command::RetireRole(id(0)));
+    world.check(by(1), &make(ROLES_MADE_MAX), Err(Rejection::TooManyRolesMade));
+    world.check(by(1), &edit_role(id(1), &["dns:write"]), Ok(&["RoleUpdated"]));
 }
 
 /// Roles bind live keys, and keys for any service: who is limited to less defines none.

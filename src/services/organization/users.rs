@@ -279,3 +279,6 @@ async fn known_by(
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

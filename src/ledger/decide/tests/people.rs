@@ -6,7 +6,8 @@ use projections::principal::Owner;
 use projections::user::UserState;
 
 use super::*;
-use crate::ledger::command::{InviteUser, RenewInvitation, UpdateUser};
+use crate::ledger::command::{InviteUser, RenewInvitation, USER_KEYS_MAX, UpdateUser};
+use crate::ledger::event_store::APPEND_EVENTS_MAX;
 
 const DAY: i64 = 24 * 60 * 60 * 1_000;
 
@@ -482,6 +483,23 @@ fn users_have_grants_as_service_accounts_do() {
     let who = Principal::User(user_id(2));
     world.check(by(1), &Command::InviteUser(many), Err(Rejection::TooManyGrants(who)));
     // Removed in one append, however much was theirs.
+    let imported = |number: usize| {
+        let mut id = [9; 16];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        let key = draft(9, |key| {
+            key.key_id = KeyId::from_bytes(id);
+            key.name = format!("imported {number}").parse().unwrap();
+            key.owner = Some(user_id(1).into());
+        });
+        ImportedKey { key, others: Vec::new() }
+    };
+    let import =
+        |keys: usize| Command::ImportKeys(ImportKeys { keys: (0..keys).map(imported).collect() });
+    let full = Rejection::TooManyKeys(user_id(1).into(), USER_KEYS_MAX);
+    let full = full.of_item("keys", USER_KEYS_MAX);
+    world.check(by(1), &import(USER_KEYS_MAX + 1), Err(full));
+    world.must(ACME, by(1), &import(USER_KEYS_MAX));
     let Ok(Decided::Events(events)) = world.decide(ACME, by(1), &remove(1)) else { panic!() };
-    assert_eq!(events.len(), 1 + GRANTS_MAX);
+    assert_eq!(events.len(), 1 + USER_KEYS_MAX + GRANTS_MAX);
+    assert!(events.len() <= APPEND_EVENTS_MAX);
 }
