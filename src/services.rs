@@ -16,6 +16,7 @@ pub mod read;
 pub mod role;
 pub mod status;
 #[cfg(test)]
+#[path = "services/tests/testing.rs"]
 mod testing;
 pub mod verification;
 pub mod warnings;

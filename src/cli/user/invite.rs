@@ -88,7 +88,7 @@ impl Invite {
         let grant = |role: &String| -> Result<_, Failure> {
             let (role, domain) = role.split_once('@').unwrap_or((role, ""));
             let (role_id, domain) = (id_of(role)?, domain.to_owned());
-            Ok(proto::InitialGrant { role_id, domain, expiry: expiry.clone() })
+            Ok(proto::InitialGrant { role_id, domain, expiry })
         };
         let mut request = proto::InviteUserRequest {
             organization_id: self.target.organization_id(),

@@ -42,7 +42,34 @@ pub(super) fn are_ones_own(given: &Given<'_>, command: &Command) -> bool {
             WhichKeys::Of(whose) => *whose == owner,
             WhichKeys::Listed(ids) => !ids.is_empty() && ids.iter().all(is_own),
         },
-        _ => false,
+        Command::CreateInstallation(_)
+        | Command::ConfigureInstallation(_)
+        | Command::ConfigureKeys(_)
+        | Command::ReissueOperatorKey(_)
+        | Command::RegisterOrganization(_)
+        | Command::CreateOrganization(_)
+        | Command::ImportKeys(_)
+        | Command::UpdateKeyLabel(_)
+        | Command::CreateServiceAccount(_)
+        | Command::UpdatePolicy(_)
+        | Command::RotatePepper(_)
+        | Command::RecordDenials(_)
+        | Command::CreateRole(_)
+        | Command::UpdateRole(_)
+        | Command::RetireRole(_)
+        | Command::GrantRole(_)
+        | Command::RevokeGrant(_)
+        | Command::InviteUser(_)
+        | Command::RenewInvitation(_)
+        | Command::JoinUser(_)
+        | Command::UpdateUser(_)
+        | Command::SuspendUser(_)
+        | Command::RestoreUser(_)
+        | Command::RemoveUser(_)
+        | Command::StartSession(_)
+        | Command::StepUpSession(_)
+        | Command::EndSession(_)
+        | Command::EndSessions(_) => false,
     }
 }
 

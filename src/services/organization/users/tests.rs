@@ -24,10 +24,8 @@ async fn invited(world: &World, email: &str, name: &str) -> Result<proto::User, 
     world.time.advance_ms(1);
     let request = invitation(email, name);
     let order = invite(&world.ledger, ACME, world.context(), &request).unwrap();
-    let user = match &order.command {
-        Command::InviteUser(command) => command.user_id,
-        _ => panic!(),
-    };
+    let Command::InviteUser(command) = &order.command else { panic!() };
+    let user = command.user_id;
     if let Err(error) = world.ledger.execute(ACME, &order).await {
         // What is refused leaves no key of nobody behind.
         let subject = Subject::user(ACME, user);
