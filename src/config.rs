@@ -81,6 +81,19 @@ pub struct Settings {
     #[arg(long, env = "KEYLEDGER_ADMIN_KEY_SHA256", value_name = "HEX")]
     pub admin_key_sha256: Option<String>,
 
+    /// The SHA-256 digest of the global key, in hexadecimal: one key for a whole service, shown
+    /// as `X-API-Key`; needs `global_key_organization` [default: none]
+    #[arg(long, env = "KEYLEDGER_GLOBAL_KEY_SHA256", value_name = "HEX")]
+    pub global_key_sha256: Option<String>,
+
+    /// The organization whose key the global key is, by its identifier or key prefix
+    #[arg(long, env = "KEYLEDGER_GLOBAL_KEY_ORGANIZATION", value_name = "ID|PREFIX")]
+    pub global_key_organization: Option<String>,
+
+    /// The role of the global key: a built-in one's name, or any one's identifier [default: read-only-admin]
+    #[arg(long, env = "KEYLEDGER_GLOBAL_KEY_ROLE", value_name = "NAME|ID")]
+    pub global_key_role: Option<String>,
+
     /// What to log, such as `info` or `keyledger=debug` [default: info]
     #[arg(long, env = "KEYLEDGER_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -194,6 +207,9 @@ impl Settings {
             tls_client_ca: self.tls_client_ca.or(under.tls_client_ca),
             allow_plaintext: self.allow_plaintext.or(under.allow_plaintext),
             admin_key_sha256: self.admin_key_sha256.or(under.admin_key_sha256),
+            global_key_sha256: self.global_key_sha256.or(under.global_key_sha256),
+            global_key_organization: self.global_key_organization.or(under.global_key_organization),
+            global_key_role: self.global_key_role.or(under.global_key_role),
             log: self.log.or(under.log),
             log_format: self.log_format.or(under.log_format),
             request_timeout_ms: self.request_timeout_ms.or(under.request_timeout_ms),

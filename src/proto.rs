@@ -48,6 +48,7 @@ impl fmt::Debug for VerifyRequest {
             client_ip,
             forwarded_for,
             domain,
+            master_key,
         } = self;
         f.debug_struct("VerifyRequest")
             .field("credential", &Redacted(!credential.is_empty()))
@@ -63,6 +64,7 @@ impl fmt::Debug for VerifyRequest {
             .field("client_ip", &Redacted(!client_ip.is_empty()))
             .field("forwarded_for", &Redacted(!forwarded_for.is_empty()))
             .field("domain", domain)
+            .field("master_key", &Redacted(!master_key.is_empty()))
             .finish()
     }
 }

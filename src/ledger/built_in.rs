@@ -121,6 +121,15 @@ pub fn admin_digest_name() -> Name {
     fixed("configured admin key")
 }
 
+/// What the global key is called; with a number, where another key has that name.
+#[must_use]
+pub fn global_key_name(number: u32) -> Name {
+    match number {
+        0 | 1 => fixed("global key"),
+        number => fixed(&format!("global key {number}")),
+    }
+}
+
 /// Stands where no correlation id could be made.
 pub(super) fn fallback_correlation_id() -> CorrelationId {
     fixed("none")
@@ -164,7 +173,13 @@ mod tests {
             ("klop", OPERATOR_PLAN)
         );
         assert_eq!(default_plan().as_str(), DEFAULT_PLAN);
-        for name in [admin_key_name(), admin_api_token_name(), admin_digest_name()] {
+        for name in [
+            admin_key_name(),
+            admin_api_token_name(),
+            admin_digest_name(),
+            global_key_name(1),
+            global_key_name(u32::MAX),
+        ] {
             assert!(!name.as_str().is_empty());
         }
         assert_eq!(fallback_correlation_id().as_str(), "none");

@@ -4,6 +4,7 @@
 //! read ([`load`]); else all of it.
 
 mod configure;
+mod global_key;
 mod load;
 mod replay;
 
@@ -28,6 +29,7 @@ use super::tables::Tables;
 use super::vault::Vault;
 use super::vault::peppers::{PepperId, Peppers};
 use super::{COMMANDS_MAX, Ledger, LedgerError, denials, pepper_use, rate_limits, usage};
+pub use global_key::GlobalKeyError;
 use load::Loaded;
 use replay::Before;
 pub(super) use replay::{Arrived, Folded, in_parallel};
@@ -58,10 +60,25 @@ pub struct ConfiguredKeys {
     pub admin_api_token: Option<Secret>,
     /// The SHA-256 digest of an administrator's key.
     pub admin_key_sha256: Option<[u8; 32]>,
+    /// The global key.
+    pub global: Option<ConfiguredGlobalKey>,
+}
+
+/// One organization's key that whole services share, from before they had keys of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfiguredGlobalKey {
+    /// The SHA-256 digest of its text.
+    pub sha256: [u8; 32],
+    /// The organization, by its identifier or key prefix.
+    pub organization: String,
+    /// The role, by a built-in one's name, or by its identifier.
+    pub role: String,
+    /// Whether a role that permits everything is refused.
+    pub production: bool,
 }
 
 impl ConfiguredKeys {
-    /// Whether there are any.
+    /// Whether there are none of the operator's own.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.admin_api_token.is_none() && self.admin_key_sha256.is_none()
@@ -124,6 +141,9 @@ pub enum StartError {
     /// A configured secret is too short, or no text for a header.
     #[error(transparent)]
     WeakToken(#[from] WeakToken),
+    /// The global key cannot be what the configuration says.
+    #[error(transparent)]
+    GlobalKey(#[from] GlobalKeyError),
 }
 
 /// A configured secret that cannot be one.

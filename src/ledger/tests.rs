@@ -711,7 +711,7 @@ async fn a_key_known_by_its_sha256_digest_verifies() {
             now: ledger.clock().now(),
         };
         let mut presented = Presented::default();
-        presented.api_key(text);
+        presented.admin_api_key(text);
         ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
             Answer::Decided(decision) | Answer::RateLimited { decision, .. } => decision.code,
             Answer::Refused(code) => code,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use projections::api_key;
 use projections::digest::SecretDigest;
-use projections::event::DigestForm;
+use projections::event::{DigestForm, KeyOrigin};
 use projections::id::{KeyId, OrganizationId};
 use projections::key::Key;
 use projections::organization::Organization;
@@ -140,9 +140,12 @@ impl Ledger {
         };
         match presented.deciding() {
             Err(code) => with(None, Answer::Refused(code)),
-            // No session is ever issued by this version, so none is known.
-            Ok(Deciding::Session(_)) => with(None, Answer::Refused(Code::Unknown)),
+            // No grant and no session is ever issued by this version, so none is known.
+            Ok(Deciding::BreakGlass(_) | Deciding::Session(_)) => {
+                with(None, Answer::Refused(Code::Unknown))
+            }
             Ok(Deciding::ApiKey(text)) => self.verify_api_key(text, question, reach, with),
+            Ok(Deciding::GlobalKey(text)) => self.verify_global_key(text, question, reach, with),
         }
     }
 
@@ -218,7 +221,10 @@ impl Ledger {
             return with(None, Answer::Refused(Code::Malformed));
         }
         let index = self.tables.index();
-        let Some((digest, found)) = self.find(&index, text) else {
+        let found = self.find(&index, text);
+        // Shown as an API key, the global key is none.
+        let found = found.filter(|(_, found)| found.key.origin() != KeyOrigin::Global);
+        let Some((digest, found)) = found else {
             if let Some(ticket) = self.dead_ticket(text) {
                 return match self.recalled(&ticket) {
                     Some(found) => self.verify_dead(found.as_deref(), question, reach, |answer| {
@@ -236,6 +242,38 @@ impl Ledger {
             );
         };
         self.decide_found(&index, &digest, found, question, reach, with)
+    }
+
+    fn verify_global_key<R>(
+        &self,
+        text: &str,
+        question: &Question<'_>,
+        reach: Reach,
+        with: impl FnOnce(Option<Found<'_>>, Answer<'_>) -> R,
+    ) -> R {
+        let index = self.tables.index();
+        match self.find_global(&index, text) {
+            Some((digest, found)) => {
+                self.decide_found(&index, &digest, found, question, reach, with)
+            }
+            None => with(None, Answer::Refused(Code::Unknown)),
+        }
+    }
+
+    /// Whether this text is the global key, or one that was the global key: what a value of
+    /// `X-API-Key` is then. Where there never was any, that costs nothing.
+    #[must_use]
+    pub fn is_global_key(&self, text: &str) -> bool {
+        self.tables.has_global_keys() && self.find_global(&self.tables.index(), text).is_some()
+    }
+
+    fn find_global<'a>(
+        &self,
+        index: &'a IndexView<'_>,
+        text: &str,
+    ) -> Option<(SecretDigest, &'a IndexedKey)> {
+        self.find_by(index, DigestForm::Sha256, &Sha256::digest(text.as_bytes()))
+            .filter(|(_, found)| found.key.origin() == KeyOrigin::Global)
     }
 
     /// Decides anew about a key that was decided about before, by its digest: nothing of

@@ -28,7 +28,7 @@ const GRPC_WEB: &[u8] = b"application/grpc-web";
 /// How long a browser may remember what it was allowed.
 const ALLOWED_FOR_SECONDS: u64 = 3_600;
 /// What a page may send.
-const REQUEST_HEADERS: [&str; 10] = [
+const REQUEST_HEADERS: [&str; 12] = [
     "authorization",
     "content-type",
     "grpc-timeout",
@@ -38,6 +38,8 @@ const REQUEST_HEADERS: [&str; 10] = [
     "x-api-key",
     "x-correlation-id",
     "x-grpc-web",
+    "x-master-key",
+    "x-tenant-id",
     "x-user-agent",
 ];
 /// What a page may read.

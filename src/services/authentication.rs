@@ -29,6 +29,7 @@ pub const SERVICE: &str = "keyledger";
 pub const HEADER_VALUES_MAX: usize = 8;
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 static X_ADMIN_API_KEY: HeaderName = HeaderName::from_static("x-admin-api-key");
+static X_MASTER_KEY: HeaderName = HeaderName::from_static("x-master-key");
 static X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Most characters of a user agent that are kept.
@@ -214,7 +215,7 @@ fn look(
     purpose: Purpose,
 ) -> Result<Looked, Status> {
     let question = callers(permissions, origin, now);
-    ledger.verify(presented(headers)?, &question, callers_asking(purpose), |answer| {
+    ledger.verify(presented(ledger, headers)?, &question, callers_asking(purpose), |answer| {
         looked(&answer, origin)
     })
 }
@@ -287,15 +288,19 @@ pub fn authenticate_operator<T>(
     }
 }
 
-fn presented(headers: &HeaderMap) -> Result<Presented<'_>, Status> {
+fn presented<'a>(ledger: &Ledger, headers: &'a HeaderMap) -> Result<Presented<'a>, Status> {
     let mut presented = Presented::default();
     for value in values(headers, &AUTHORIZATION) {
         presented.authorization(value?);
     }
-    for name in [&X_API_KEY, &X_ADMIN_API_KEY] {
-        for value in values(headers, name) {
-            presented.api_key(value?);
-        }
+    for value in values(headers, &X_API_KEY) {
+        presented.api_key(value?, |text| ledger.is_global_key(text));
+    }
+    for value in values(headers, &X_ADMIN_API_KEY) {
+        presented.admin_api_key(value?);
+    }
+    for value in values(headers, &X_MASTER_KEY) {
+        presented.master_key(value?);
     }
     Ok(presented)
 }
