@@ -6,8 +6,10 @@
 
 mod complete;
 pub mod production;
+mod rules;
 mod values;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -18,7 +20,8 @@ use crate::node::Directories;
 use crate::store::engine_url::EngineText;
 
 pub use complete::{Config, ConfigError};
-pub use values::{Collector, CollectorUrl, Network, Origin};
+pub use rules::{PermissionRuleSetting, PlanSetting};
+pub use values::{Collector, CollectorUrl, Network, Origin, duration};
 
 /// The settings file looked for where none is named.
 pub const FILE: &str = "keyledger.toml";
@@ -154,6 +157,14 @@ pub struct Settings {
     /// Be strict about what is convenient but unsafe: docs/OPERATING.md has the list
     #[arg(long, env = "KEYLEDGER_PRODUCTION", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub production: Option<bool>,
+
+    /// What permissions ask for, beside being held. In the file alone.
+    #[arg(skip)]
+    pub permission_rules: Option<Vec<PermissionRuleSetting>>,
+
+    /// The rules of plans, by their names. In the file alone.
+    #[arg(skip)]
+    pub plans: Option<BTreeMap<String, PlanSetting>>,
 }
 
 /// Variables that are ours but not a server's setting: the client's, and the tests'.
@@ -224,6 +235,8 @@ impl Settings {
             otel_service_name: self.otel_service_name.or(under.otel_service_name),
             reflection: self.reflection.or(under.reflection),
             production: self.production.or(under.production),
+            permission_rules: self.permission_rules.or(under.permission_rules),
+            plans: self.plans.or(under.plans),
         }
     }
 

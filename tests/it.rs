@@ -32,6 +32,8 @@ mod engine;
 mod eventstore;
 #[path = "it/faults.rs"]
 mod faults;
+#[path = "it/gates.rs"]
+mod gates;
 #[path = "it/global_key.rs"]
 mod global_key;
 #[path = "it/imports.rs"]

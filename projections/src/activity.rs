@@ -18,6 +18,7 @@ pub use filter::{ActionPattern, Filter, InvalidAction};
 use crate::envelope::Envelope;
 use crate::event::Event;
 use crate::id::{EventId, KeyId, OrganizationId, RoleId, ServiceAccountId, SessionId, UserId};
+use crate::permission::PermissionPattern;
 use crate::principal::{Credential, Principal};
 use crate::recorded::Revision;
 use crate::text::{CorrelationId, Name, PlanName};
@@ -72,6 +73,8 @@ actions! {
     SessionStarted => "session.started",
     SessionSteppedUp => "session.stepped_up",
     SessionEnded => "session.ended",
+    PermissionRuleDefined => "permission_rule.defined",
+    PermissionRuleRemoved => "permission_rule.removed",
 }
 
 /// What became of what was tried.
@@ -90,6 +93,8 @@ pub enum TargetId<'a> {
     Installation,
     /// A plan, which goes by its name.
     Plan(&'a PlanName),
+    /// A rule of permissions, which goes by its pattern.
+    PermissionRule(&'a PermissionPattern),
     /// A role.
     Role(RoleId),
     /// An organization.
@@ -115,6 +120,7 @@ impl TargetId<'_> {
         match self {
             Self::Installation => "installation",
             Self::Plan(_) => "plan",
+            Self::PermissionRule(_) => "permission_rule",
             Self::Role(_) => "role",
             Self::Organization(_) => "organization",
             Self::Key(_) => "key",
@@ -131,6 +137,7 @@ impl TargetId<'_> {
         match self {
             Self::Installation => "The installation",
             Self::Plan(_) => "Plan",
+            Self::PermissionRule(_) => "The rule of",
             Self::Role(_) => "Role",
             Self::Organization(_) => "Organization",
             Self::Key(_) => "Key",
@@ -148,6 +155,7 @@ impl fmt::Display for TargetId<'_> {
         match self {
             Self::Installation => OrganizationId::OPERATOR.fmt(f),
             Self::Plan(name) => name.fmt(f),
+            Self::PermissionRule(pattern) => pattern.fmt(f),
             Self::Role(id) => id.fmt(f),
             Self::Organization(id) => id.fmt(f),
             Self::Key(id) => id.fmt(f),

@@ -20,6 +20,7 @@ use crate::text::{Description, KeyPrefix, Name, PlanName};
 mod keys;
 mod noted;
 mod roles;
+mod rules;
 mod users;
 
 pub use keys::{
@@ -32,6 +33,10 @@ use noted::{DenialsSummarized1, DenialsSummarized2};
 pub use roles::{
     BuiltInRoleDefined, GrantRevoked, GrantTerms, RoleCreated, RoleDefinition, RoleGranted,
     RoleRetired, RoleUpdated,
+};
+use rules::PlanDefined1;
+pub use rules::{
+    MfaRule, PermissionRule, PermissionRuleDefined, PermissionRuleRemoved, PlanDefined, PlanRules,
 };
 pub use users::{
     AuthenticationMethod, InvitationRenewed, SessionEndReason, SessionEnded, SessionStarted,
@@ -100,7 +105,7 @@ events! {
     /// From here on events of these types and schemas may be written.
     SchemaActivated = 1,
     /// A plan has these rules from here on.
-    PlanDefined = 1,
+    PlanDefined = 2 or PlanDefined1 = 1,
     /// A role that every organization has means this from here on.
     BuiltInRoleDefined = 1,
     /// The operator admitted an organization; its name and prefix are taken.
@@ -161,6 +166,10 @@ events! {
     SessionSteppedUp = 1,
     /// A session ended before its time.
     SessionEnded = 1,
+    /// Permissions ask for this from here on, beside being held.
+    PermissionRuleDefined = 1,
+    /// Permissions no longer ask for what a rule said.
+    PermissionRuleRemoved = 1,
 }
 
 /// See [`Event::InstallationCreated`].
@@ -191,28 +200,6 @@ pub struct ActivatedSchema {
     pub event_type: String,
     /// The schema.
     pub schema: u32,
-}
-
-/// The rules of a plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PlanRules {
-    /// How long a key may live, in seconds; none for ever.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_lifetime_max_seconds: Option<u32>,
-}
-
-/// See [`Event::PlanDefined`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PlanDefined {
-    /// The plan.
-    pub plan: PlanName,
-    /// Its rules from here on.
-    pub rules: PlanRules,
-    /// Its rules up to here; none where the plan is new.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<PlanRules>,
 }
 
 /// See [`Event::OrganizationRegistered`].

@@ -3,10 +3,11 @@
 use imbl::{OrdMap, OrdSet};
 
 use crate::digest::SecretDigest;
-use crate::event::{ActivatedSchema, InstallationCreated, PlanRules};
+use crate::event::{ActivatedSchema, InstallationCreated, PermissionRule, PlanRules};
 use crate::id::{EventId, InstallationId, OrganizationId};
 use crate::organization::Profile;
-use crate::text::{KeyPrefix, PlanName};
+use crate::permission::{Permission, PermissionPattern};
+use crate::text::{FeatureName, KeyPrefix, PlanName};
 
 /// The tables of the installation itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Installation {
     pub prefixes: OrdMap<KeyPrefix, OrganizationId>,
     /// The rules of each plan.
     pub plans: OrdMap<PlanName, PlanRules>,
+    /// What permissions ask for, beside being held.
+    pub permission_rules: PermissionRules,
     /// What may be written.
     pub schemas: OrdSet<ActivatedSchema>,
 }
@@ -45,13 +48,75 @@ impl Installation {
             organizations: OrdMap::new(),
             prefixes: OrdMap::new(),
             plans: OrdMap::new(),
+            permission_rules: PermissionRules::default(),
             schemas: OrdSet::new(),
         }
+    }
+
+    /// Whether a feature is licensed to whoever is on a plan.
+    #[must_use]
+    pub fn licenses(&self, plan: &PlanName, feature: &FeatureName) -> bool {
+        self.plans.get(plan).is_some_and(|rules| rules.features.contains(feature))
     }
 
     /// Whether events of this type and schema may be written.
     #[must_use]
     pub fn may_write(&self, event_type: &str, schema: u32) -> bool {
         self.schemas.iter().any(|known| known.event_type == event_type && known.schema == schema)
+    }
+}
+
+/// Rules of permissions, by their patterns and in the order of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PermissionRules(Vec<(PermissionPattern, PermissionRule)>);
+
+impl PermissionRules {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The patterns, each with its rule, in order.
+    pub fn iter(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = &(PermissionPattern, PermissionRule)> + ExactSizeIterator
+    {
+        self.0.iter()
+    }
+
+    /// The rule of a pattern itself.
+    #[must_use]
+    pub fn get(&self, pattern: &PermissionPattern) -> Option<&PermissionRule> {
+        let place = self.place(pattern).ok()?;
+        self.0.get(place).map(|(_, rule)| rule)
+    }
+
+    /// Every rule that a permission is under: of at most four patterns.
+    pub fn of<'a>(
+        &'a self,
+        permission: Permission<'a>,
+    ) -> impl Iterator<Item = &'a PermissionRule> + use<'a> {
+        permission.patterns().into_iter().filter_map(|pattern| {
+            let place = self.0.binary_search_by(|(it, _)| it.cmp_text(pattern)).ok()?;
+            self.0.get(place).map(|(_, rule)| rule)
+        })
+    }
+
+    fn place(&self, pattern: &PermissionPattern) -> Result<usize, usize> {
+        self.0.binary_search_by(|(it, _)| it.cmp(pattern))
+    }
+
+    /// Puts a rule in the place of the one that the pattern had.
+    pub(crate) fn insert(&mut self, pattern: PermissionPattern, rule: PermissionRule) {
+        match self.place(&pattern) {
+            Ok(place) => self.0.splice(place..=place, [(pattern, rule)]).for_each(drop),
+            Err(place) => self.0.insert(place, (pattern, rule)),
+        }
+    }
+
+    /// Takes a pattern's rule away, and tells whether it had one.
+    pub(crate) fn remove(&mut self, pattern: &PermissionPattern) -> bool {
+        self.place(pattern).map(|place| self.0.remove(place)).is_ok()
     }
 }

@@ -11,8 +11,8 @@ use crate::corrupt::{CorruptHistory, Fault};
 use crate::digest::{LeafHash, NameDigest, RequestContent, RequestId};
 use crate::envelope::{Envelope, RequestStamp};
 use crate::event::{
-    Event, OrganizationCreated, OrganizationRegistered, PepperRotated, PlanDefined,
-    SchemaActivated, ServiceAccountCreated,
+    Event, OrganizationCreated, OrganizationRegistered, PepperRotated, PermissionRuleDefined,
+    PermissionRuleRemoved, PlanDefined, SchemaActivated, ServiceAccountCreated,
 };
 use crate::id::{GrantId, KeyId, OrganizationId, RoleId, ServiceAccountId, SessionId, UserId};
 use crate::installation::{Installation, Registration};
@@ -390,6 +390,8 @@ impl Organization {
             | Event::PlanDefined(_)
             | Event::BuiltInRoleDefined(_)
             | Event::PepperRotated(_)
+            | Event::PermissionRuleDefined(_)
+            | Event::PermissionRuleRemoved(_)
             | Event::OrganizationRegistered(_) => self.installation.is_some(),
             Event::KeyCreated(_)
             | Event::KeyRevoked(_)
@@ -430,6 +432,8 @@ impl Organization {
             Event::OrganizationCreated(event) => self.created(envelope, event),
             Event::SchemaActivated(event) => self.schemas_activated(event),
             Event::PlanDefined(event) => self.plan_defined(event),
+            Event::PermissionRuleDefined(event) => self.permission_rule_defined(event),
+            Event::PermissionRuleRemoved(event) => self.permission_rule_removed(envelope, event),
             Event::BuiltInRoleDefined(event) => Ok(self.role_defined(revision, envelope.at, event)),
             Event::OrganizationRegistered(event) => self.registered(envelope, event),
             Event::KeyCreated(event) => self.key_created(revision, envelope, event),
@@ -496,7 +500,27 @@ impl Organization {
     }
 
     fn plan_defined(&mut self, event: &PlanDefined) -> Result<Change, Fault> {
-        self.installation_mut()?.plans.insert(event.plan.clone(), event.rules.clone());
+        let mut rules = event.rules.clone();
+        rules.features.sort_unstable();
+        rules.features.dedup();
+        self.installation_mut()?.plans.insert(event.plan.clone(), rules);
+        Ok(Change::Rule)
+    }
+
+    fn permission_rule_defined(&mut self, event: &PermissionRuleDefined) -> Result<Change, Fault> {
+        let rules = &mut self.installation_mut()?.permission_rules;
+        rules.insert(event.permission.clone(), event.rule.clone());
+        Ok(Change::Rule)
+    }
+
+    fn permission_rule_removed(
+        &mut self,
+        envelope: &Envelope,
+        event: &PermissionRuleRemoved,
+    ) -> Result<Change, Fault> {
+        if !self.installation_mut()?.permission_rules.remove(&event.permission) {
+            return Err(Fault::MissingTarget(envelope.event.event_type()));
+        }
         Ok(Change::Rule)
     }
 

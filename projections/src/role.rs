@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 pub struct Role {
     /// The role.
     pub id: RoleId,
-    /// What it means.
+    /// What it means; its permissions stand in order.
     pub definition: RoleDefinition,
     /// Whether the installation defines it, for every organization.
     pub built_in: bool,
@@ -41,13 +41,13 @@ impl Role {
     /// Whether it permits this.
     #[must_use]
     pub fn implies(&self, wanted: Permission<'_>) -> bool {
-        self.permissions().iter().any(|pattern| pattern.implies(wanted))
+        PermissionPattern::any_implies(self.permissions(), wanted)
     }
 
     /// Whether it permits all that the pattern permits.
     #[must_use]
     pub fn covers(&self, wanted: &PermissionPattern) -> bool {
-        self.permissions().iter().any(|pattern| pattern.covers(wanted))
+        PermissionPattern::any_covers(self.permissions(), wanted)
     }
 }
 

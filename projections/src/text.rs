@@ -126,6 +126,12 @@ text!(
     is_label
 );
 text!(
+    /// The name of a feature that a plan licenses.
+    FeatureName,
+    "1 to 64 characters of `A-Z a-z 0-9 . _ -`",
+    is_label
+);
+text!(
     /// The name of an entry of metadata or limits.
     Label,
     "1 to 64 characters of `A-Z a-z 0-9 . _ -`",

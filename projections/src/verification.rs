@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::api_key::Environment;
+use crate::event::{KeyOrigin, MfaRule};
 use crate::id::{OrganizationId, RoleId, UserId};
 use crate::key::{Key, KeyState};
 use crate::network::Networks;
@@ -18,7 +19,7 @@ use crate::principal::{Credential, Owner};
 use crate::recorded::Revision;
 use crate::role::{Grant, Role};
 use crate::session::{Session, Standing};
-use crate::text::Label;
+use crate::text::{FeatureName, Label};
 use crate::time::Timestamp;
 use crate::user::UserState;
 
@@ -54,6 +55,10 @@ pub enum Code {
     PermissionDenied,
     /// Every wanted permission is held, but not all of them for the domain asked about.
     DomainNotAllowed,
+    /// Something that was wanted is not licensed to its organization.
+    FeatureNotLicensed,
+    /// Something that was wanted asks for a second factor.
+    MfaRequired,
     /// It may do all that was asked, but has been used as often as it may for now. Never
     /// decided here: how often a key was used is no part of history.
     RateLimited,
@@ -102,14 +107,43 @@ impl<'a> Wanted<'a> {
         Ok(Self::Texts(texts))
     }
 
-    fn all(self, mut held: impl FnMut(Permission<'_>) -> bool) -> bool {
+    /// The places of all of them; none where they are more than one question may want.
+    fn places(self) -> Option<u128> {
+        let wanted = match self {
+            Self::Texts(texts) => texts.len(),
+            Self::One(_) => 1,
+        };
+        (wanted <= PERMISSIONS_MAX).then(|| first_places(wanted))
+    }
+
+    /// Of these places, those of the permissions that are so.
+    fn among(self, places: u128, mut is_so: impl FnMut(Permission<'_>) -> bool) -> u128 {
         match self {
             Self::Texts(texts) => {
-                texts.iter().all(|text| Permission::parse(text).is_ok_and(&mut held))
+                let among = texts.iter().zip(0..).filter(|(_, place)| places >> place & 1 == 1);
+                let so = among.filter(|(text, _)| Permission::split(text).is_some_and(&mut is_so));
+                so.fold(0, |so, (_, place)| so | 1 << place)
             }
-            Self::One(permission) => held(permission),
+            Self::One(permission) => places & u128::from(is_so(permission)),
         }
     }
+
+    /// Each of them.
+    fn each(self) -> impl Iterator<Item = Permission<'a>> {
+        let (texts, one) = match self {
+            Self::Texts(texts) => (texts, None),
+            Self::One(permission) => (&[][..], Some(permission)),
+        };
+        texts.iter().filter_map(|text| Permission::split(text)).chain(one)
+    }
+}
+
+/// A bit for each place.
+const _: () = assert!(PERMISSIONS_MAX < 128);
+
+/// The first places, so many.
+fn first_places(count: usize) -> u128 {
+    (1 << count) - 1
 }
 
 /// What a credential or a principal may do, as its scopes, its roles and its grants are now.
@@ -328,15 +362,32 @@ impl<'a> Authority<'a> {
     pub fn permissions(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let this = *self;
         let narrowed = this.narrowing_scopes();
-        let exact = narrowed.into_iter().flat_map(|scopes| scopes.texts());
-        // Without roles the scopes are all there is: each of them is held.
-        let alone = !this.has_roles;
-        let exact = exact
-            .filter(move |text| alone || Permission::parse(text).is_ok_and(|it| this.holds(it)));
+        let held = narrowed.map_or(0, |scopes| this.held_of(scopes));
+        let exact = narrowed.into_iter().flat_map(|scopes| scopes.texts()).zip(0..);
+        let exact = exact.filter(move |(_, place)| held >> place & 1 == 1).map(|(text, _)| text);
         let patterns = narrowed.is_none().then(|| this.roles()).into_iter().flatten();
         exact.chain(
             patterns.flat_map(|role| role.permissions().iter().map(PermissionPattern::as_str)),
         )
+    }
+
+    /// The places of those of its own scopes that it holds. Without roles they are all there
+    /// is: each of them is held.
+    fn held_of(&self, scopes: &Scopes) -> u128 {
+        let mut missing = first_places(scopes.iter().take(PERMISSIONS_MAX).count());
+        let all = missing;
+        if !self.has_roles {
+            return all;
+        }
+        for role in self.counting_roles() {
+            let places = scopes.iter().zip(0..).filter(|(_, place)| missing >> place & 1 == 1);
+            let held = places.filter(|(scope, _)| role.implies(*scope));
+            missing &= !held.fold(0, |held, (_, place)| held | 1 << place);
+            if missing == 0 {
+                break;
+            }
+        }
+        all & !missing
     }
 
     /// The scopes, where they say what it may do: by themselves, or by narrowing its roles.
@@ -442,7 +493,7 @@ pub fn decide<'a>(
     let code = tenant_mismatch(organization.id, &question)
         .or_else(|| out_of_force(Recognised::Key(key), None, organization, now))
         .or_else(|| out_of_reach(key, &question))
-        .unwrap_or_else(|| permitted(&authority, &question));
+        .unwrap_or_else(|| may_do(Recognised::Key(key), &authority, &question));
     Decision {
         code,
         credential: Recognised::Key(key),
@@ -471,7 +522,7 @@ pub fn decide_session<'a>(
     let code = tenant_mismatch(organization.id, &question)
         .or_else(|| out_of_force(Recognised::Session(session), standing, organization, now))
         .or(elsewhere.then_some(Code::WrongEnvironment))
-        .unwrap_or_else(|| permitted(&authority, &question));
+        .unwrap_or_else(|| may_do(Recognised::Session(session), &authority, &question));
     Decision {
         code,
         credential: Recognised::Session(session),
@@ -553,23 +604,88 @@ fn out_of_reach(key: &Key, question: &Question<'_>) -> Option<Code> {
     if serves { None } else { Some(Code::ServiceNotAllowed) }
 }
 
-/// Whether all that is wanted is held.
+/// Whether all that is wanted is held. Each role is looked up once, whatever is wanted.
 fn permitted(authority: &Authority<'_>, question: &Question<'_>) -> Code {
-    let mut elsewhere = false;
-    let held = question.permissions.all(|permission| {
-        authority.holds(permission) || {
-            let held = authority.holds_for_a_domain(permission);
-            elsewhere |= held;
-            held
-        }
-    });
-    if !held {
+    let wanted = question.permissions;
+    let Some(mut missing) = wanted.places() else { return Code::PermissionDenied };
+    let narrowed = match authority.scopes {
+        Some(scopes) => wanted.among(missing, |permission| scopes.imply(permission)) != missing,
+        None => !authority.has_roles && missing != 0,
+    };
+    if narrowed {
         return Code::PermissionDenied;
     }
-    if elsewhere {
-        return Code::DomainNotAllowed;
+    if missing == 0 || !authority.has_roles {
+        return Code::Allowed;
     }
-    Code::Allowed
+    for role in authority.counting_roles() {
+        missing &= !wanted.among(missing, |permission| role.implies(permission));
+        if missing == 0 {
+            return Code::Allowed;
+        }
+    }
+    for (_, role) in authority.grants().filter(|(grant, _)| grant.domain().is_some()) {
+        missing &= !wanted.among(missing, |permission| role.implies(permission));
+        if missing == 0 {
+            return Code::DomainNotAllowed;
+        }
+    }
+    Code::PermissionDenied
+}
+
+/// What keeps a credential from permissions that it holds, as the rules of the installation
+/// are now: a feature that is not licensed to its organization, or a second factor that was
+/// not shown. The operator's organization, which gives the licences, needs none.
+#[must_use]
+pub fn gated(
+    credential: Recognised<'_>,
+    organization: &Organization,
+    operator: &Organization,
+    wanted: Wanted<'_>,
+    now: Timestamp,
+) -> Option<Code> {
+    let installation = operator.installation()?;
+    let rules = &installation.permission_rules;
+    if rules.is_empty() {
+        return None;
+    }
+    let plan = organization.profile().map(|profile| &profile.plan);
+    let is_licensed = |feature: &FeatureName| {
+        organization.id.is_operator()
+            || plan.is_some_and(|plan| installation.licenses(plan, feature))
+    };
+    let mut mfa_required = false;
+    for permission in wanted.each() {
+        for rule in rules.of(permission) {
+            if !rule.feature.as_ref().is_none_or(is_licensed) {
+                return Some(Code::FeatureNotLicensed);
+            }
+            mfa_required |= rule.mfa.is_some_and(|mfa| !satisfies(credential, mfa, now));
+        }
+    }
+    mfa_required.then_some(Code::MfaRequired)
+}
+
+/// Whether a second factor was shown, or the rule takes the credential for one. It never
+/// takes the global key, which many share.
+fn satisfies(credential: Recognised<'_>, mfa: MfaRule, now: Timestamp) -> bool {
+    match credential {
+        Recognised::Key(key) => mfa.api_keys_satisfy && key.origin() != KeyOrigin::Global,
+        Recognised::Session(session) => session.second_factor_at.is_some_and(|shown| {
+            mfa.max_age_seconds
+                .is_none_or(|seconds| now < shown.saturating_add_millis(i64::from(seconds) * 1_000))
+        }),
+    }
+}
+
+/// Whether all that is wanted may be done.
+fn may_do(credential: Recognised<'_>, authority: &Authority<'_>, question: &Question<'_>) -> Code {
+    let Authority { organization, operator, .. } = *authority;
+    let gated = || gated(credential, organization, operator, question.permissions, question.now);
+    match permitted(authority, question) {
+        Code::Allowed => gated().unwrap_or(Code::Allowed),
+        denied => denied,
+    }
 }
 
 #[cfg(test)]

@@ -116,9 +116,28 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
     };
     let plan = PlanDefined {
         plan: "free".parse().unwrap(),
-        rules: PlanRules { key_lifetime_max_seconds: Some(3_600) },
-        before: Some(PlanRules { key_lifetime_max_seconds: None }),
+        rules: PlanRules {
+            key_lifetime_max_seconds: Some(3_600),
+            features: vec!["dns".parse().unwrap(), "sso".parse().unwrap()],
+        },
+        before: Some(PlanRules {
+            key_lifetime_max_seconds: None,
+            features: vec!["dns".parse().unwrap()],
+        }),
     };
+    let rule = PermissionRule {
+        mfa: Some(MfaRule { max_age_seconds: Some(900), api_keys_satisfy: true }),
+        feature: Some("sso".parse().unwrap()),
+    };
+    let rule_defined = PermissionRuleDefined {
+        permission: "users:*".parse().unwrap(),
+        rule: rule.clone(),
+        before: Some(PermissionRule { mfa: Some(MfaRule::default()), feature: None }),
+    };
+    let other_rule =
+        PermissionRuleDefined { permission: "*:purge".parse().unwrap(), ..rule_defined.clone() };
+    let rule_removed =
+        PermissionRuleRemoved { permission: "*:purge".parse().unwrap(), before: rule };
     let role =
         BuiltInRoleDefined { role_id: RoleId::from_bytes([1; 16]), definition, before: None };
     let registered = OrganizationRegistered {
@@ -305,6 +324,9 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         (operator, envelope(4, role.into())),
         (operator, envelope(5, registered.into())),
         (operator, envelope(9, pepper.into())),
+        (operator, envelope(37, other_rule.into())),
+        (operator, envelope(38, rule_removed.into())),
+        (operator, envelope(39, rule_defined.into())),
         (organization_id(), envelope(6, created.into())),
         (organization_id(), envelope(7, key_created().into())),
         (organization_id(), envelope(10, relabelled.into())),
@@ -368,6 +390,11 @@ fn older() -> Vec<(u32, Event)> {
         }
         denials
     };
+    let plan = PlanDefined {
+        plan: "free".parse().unwrap(),
+        rules: PlanRules { key_lifetime_max_seconds: Some(3_600), features: Vec::new() },
+        before: Some(PlanRules::default()),
+    };
     let successor = samples()
         .into_iter()
         .map(|(_, sample)| sample.event)
@@ -376,6 +403,7 @@ fn older() -> Vec<(u32, Event)> {
         (1, key_created().into()),
         (2, successor.unwrap()),
         (1, revoked.into()),
+        (1, plan.into()),
         (1, denials_without(&[DenialCode::Suspended, DenialCode::DomainNotAllowed])),
         (2, denials_without(&[DenialCode::Suspended])),
     ]
@@ -437,6 +465,11 @@ fn older_schemas_read_as_the_current_one_and_nothing_newer() {
     for (event_type, from, to) in [
         ("KeyCreated", r#""origin":"minted""#, r#""origin":"imported""#),
         ("KeyCreated", r#""limits":"#, r#""rate_limit":{"requests":1,"per_seconds":1},"limits":"#),
+        (
+            "PlanDefined",
+            r#""key_lifetime_max_seconds":3600"#,
+            r#""key_lifetime_max_seconds":3600,"features":["sso"]"#,
+        ),
         ("KeyRevoked", r#""before":"active""#, r#""before":"disabled""#),
         ("DenialsSummarized", r#""code":"revoked""#, r#""code":"domain_not_allowed""#),
     ] {

@@ -1,5 +1,6 @@
 //! Settings, checked and complete.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use projections::text;
 use zeroize::Zeroizing;
 
 use super::production::{self, Unsafe};
+use super::rules;
 use super::{Collector, LogFormat, METRICS_LISTEN_DEFAULT, Network, Origin, Settings};
 use crate::ledger::secret::Secret;
 use crate::ledger::snapshots::SNAPSHOT_EVENTS;
@@ -97,6 +99,14 @@ pub enum ConfigError {
     /// What production mode does not allow.
     #[error(transparent)]
     Unsafe(#[from] Unsafe),
+    /// A rule of permissions or a plan is wrong.
+    #[error("`{setting}`: {problem}")]
+    Rule {
+        /// The setting.
+        setting: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// A digest is no digest.
     #[error("`{0}`: must be 64 characters of hexadecimal")]
     Digest(&'static str),
@@ -181,6 +191,10 @@ impl Settings {
             admin_api_token,
             admin_key_sha256: sha256("admin_key_sha256", self.admin_key_sha256.as_deref())?,
             global: self.global_key(production)?,
+            rules: rules::configured(
+                self.permission_rules.as_deref().unwrap_or_default(),
+                self.plans.as_ref().unwrap_or(&BTreeMap::new()),
+            )?,
         };
         let metrics_default =
             || if production { METRICS_LISTEN_DEFAULT.parse().ok() } else { None };

@@ -15,6 +15,8 @@ pub(super) fn may_write(operator: &Organization, event: &Event) -> Result<(), Le
             operator.profile().is_none()
         }
         Event::PlanDefined(_)
+        | Event::PermissionRuleDefined(_)
+        | Event::PermissionRuleRemoved(_)
         | Event::BuiltInRoleDefined(_)
         | Event::OrganizationRegistered(_)
         | Event::KeyCreated(_)

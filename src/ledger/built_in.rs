@@ -5,9 +5,11 @@
 
 use projections::event::{PlanRules, RoleDefinition};
 use projections::id::RoleId;
+use projections::permission::PermissionPattern;
 use projections::text::{CorrelationId, KeyPrefix, Name, PlanName};
 
 use super::command::Rules;
+use super::start::ConfiguredRules;
 
 /// Full authority over the installation; known only in the operator organization.
 pub const OPERATOR_ADMIN: RoleId = role(1);
@@ -138,11 +140,20 @@ pub(super) fn fallback_correlation_id() -> CorrelationId {
 /// The rules of an installation whose configuration says nothing else.
 #[must_use]
 pub fn rules() -> Rules {
-    let definition = |name, description, permissions: &[&str]| RoleDefinition {
-        name: fixed(name),
-        description: fixed(description),
-        permissions: permissions.iter().map(|text| fixed(text)).collect(),
+    rules_with(&ConfiguredRules::default())
+}
+
+/// The rules of an installation whose configuration says this.
+#[must_use]
+pub fn rules_with(configured: &ConfiguredRules) -> Rules {
+    let definition = |name, description, permissions: &[&str]| {
+        let mut permissions: Vec<PermissionPattern> =
+            permissions.iter().map(|text| fixed(text)).collect();
+        permissions.sort_unstable();
+        RoleDefinition { name: fixed(name), description: fixed(description), permissions }
     };
+    let named = |name: &str| configured.plans.iter().any(|(plan, _)| plan.as_str() == name);
+    let others = PLANS.iter().filter(|(name, _)| !named(name));
     Rules {
         roles: ROLES
             .iter()
@@ -150,11 +161,29 @@ pub fn rules() -> Rules {
                 (role(*number), definition(name, description, permissions))
             })
             .collect(),
-        plans: PLANS
-            .iter()
-            .map(|(name, seconds)| (fixed(name), PlanRules { key_lifetime_max_seconds: *seconds }))
+        plans: others
+            .map(|(name, seconds)| (fixed(name), plan_rules(*seconds)))
+            .chain(configured.plans.iter().cloned())
             .collect(),
+        permission_rules: Some(configured.permission_rules.clone()),
     }
+}
+
+/// What changes no rule, and only lets be written what this version writes.
+#[must_use]
+pub fn no_rules() -> Rules {
+    Rules { roles: Vec::new(), plans: Vec::new(), permission_rules: None }
+}
+
+/// The rules of a built-in plan, where the configuration says nothing else.
+#[must_use]
+pub fn plan(name: &PlanName) -> Option<PlanRules> {
+    let plan = PLANS.iter().find(|(plan, _)| *plan == name.as_str());
+    plan.map(|(_, seconds)| plan_rules(*seconds))
+}
+
+fn plan_rules(key_lifetime_max_seconds: Option<u32>) -> PlanRules {
+    PlanRules { key_lifetime_max_seconds, features: Vec::new() }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use projections::api_key::Environment;
 use projections::digest::SecretDigest;
 use projections::event::{
-    DenialsSummarized, Hint, KeyOrigin, KeyedDigest, PepperRotated, PlanRules, RevocationReason,
-    RoleDefinition, ServiceAccountCreated,
+    DenialsSummarized, Hint, KeyOrigin, KeyedDigest, PepperRotated, PermissionRule, PlanRules,
+    RevocationReason, RoleDefinition, ServiceAccountCreated,
 };
 use projections::id::{GrantId, InstallationId, KeyId, OrganizationId, RoleId, UserId};
 use projections::network::{Networks, RateLimit};
@@ -266,8 +266,10 @@ pub struct CreateInstallation {
 pub struct Rules {
     /// The roles that every organization has.
     pub roles: Vec<(RoleId, RoleDefinition)>,
-    /// The plans.
+    /// The plans. One that is not among them stays as it is: organizations may be on it.
     pub plans: Vec<(PlanName, PlanRules)>,
+    /// What permissions ask for beside being held; none for what they ask for now.
+    pub permission_rules: Option<Vec<(PermissionPattern, PermissionRule)>>,
 }
 
 /// See [`Command::ConfigureKeys`].

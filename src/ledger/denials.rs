@@ -300,6 +300,8 @@ pub(super) fn code(code: Code) -> Option<DenialCode> {
         Code::ServiceNotAllowed => DenialCode::ServiceNotAllowed,
         Code::PermissionDenied => DenialCode::PermissionDenied,
         Code::DomainNotAllowed => DenialCode::DomainNotAllowed,
+        Code::FeatureNotLicensed => DenialCode::FeatureNotLicensed,
+        Code::MfaRequired => DenialCode::MfaRequired,
         Code::RateLimited => DenialCode::RateLimited,
         Code::Allowed => return None,
     })
@@ -311,8 +313,11 @@ pub(super) fn rejected(rejection: &Rejection) -> Option<DenialCode> {
     if let Rejection::Item { source, .. } = rejection {
         return rejected(source);
     }
-    if *rejection == Rejection::CallerNotInForce {
-        return Some(DenialCode::NotInForce);
+    match rejection {
+        Rejection::CallerNotInForce => return Some(DenialCode::NotInForce),
+        Rejection::FeatureNotLicensed(_) => return Some(DenialCode::FeatureNotLicensed),
+        Rejection::MfaRequired(_) => return Some(DenialCode::MfaRequired),
+        _ => {}
     }
     let is_for_who_asks = matches!(
         rejection,

@@ -15,6 +15,12 @@ pub enum Rejection {
     /// The caller may not do this.
     #[error("permission `{0}` is not held")]
     PermissionDenied(String),
+    /// What the caller may do asks for a feature that its organization's plan lacks.
+    #[error("permission `{0}` asks for a feature that is not licensed to the organization")]
+    FeatureNotLicensed(String),
+    /// What the caller may do asks for a second factor.
+    #[error("permission `{0}` asks for a second factor: show one, in a session")]
+    MfaRequired(String),
     /// There is no such organization.
     #[error("organization not found")]
     OrganizationNotFound,

@@ -12,7 +12,10 @@ use std::sync::Arc;
 
 use projections::api_key::CREDENTIAL_CHARS_MAX;
 use projections::corrupt::CorruptHistory;
+use projections::event::{PermissionRule, PlanRules};
+use projections::permission::PermissionPattern;
 use projections::recorded::StreamName;
+use projections::text::PlanName;
 use tokio::sync::Semaphore;
 
 use super::clock::Clock;
@@ -62,6 +65,17 @@ pub struct ConfiguredKeys {
     pub admin_key_sha256: Option<[u8; 32]>,
     /// The global key.
     pub global: Option<ConfiguredGlobalKey>,
+    /// And the rules that it sets.
+    pub rules: ConfiguredRules,
+}
+
+/// Rules that the configuration sets, beside those that every installation has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfiguredRules {
+    /// What permissions ask for, beside being held: all such rules that there are.
+    pub permission_rules: Vec<(PermissionPattern, PermissionRule)>,
+    /// Plans. Built-in ones that are not among them are what they are without configuration.
+    pub plans: Vec<(PlanName, PlanRules)>,
 }
 
 /// One organization's key that whole services share, from before they had keys of their own.

@@ -89,7 +89,11 @@ impl Purpose {
             Self::Look => false,
             Self::Knock => !matches!(
                 code,
-                Code::PermissionDenied | Code::DomainNotAllowed | Code::ServiceNotAllowed
+                Code::PermissionDenied
+                    | Code::DomainNotAllowed
+                    | Code::ServiceNotAllowed
+                    | Code::FeatureNotLicensed
+                    | Code::MfaRequired
             ),
             Self::Enter | Self::Again | Self::Message | Self::Ask(_) => true,
         }

@@ -194,6 +194,8 @@ impl Looked {
             Refusal::None => Ok(self.caller),
             Refusal::Permission => Err(status::permission_denied(permission)),
             Refusal::Service => Err(status::service_not_allowed()),
+            Refusal::Feature => Err(status::feature_not_licensed(permission)),
+            Refusal::Mfa => Err(status::mfa_required(permission)),
         }
     }
 }
@@ -203,6 +205,8 @@ enum Refusal {
     None,
     Permission,
     Service,
+    Feature,
+    Mfa,
 }
 
 /// Looks at the key that a caller shows.
@@ -251,6 +255,8 @@ fn looked(answer: &Answer<'_>, origin: Option<IpAddr>) -> Result<Looked, Status>
         // keyledger's own methods are about no domain.
         Code::PermissionDenied | Code::DomainNotAllowed => Refusal::Permission,
         Code::ServiceNotAllowed => Refusal::Service,
+        Code::FeatureNotLicensed => Refusal::Feature,
+        Code::MfaRequired => Refusal::Mfa,
         code @ (Code::NoCredential
         | Code::Ambiguous
         | Code::Malformed

@@ -176,6 +176,8 @@ pub fn unauthenticated(code: Code) -> Status {
         | Code::ServiceNotAllowed
         | Code::PermissionDenied
         | Code::DomainNotAllowed
+        | Code::FeatureNotLicensed
+        | Code::MfaRequired
         | Code::RateLimited
         | Code::Allowed => ("UNKNOWN", "the credential is unknown"),
     };
@@ -194,6 +196,16 @@ pub fn permission_denied(permission: impl std::fmt::Display) -> Status {
         "PERMISSION_DENIED",
         format!("permission `{permission}` is not held"),
     )
+}
+
+/// What the caller may do asks for a feature that its organization's plan lacks.
+pub fn feature_not_licensed(permission: impl std::fmt::Display) -> Status {
+    rejected(&Rejection::FeatureNotLicensed(permission.to_string()))
+}
+
+/// What the caller may do asks for a second factor.
+pub fn mfa_required(permission: impl std::fmt::Display) -> Status {
+    rejected(&Rejection::MfaRequired(permission.to_string()))
 }
 
 /// The caller holds the permission, but in an organization of its own.
@@ -353,6 +365,8 @@ fn kind(rejection: &Rejection) -> (GrpcCode, &'static str) {
     match rejection {
         Rejection::CallerNotInForce => (GrpcCode::Unauthenticated, "CALLER_NOT_IN_FORCE"),
         Rejection::PermissionDenied(_) => (GrpcCode::PermissionDenied, "PERMISSION_DENIED"),
+        Rejection::FeatureNotLicensed(_) => (GrpcCode::PermissionDenied, "FEATURE_NOT_LICENSED"),
+        Rejection::MfaRequired(_) => (GrpcCode::PermissionDenied, "MFA_REQUIRED"),
         Rejection::OrganizationNotFound => (GrpcCode::NotFound, "ORGANIZATION_NOT_FOUND"),
         Rejection::IdempotencyKeyReused => (GrpcCode::InvalidArgument, "IDEMPOTENCY_KEY_REUSED"),
         Rejection::WrongExpectedRevision { .. } => (GrpcCode::Aborted, "WRONG_EXPECTED_REVISION"),

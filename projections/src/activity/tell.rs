@@ -10,13 +10,13 @@ use crate::event::{
     BuiltInRoleDefined, CountedDenial, Denial, DenialCode, DenialsSummarized, Event, GrantRevoked,
     GrantTerms, InstallationCreated, KeyCreated, KeyLabel, KeyOrigin, KeyRelabelled, KeyRevoked,
     KeyRotated, KeyRotationEnded, KeyStateBefore, KeyUses, OrganizationCreated,
-    OrganizationRegistered, PepperRotated, PlanDefined, PolicyUpdated, RevocationReason,
-    RoleCreated, RoleDefinition, RoleGranted, RoleRetired, RoleUpdated, SchemaActivated,
-    ServiceAccountCreated,
+    OrganizationRegistered, PepperRotated, PermissionRule, PermissionRuleDefined,
+    PermissionRuleRemoved, PlanDefined, PlanRules, PolicyUpdated, RevocationReason, RoleCreated,
+    RoleDefinition, RoleGranted, RoleRetired, RoleUpdated, SchemaActivated, ServiceAccountCreated,
 };
 use crate::id::{GrantId, KeyId, OrganizationId, RoleId};
 use crate::network::Networks;
-use crate::permission::Scopes;
+use crate::permission::{PermissionPattern, Scopes};
 use crate::policy::Policy;
 use crate::principal::Credential;
 use crate::text::{KeyPrefix, Name, PlanName};
@@ -49,6 +49,13 @@ pub(super) fn tell(event: &Event) -> Told<'_> {
         Event::InstallationCreated(data) => installation_created(data),
         Event::SchemaActivated(data) => schema_activated(data),
         Event::PlanDefined(data) => plan_defined(data),
+        Event::PermissionRuleDefined(PermissionRuleDefined { permission, rule, before }) => {
+            let deed = defined(before.is_some());
+            permission_rule(deed, permission, before.as_ref(), Some(rule))
+        }
+        Event::PermissionRuleRemoved(PermissionRuleRemoved { permission, before }) => {
+            permission_rule("was removed", permission, Some(before), None)
+        }
         Event::BuiltInRoleDefined(data) => role_defined(data),
         Event::OrganizationRegistered(OrganizationRegistered {
             organization_id,
@@ -227,6 +234,31 @@ fn plan_defined(data: &PlanDefined) -> Told<'_> {
         lifetime(data.before.as_ref().and_then(|it| it.key_lifetime_max_seconds)),
         lifetime(data.rules.key_lifetime_max_seconds),
     );
+    let features =
+        |rules: &PlanRules| Some(texts(&rules.features)).filter(|_| !rules.features.is_empty());
+    told.changes.changed(
+        "features",
+        data.before.as_ref().and_then(features),
+        features(&data.rules),
+    );
+    told
+}
+
+fn permission_rule<'a>(
+    deed: &'static str,
+    permission: &'a PermissionPattern,
+    before: Option<&'a PermissionRule>,
+    now: Option<&'a PermissionRule>,
+) -> Told<'a> {
+    let mut told = Told::of(TargetId::PermissionRule(permission), None, deed);
+    let mfa = |it: &PermissionRule| it.mfa.map(|_| text("true"));
+    told.changes.changed("mfa", before.and_then(mfa), now.and_then(mfa));
+    let age = |it: &PermissionRule| it.mfa?.max_age_seconds.map(|it| Value::Number(it.into()));
+    told.changes.changed("mfa_max_age_seconds", before.and_then(age), now.and_then(age));
+    let keys = |it: &PermissionRule| it.mfa?.api_keys_satisfy.then(|| text("true"));
+    told.changes.changed("api_keys_satisfy_mfa", before.and_then(keys), now.and_then(keys));
+    let feature = |it: &'a PermissionRule| it.feature.as_ref().map(|it| text(it.as_str()));
+    told.changes.changed("feature", before.and_then(feature), now.and_then(feature));
     told
 }
 

@@ -15,11 +15,11 @@ use super::people::People;
 use super::roles::place;
 use super::{Change, Departed, Head, Organization, Profile, RememberedRequest};
 use crate::digest::{NameDigest, RequestContent, RequestId};
-use crate::event::GrantTerms;
+use crate::event::{GrantTerms, PlanRules};
 use crate::id::{KeyId, OrganizationId};
-use crate::installation::{Installation, Registration};
+use crate::installation::{Installation, PermissionRules, Registration};
 use crate::key::{Key, Maker, ROW_BYTES_MIN, Shared};
-use crate::permission::Scopes;
+use crate::permission::{PermissionPattern, Scopes};
 use crate::policy::Policy;
 use crate::principal::Principal;
 use crate::recorded::Revision;
@@ -29,6 +29,7 @@ use crate::session::{Session, SessionEnd};
 use crate::snapshot::{
     Canonical, FORM, Malformed, Reader, ascending, row, write_count, write_text,
 };
+use crate::text::PlanName;
 use crate::time::Timestamp;
 use crate::user::{Identity, User, UserState};
 
@@ -173,7 +174,16 @@ row!(Remembered { at, id, content, outcome, revision });
 impl Canonical for Installation {
     fn write(&self, out: &mut Vec<u8>) {
         // Whose prefix is whose follows from the organizations.
-        let Self { id, pepper, peppers, organizations, prefixes: _, plans, schemas } = self;
+        let Self {
+            id,
+            pepper,
+            peppers,
+            organizations,
+            prefixes: _,
+            plans,
+            permission_rules,
+            schemas,
+        } = self;
         id.write(out);
         pepper.write(out);
         write_map(peppers, out);
@@ -184,6 +194,11 @@ impl Canonical for Installation {
             event_id.write(out);
         }
         write_map(plans, out);
+        write_count(permission_rules.iter().len(), out);
+        for (pattern, rule) in permission_rules.iter() {
+            pattern.write(out);
+            rule.write(out);
+        }
         write_count(schemas.len(), out);
         schemas.iter().for_each(|schema| schema.write(out));
     }
@@ -203,14 +218,23 @@ impl Canonical for Installation {
             }
             organizations.insert(id, Registration { profile, event_id });
         }
-        let plans = read_map(from)?;
+        let plans: OrdMap<PlanName, PlanRules> = read_map(from)?;
+        if plans.values().any(|it| !it.features.is_sorted_by(|a, b| a < b)) {
+            return Err(Malformed("features have another spelling"));
+        }
+        let mut permission_rules = PermissionRules::default();
+        for _ in 0..from.count(3)? {
+            let pattern: PermissionPattern = Canonical::read(from)?;
+            ascending(permission_rules.iter().next_back().map(|(last, _)| last), &pattern)?;
+            permission_rules.insert(pattern, Canonical::read(from)?);
+        }
         let mut schemas = OrdSet::new();
         for _ in 0..from.count(2)? {
             let schema = Canonical::read(from)?;
             ascending(schemas.get_max(), &schema)?;
             schemas.insert(schema);
         }
-        Ok(Self { id, pepper, peppers, organizations, prefixes, plans, schemas })
+        Ok(Self { id, pepper, peppers, organizations, prefixes, plans, permission_rules, schemas })
     }
 }
 
@@ -369,6 +393,9 @@ impl Organization {
         for _ in 0..from.count(16)? {
             let role = Role::read(from)?;
             ascending(self.roles.get_max().map(|(last, _)| last), &role.id)?;
+            if !role.definition.permissions.is_sorted() {
+                return Err(Malformed("permissions have another order"));
+            }
             let bears_name = bool::read(from)?;
             if bears_name && (role.built_in || !role.is_in_force()) {
                 return Err(Malformed("a role bears a name that is not its own"));

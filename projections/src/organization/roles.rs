@@ -7,7 +7,8 @@ use crate::corrupt::Fault;
 use crate::digest::NameDigest;
 use crate::envelope::Envelope;
 use crate::event::{
-    BuiltInRoleDefined, GrantRevoked, RoleCreated, RoleGranted, RoleRetired, RoleUpdated,
+    BuiltInRoleDefined, GrantRevoked, RoleCreated, RoleDefinition, RoleGranted, RoleRetired,
+    RoleUpdated,
 };
 use crate::id::{GrantId, RoleId};
 use crate::principal::Principal;
@@ -87,7 +88,7 @@ impl Organization {
         let before = self.roles.get(&event.role_id);
         let role = Role {
             id: event.role_id,
-            definition: event.definition.clone(),
+            definition: in_order(&event.definition),
             built_in: true,
             created_at: before.map_or(at, |it| it.created_at),
             retired_at: None,
@@ -109,7 +110,7 @@ impl Organization {
         }
         let role = Role {
             id,
-            definition: event.definition.clone(),
+            definition: in_order(&event.definition),
             built_in: false,
             created_at: envelope.at,
             retired_at: None,
@@ -142,7 +143,7 @@ impl Organization {
         let role = self.own_role(envelope, event.role_id)?;
         self.release_role_name(&role);
         self.role_names.insert(place(&event.definition.name), role.id);
-        let definition = event.definition.clone();
+        let definition = in_order(&event.definition);
         let row = Role { definition, changed_at: revision, ..(*role).clone() };
         self.roles.insert(row.id, Arc::new(row));
         Ok(Change::Role(role.id))
@@ -243,4 +244,11 @@ impl Organization {
 /// Where a name is looked for.
 pub(super) fn place(name: &Name) -> NameDigest {
     NameDigest::of(name.as_str())
+}
+
+/// A meaning whose permissions stand in order: so they are looked up.
+fn in_order(definition: &RoleDefinition) -> RoleDefinition {
+    let mut definition = definition.clone();
+    definition.permissions.sort_unstable();
+    definition
 }

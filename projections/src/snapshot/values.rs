@@ -4,8 +4,8 @@ use super::{Canonical, Malformed, Reader, row, variants, write_count, write_text
 use crate::api_key::Environment;
 use crate::digest::{EmailDigest, LeafHash, RequestContent, RequestId, SecretDigest};
 use crate::event::{
-    ActivatedSchema, AuthenticationMethod, DigestForm, KeyOrigin, KeyedDigest, PlanRules,
-    RevocationReason, RoleDefinition, SessionEndReason,
+    ActivatedSchema, AuthenticationMethod, DigestForm, KeyOrigin, KeyedDigest, MfaRule,
+    PermissionRule, PlanRules, RevocationReason, RoleDefinition, SessionEndReason,
 };
 use crate::id::{
     AccountId, EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
@@ -18,7 +18,7 @@ use crate::principal::{Credential, Owner, Principal};
 use crate::recorded::Revision;
 use crate::sealed::Sealed;
 use crate::text::{
-    Description, Domain, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName,
+    Description, Domain, FeatureName, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName,
 };
 use crate::time::Timestamp;
 
@@ -78,6 +78,7 @@ macro_rules! texts {
 texts!(
     Description,
     Domain,
+    FeatureName,
     KeyPrefix,
     Label,
     MetadataValue,
@@ -243,6 +244,8 @@ variants!(RevocationReason {
 row!(KeyedDigest { form, pepper, blake3 });
 row!(RateLimit { requests, per_seconds });
 row!(Policy { key_lifetime_max_seconds, rotation_grace_max_seconds, allowed_ips_required });
-row!(PlanRules { key_lifetime_max_seconds });
+row!(PlanRules { key_lifetime_max_seconds, features });
+row!(MfaRule { max_age_seconds, api_keys_satisfy });
+row!(PermissionRule { mfa, feature });
 row!(ActivatedSchema { event_type, schema });
 row!(RoleDefinition { name, description, permissions });

@@ -1,4 +1,7 @@
 use super::*;
+
+mod gates;
+
 use crate::event::{
     Event, GrantRevoked, KeyCreated, KeyRotated, OrganizationCreated, RoleRetired, RoleUpdated,
 };

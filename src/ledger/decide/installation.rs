@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use projections::event::{
     ActivatedSchema, BuiltInRoleDefined, Event, InstallationCreated, KeyOrigin, KeyRevoked,
-    KeyStateBefore, OrganizationCreated, PepperRotated, PlanDefined, RevocationReason, SCHEMAS,
-    SchemaActivated,
+    KeyStateBefore, OrganizationCreated, PepperRotated, PermissionRule, PermissionRuleDefined,
+    PermissionRuleRemoved, PlanDefined, RevocationReason, SCHEMAS, SchemaActivated,
 };
 use projections::id::OrganizationId;
+use projections::installation::Installation;
 use projections::key::{Key, KeyState};
+use projections::permission::PermissionPattern;
 
 use super::{Decided, Given, key};
 use crate::ledger::built_in;
@@ -75,11 +77,37 @@ fn changed_rules(given: &Given<'_>, rules: &Rules) -> Vec<Event> {
             events.push(PlanDefined { plan: plan.clone(), rules: rules.clone(), before }.into());
         }
     }
+    if let Some(wanted) = &rules.permission_rules {
+        events.extend(changed_permission_rules(installation, wanted));
+    }
     for (role_id, definition) in &rules.roles {
         let before = given.state.role(*role_id).map(|role| role.definition.clone());
         if before.as_ref() != Some(definition) {
             let definition = definition.clone();
             events.push(BuiltInRoleDefined { role_id: *role_id, definition, before }.into());
+        }
+    }
+    events
+}
+
+/// One event for each rule that comes, changes or goes.
+fn changed_permission_rules(
+    installation: Option<&Arc<Installation>>,
+    wanted: &[(PermissionPattern, PermissionRule)],
+) -> Vec<Event> {
+    let there = || installation.into_iter().flat_map(|it| it.permission_rules.iter());
+    let mut events: Vec<Event> = Vec::new();
+    for (permission, before) in there() {
+        if !wanted.iter().any(|(pattern, _)| pattern == permission) {
+            let (permission, before) = (permission.clone(), before.clone());
+            events.push(PermissionRuleRemoved { permission, before }.into());
+        }
+    }
+    for (permission, rule) in wanted {
+        let before = installation.and_then(|it| it.permission_rules.get(permission)).cloned();
+        if before.as_ref() != Some(rule) {
+            let (permission, rule) = (permission.clone(), rule.clone());
+            events.push(PermissionRuleDefined { permission, rule, before }.into());
         }
     }
     events

@@ -4,8 +4,8 @@ use projections::api_key::Environment;
 use projections::digest::{RequestContent, RequestId, SecretDigest};
 use projections::envelope::Envelope;
 use projections::event::{
-    DigestForm, Event, Hint, KeyOrigin, KeyRevoked, KeyStateBefore, KeyedDigest, RevocationReason,
-    RoleCreated, RoleUpdated, ServiceAccountCreated,
+    DigestForm, Event, Hint, KeyOrigin, KeyRevoked, KeyStateBefore, KeyedDigest, MfaRule,
+    PermissionRule, RevocationReason, RoleCreated, RoleUpdated, ServiceAccountCreated,
 };
 use projections::id::{
     EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
@@ -24,6 +24,7 @@ use crate::ledger::command::{
     ImportKeys, ImportedKey, KEYS_AT_ONCE_MAX, OrganizationDraft, ROTATION_GRACE_MAX_SECONDS,
     RevokeKey, RevokeKeys, RotateKey, Rules, UpdateKeyLabel, UpdateRole, WhichKeys,
 };
+use crate::ledger::start::ConfiguredRules;
 
 const ACME: OrganizationId = OrganizationId::from_bytes([7; 16]);
 const NOW: i64 = 1_800_000_000_000;
@@ -315,6 +316,41 @@ fn configuration_becomes_events_only_where_it_changed() {
         Some(3_600),
         "what it was is kept"
     );
+}
+
+#[test]
+fn rules_of_permissions_come_change_and_go_with_the_configuration() {
+    let mut world = World::on("paid");
+    let operator = OrganizationId::OPERATOR;
+    let rules = |list: &[(&str, bool)]| {
+        let rule = |(pattern, mfa): &(&str, bool)| {
+            let feature = Some("sso".parse().unwrap());
+            let mfa = mfa.then(MfaRule::default);
+            (pattern.parse().unwrap(), PermissionRule { mfa, feature })
+        };
+        let permission_rules = list.iter().map(rule).collect();
+        let rules = ConfiguredRules { permission_rules, plans: Vec::new() };
+        Command::ConfigureInstallation(built_in::rules_with(&rules))
+    };
+    let mut check = |list: &[(&str, bool)], events: &[&str]| {
+        let command = rules(list);
+        world.check_in(operator, Caller::Ledger, &command, Ok(events));
+        if events != ["nothing"] {
+            world.must(operator, Caller::Ledger, &command);
+        }
+    };
+    check(&[], &["nothing"]);
+    check(&[("a:b", true), ("*:*", false)], &["PermissionRuleDefined"; 2]);
+    check(&[("*:*", false), ("a:b", true)], &["nothing"]);
+    check(&[("a:b", false), ("*:*", false)], &["PermissionRuleDefined"]);
+    check(&[("c:d", true), ("*:*", false)], &["PermissionRuleRemoved", "PermissionRuleDefined"]);
+    // What changes no rule leaves them as they are.
+    let nothing = Command::ConfigureInstallation(built_in::no_rules());
+    world.check_in(operator, Caller::Ledger, &nothing, Ok(&["nothing"]));
+    let check = |list: &[(&str, bool)], events: &[&str]| {
+        world.check_in(operator, Caller::Ledger, &rules(list), Ok(events));
+    };
+    check(&[], &["PermissionRuleRemoved"; 2]);
 }
 
 #[test]
@@ -1713,6 +1749,8 @@ proptest! {
                     | Event::InstallationCreated(_)
                     | Event::SchemaActivated(_)
                     | Event::PlanDefined(_)
+                    | Event::PermissionRuleDefined(_)
+                    | Event::PermissionRuleRemoved(_)
                     | Event::BuiltInRoleDefined(_)
                     | Event::OrganizationRegistered(_)
                     | Event::PepperRotated(_)

@@ -33,7 +33,7 @@ impl Ledger {
             installation_id: self.ids.installation(self.clock.now()),
             pepper: self.peppers.current().0,
             pepper_check: pepper_use::check(&self.peppers),
-            rules: built_in::rules(),
+            rules: built_in::rules_with(&configured.rules),
             admin_key: admin_key.map(|secret| self.admin_key(secret)),
             configured: self.configured(configured)?.into_iter().map(|it| it.key).collect(),
         };
@@ -47,8 +47,8 @@ impl Ledger {
         self: &Arc<Self>,
         configured: &ConfiguredKeys,
     ) -> Result<(), StartError> {
-        self.as_ledger(OrganizationId::OPERATOR, Command::ConfigureInstallation(built_in::rules()))
-            .await?;
+        let rules = Command::ConfigureInstallation(built_in::rules_with(&configured.rules));
+        self.as_ledger(OrganizationId::OPERATOR, rules).await?;
         let keys = ConfigureKeys { keys: self.configured(configured)? };
         self.as_ledger(OrganizationId::OPERATOR, Command::ConfigureKeys(keys)).await?;
         self.finish_organizations().await?;

@@ -155,6 +155,8 @@ fn wire_code(code: Code) -> proto::DecisionCode {
         Code::ServiceNotAllowed => proto::DecisionCode::ServiceNotAllowed,
         Code::PermissionDenied => proto::DecisionCode::PermissionDenied,
         Code::DomainNotAllowed => proto::DecisionCode::DomainNotAllowed,
+        Code::FeatureNotLicensed => proto::DecisionCode::FeatureNotLicensed,
+        Code::MfaRequired => proto::DecisionCode::MfaRequired,
         Code::RateLimited => proto::DecisionCode::RateLimited,
         Code::Allowed => proto::DecisionCode::Allowed,
     }

@@ -171,6 +171,8 @@ fn built(
             Code::RateLimited => proto::DecisionCode::RateLimited,
             Code::PermissionDenied => proto::DecisionCode::PermissionDenied,
             Code::DomainNotAllowed => proto::DecisionCode::DomainNotAllowed,
+            Code::FeatureNotLicensed => proto::DecisionCode::FeatureNotLicensed,
+            Code::MfaRequired => proto::DecisionCode::MfaRequired,
             other @ (Code::NoCredential
             | Code::Ambiguous
             | Code::Malformed

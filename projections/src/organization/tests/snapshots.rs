@@ -22,8 +22,12 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// What may come next: which event, of which target, and how much later.
 type Choice = (u8, u8, u8, u8);
 
+fn rule_pattern(number: u8) -> crate::permission::PermissionPattern {
+    ["*:*", "a:*", "a:b", "*:b"][usize::from(number % 4)].parse().unwrap()
+}
+
 fn choices() -> impl Strategy<Value = Vec<Choice>> {
-    prop::collection::vec((0_u8..46, 0_u8..12, 0_u8..12, 0_u8..8), 0..100)
+    prop::collection::vec((0_u8..49, 0_u8..12, 0_u8..12, 0_u8..8), 0..100)
 }
 
 fn label(number: u8) -> KeyLabel {
@@ -136,11 +140,28 @@ fn event((what, target, variety, _): Choice, now: i64, tables: &Organization) ->
         .into(),
         21 => PlanDefined {
             plan: format!("plan-{}", target % 3).parse().unwrap(),
-            rules: PlanRules { key_lifetime_max_seconds: Some(u32::from(variety)) },
+            rules: PlanRules {
+                key_lifetime_max_seconds: Some(u32::from(variety)),
+                features: vec![format!("f{variety}").parse().unwrap()],
+            },
             before: None,
         }
         .into(),
         33..46 => person_event((what, target, variety), now, tables),
+        46 | 47 => PermissionRuleDefined {
+            permission: rule_pattern(target),
+            rule: PermissionRule {
+                mfa: (variety % 2 == 0).then(MfaRule::default),
+                feature: Some(format!("f{variety}").parse().unwrap()),
+            },
+            before: None,
+        }
+        .into(),
+        48 => PermissionRuleRemoved {
+            permission: rule_pattern(target),
+            before: PermissionRule::default(),
+        }
+        .into(),
         32 => DenialsSummarized {
             first_at: at(now),
             last_at: at(now),
