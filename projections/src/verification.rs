@@ -310,8 +310,7 @@ impl<'a> Authority<'a> {
     }
 
     fn role(&self, id: RoleId) -> Option<&'a Role> {
-        let role = self.organization.role(id).or_else(|| self.operator.built_in_role(id));
-        role.map(|role| &**role).filter(|role| role.is_in_force())
+        role_in_force(id, self.organization, self.operator)
     }
 
     /// Its roles that permit anything; one that it has twice may be among them twice.
@@ -395,6 +394,18 @@ impl<'a> Authority<'a> {
     pub fn narrowing_scopes(&self) -> Option<&'a Scopes> {
         self.scopes.filter(|scopes| !self.has_roles || !scopes.imply_everything())
     }
+}
+
+/// The role of this identifier that permits something to an organization: one of its own, or
+/// one that every organization has.
+#[must_use]
+pub fn role_in_force<'a>(
+    id: RoleId,
+    organization: &'a Organization,
+    operator: &'a Organization,
+) -> Option<&'a Role> {
+    let role = organization.role(id).or_else(|| operator.built_in_role(id));
+    role.map(|role| &**role).filter(|role| role.is_in_force())
 }
 
 /// A credential that was recognised.

@@ -20,7 +20,8 @@ use tonic::{Request, Response, Status};
 use repeatable::Repeatable;
 
 use super::authentication::{Authenticated, authenticate, correlation_id, origin};
-use super::{Door, read, status, warnings, write};
+use super::warnings::{self, Measure};
+use super::{Door, read, status, write};
 use crate::ledger::command::{Command, Order, Personal, RevokeKey, UpdateKeyLabel};
 use crate::ledger::dead::KeyRow;
 use crate::ledger::permissions::{API_KEYS_READ, API_KEYS_WRITE};
@@ -410,11 +411,13 @@ async fn row(
 
 fn write_key(ledger: &Ledger, row: &KeyRow, tables: &Organization) -> proto::Key {
     let operator = ledger.tables().operator().tables();
-    let now = ledger.now_for(tables);
-    proto::Key {
-        last_used_at: row.last_used.map(write::timestamp),
-        ..write::key(&row.key, tables, &operator, now)
-    }
+    write_row(row, &mut Measure::new(tables, &operator, ledger.now_for(tables)))
+}
+
+/// As [`write_key`], for one of many.
+fn write_row(row: &KeyRow, measure: &mut Measure<'_>) -> proto::Key {
+    let last_used_at = row.last_used.map(write::timestamp);
+    proto::Key { last_used_at, ..write::key(&row.key, measure) }
 }
 
 /// Adds what was just written with a change, as it is stored: a vault that was full kept it

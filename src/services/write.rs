@@ -14,7 +14,7 @@ use projections::service_account::ServiceAccount;
 use projections::time::Timestamp;
 use projections::verification::Authority;
 
-use super::warnings;
+use super::warnings::Measure;
 use crate::proto;
 
 /// An instant.
@@ -163,12 +163,8 @@ fn roles(
 
 /// A key, without what those who changed it wrote.
 #[must_use]
-pub fn key(
-    key: &Key,
-    organization: &Organization,
-    operator: &Organization,
-    now: Timestamp,
-) -> proto::Key {
+pub fn key(key: &Key, measure: &mut Measure<'_>) -> proto::Key {
+    let Measure { organization, operator, now, .. } = *measure;
     let extras = key.extras.as_deref();
     let id = organization.id;
     let authority = Authority::of(key, organization, operator, now);
@@ -220,7 +216,7 @@ pub fn key(
         }),
         disabled: key.disabled().map(|it| act(it, id)),
         last_used_at: None,
-        warnings: warnings::of(key, organization, operator, now),
+        warnings: measure.warnings(key),
     }
 }
 

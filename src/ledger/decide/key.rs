@@ -44,6 +44,7 @@ pub(super) fn import(given: &Given<'_>, command: &ImportKeys) -> Result<Decided,
     let mut events: Vec<Event> = Vec::with_capacity(command.keys.len());
     let mut names = BTreeSet::new();
     let mut owned: BTreeMap<Owner, usize> = BTreeMap::new();
+    let mut given_before = GivenBefore::default();
     for (place, imported) in command.keys.iter().enumerate() {
         let key = &imported.key;
         if let Some(made) = given.state.key(key.key_id) {
@@ -53,7 +54,8 @@ pub(super) fn import(given: &Given<'_>, command: &ImportKeys) -> Result<Decided,
                 repeat: false,
             });
         }
-        let event = may_create(given, key).map_err(|rejection| rejection.of_item(LIST, place))?;
+        let event = may_create_one_of(given, key, &mut given_before)
+            .map_err(|rejection| rejection.of_item(LIST, place))?;
         if !names.insert(&key.name) {
             let taken = Rejection::KeyNameTaken(key.name.to_string());
             return Err(taken.of_item(LIST, place));
@@ -71,8 +73,22 @@ pub(super) fn import(given: &Given<'_>, command: &ImportKeys) -> Result<Decided,
     Ok(Decided::Events(events))
 }
 
+/// What the caller may give, as was found for other keys of the same command: whose, with
+/// which scopes and roles, until when.
+#[derive(Default)]
+struct GivenBefore<'a>(Vec<(Option<Owner>, Option<&'a Scopes>, &'a [RoleId], Option<Timestamp>)>);
+
 /// The event that brings a key into force, unless a rule speaks against it.
 fn may_create(given: &Given<'_>, command: &CreateKey) -> Result<KeyCreated, Rejection> {
+    may_create_one_of(given, command, &mut GivenBefore::default())
+}
+
+/// As [`may_create`], for one of many keys.
+fn may_create_one_of<'a>(
+    given: &Given<'_>,
+    command: &'a CreateKey,
+    given_before: &mut GivenBefore<'a>,
+) -> Result<KeyCreated, Rejection> {
     let expires_at = expires_at(given, command.expiry);
     let given_with = match command.owner {
         Some(owner) => {
@@ -92,7 +108,11 @@ fn may_create(given: &Given<'_>, command: &CreateKey) -> Result<KeyCreated, Reje
     if let Some((key, authority)) = given.caller()? {
         // An end that is refused below matters to nobody here.
         let end = expires_at.as_ref().ok().copied().flatten();
-        may_give(&authority, command.scopes.as_ref(), &given_with, end)?;
+        let same = (command.owner, command.scopes.as_ref(), &*command.roles, end);
+        if !given_before.0.contains(&same) {
+            may_give(&authority, command.scopes.as_ref(), &given_with, end)?;
+            given_before.0.push(same);
+        }
         within_reach(key, command.environment, command.services.as_deref())?;
     }
     name_is_free(given, &command.name, None)?;

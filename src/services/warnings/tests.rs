@@ -107,7 +107,8 @@ fn said(owned: bool, roles: &[&str], scopes: &[&str], services: &[&str]) -> Vec<
     };
     events.push(key.into());
     let (organization, operator) = (tables(ACME, events), operator());
-    let found = of(organization.key(KEY).unwrap(), &organization, &operator, Timestamp::MAX);
+    let mut measure = Measure::new(&organization, &operator, Timestamp::MAX);
+    let found = measure.warnings(organization.key(KEY).unwrap());
     let code = |it: &proto::KeyWarning| {
         it.code().as_str_name().trim_start_matches("KEY_WARNING_CODE_").to_lowercase()
     };
