@@ -69,6 +69,8 @@ mod service_accounts;
 mod snapshots;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/tenants.rs"]
+mod tenants;
 #[path = "it/tls.rs"]
 mod tls;
 #[path = "it/usage.rs"]

@@ -480,6 +480,9 @@ pub struct Decision<'a> {
     pub credential: Recognised<'a>,
     /// The organization that it belongs to.
     pub organization_id: OrganizationId,
+    /// The organization that the decision is for: its own, unless it is an operator's that
+    /// acts for another one.
+    pub tenant_id: OrganizationId,
     /// What it may do.
     pub authority: Authority<'a>,
     /// The revision of the key's organization that the decision speaks for.
@@ -501,7 +504,7 @@ pub fn decide<'a>(
     let now = operator.no_earlier(organization.no_earlier(question.now));
     let question = Question { now, ..*question };
     let authority = Authority::of(key, organization, operator, now).over(question.domain);
-    let code = tenant_mismatch(organization.id, &question)
+    let code = tenant_mismatch(&authority, &question)
         .or_else(|| out_of_force(Recognised::Key(key), None, organization, now))
         .or_else(|| out_of_reach(key, &question))
         .unwrap_or_else(|| may_do(Recognised::Key(key), &authority, &question));
@@ -509,6 +512,7 @@ pub fn decide<'a>(
         code,
         credential: Recognised::Key(key),
         organization_id: organization.id,
+        tenant_id: tenant_of(code, organization.id, &question),
         authority,
         revision: organization.revision().max(Some(key.changed_at)),
         operator_revision: operator.revision(),
@@ -530,7 +534,7 @@ pub fn decide_session<'a>(
     let owner = Owner::User(session.user_id);
     let authority = Authority::of_owner(owner, organization, operator, now).over(question.domain);
     let elsewhere = question.environment.is_some_and(|it| it != Environment::Live);
-    let code = tenant_mismatch(organization.id, &question)
+    let code = tenant_mismatch(&authority, &question)
         .or_else(|| out_of_force(Recognised::Session(session), standing, organization, now))
         .or(elsewhere.then_some(Code::WrongEnvironment))
         .unwrap_or_else(|| may_do(Recognised::Session(session), &authority, &question));
@@ -538,14 +542,36 @@ pub fn decide_session<'a>(
         code,
         credential: Recognised::Session(session),
         organization_id: organization.id,
+        tenant_id: tenant_of(code, organization.id, &question),
         authority,
         revision: organization.revision(),
         operator_revision: operator.revision(),
     }
 }
 
-fn tenant_mismatch(organization_id: OrganizationId, question: &Question<'_>) -> Option<Code> {
-    question.tenant.filter(|tenant| *tenant != organization_id).map(|_| Code::TenantMismatch)
+/// What an operator holds, both, who may act for a tenant by naming it.
+pub const FOR_TENANTS: [Permission<'static>; 2] =
+    [Permission::constant("admin", "users"), Permission::constant("admin", "settings")];
+
+/// Whether the organization that a request claims to be for is another one than the
+/// credential's, and the credential is no operator's that may act there.
+fn tenant_mismatch(authority: &Authority<'_>, question: &Question<'_>) -> Option<Code> {
+    let own = authority.organization.id;
+    let tenant = question.tenant.filter(|tenant| *tenant != own)?;
+    let is_there = || {
+        let installation = authority.operator.installation();
+        installation.is_some_and(|it| it.organizations.contains_key(&tenant))
+    };
+    let may = own.is_operator() && FOR_TENANTS.into_iter().all(|it| authority.holds(it));
+    (!may || !is_there()).then_some(Code::TenantMismatch)
+}
+
+/// The organization that a decision is for.
+fn tenant_of(code: Code, own: OrganizationId, question: &Question<'_>) -> OrganizationId {
+    match code {
+        Code::TenantMismatch => own,
+        _ => question.tenant.unwrap_or(own),
+    }
 }
 
 /// What keeps a user from anything.
@@ -692,9 +718,14 @@ fn satisfies(credential: Recognised<'_>, mfa: MfaRule, now: Timestamp) -> bool {
 /// Whether all that is wanted may be done.
 fn may_do(credential: Recognised<'_>, authority: &Authority<'_>, question: &Question<'_>) -> Code {
     let Authority { organization, operator, .. } = *authority;
-    let gated = || gated(credential, organization, operator, question.permissions, question.now);
+    let gated = |wanted| gated(credential, organization, operator, wanted, question.now);
+    // Whoever acts for another organization wants that, too.
+    let abroad = question.tenant.is_some_and(|tenant| tenant != organization.id);
+    let also = FOR_TENANTS.into_iter().filter(|_| abroad).filter_map(|it| gated(Wanted::One(it)));
     match permitted(authority, question) {
-        Code::Allowed => gated().unwrap_or(Code::Allowed),
+        Code::Allowed => {
+            gated(question.permissions).into_iter().chain(also).min().unwrap_or(Code::Allowed)
+        }
         denied => denied,
     }
 }

@@ -335,8 +335,19 @@ impl Ledger {
             };
             let used = Found { key: &found.key, uses: &found.uses, looked: found.uses.look() };
             let decision = verification::decide(&found.key, &tables, operator, question);
+            if let Some(tenant) = self.stopped_tenant(&decision) {
+                return with(None, Answer::Unavailable(tenant));
+            }
             return with(Some(used), Answer::Decided(decision));
         }
+    }
+
+    /// The organization that a decision is for, where that is another one than the
+    /// credential's and its history proved corrupt.
+    fn stopped_tenant(&self, decision: &Decision<'_>) -> Option<OrganizationId> {
+        let tenant = Some(decision.tenant_id).filter(|it| *it != decision.organization_id)?;
+        let organization = self.tables.organization(tenant)?;
+        organization.stopped().map(|_| tenant)
     }
 
     /// Which key this text is the secret of, if the asker may know.

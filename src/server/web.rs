@@ -43,8 +43,8 @@ const REQUEST_HEADERS: [&str; 12] = [
     "x-user-agent",
 ];
 /// What a page may read.
-const ANSWER_HEADERS: [&str; 4] =
-    ["grpc-message", "grpc-status", "grpc-status-details-bin", "x-correlation-id"];
+const ANSWER_HEADERS: [&str; 5] =
+    ["grpc-message", "grpc-status", "grpc-status-details-bin", "x-correlation-id", "x-tenant-id"];
 
 /// Puts a [`Web`] in front of services.
 #[derive(Clone)]

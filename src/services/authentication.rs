@@ -30,6 +30,8 @@ pub const HEADER_VALUES_MAX: usize = 8;
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 static X_ADMIN_API_KEY: HeaderName = HeaderName::from_static("x-admin-api-key");
 static X_MASTER_KEY: HeaderName = HeaderName::from_static("x-master-key");
+/// Names the organization that a call is for; an answer repeats it.
+pub static X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 static X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Most characters of a user agent that are kept.
@@ -42,6 +44,8 @@ pub struct Authenticated {
     pub organization_id: OrganizationId,
     /// How commands name it.
     pub caller: Caller,
+    /// The organization that the call is for by its metadata, where it names one.
+    pub tenant: Option<OrganizationId>,
 }
 
 impl Authenticated {
@@ -71,6 +75,13 @@ impl Authenticated {
 
     /// The organization that a request is for: the named one, or the caller's own.
     pub fn target(&self, ledger: &Ledger, named: &str) -> Result<OrganizationId, Status> {
+        if let Some(tenant) = self.tenant {
+            if named.is_empty() || named.parse() == Ok(tenant) {
+                return Ok(tenant);
+            }
+            let problem = format_args!("is another organization than `{X_TENANT_ID}` names");
+            return Err(status::invalid("organization_id", problem));
+        }
         if named.is_empty() {
             return match self.reach() {
                 Reach::Organization(own) => Ok(own),
@@ -97,6 +108,7 @@ impl Authenticated {
 pub struct Shown {
     digest: SecretDigest,
     origin: Option<IpAddr>,
+    tenant: Option<OrganizationId>,
 }
 
 /// Refuses whoever shows no key that is in force, whatever it may do.
@@ -173,10 +185,11 @@ fn look_again(
     now: Timestamp,
     purpose: Purpose,
 ) -> Result<Authenticated, Status> {
-    let question = callers(Wanted::One(permission), shown.origin, now);
+    let question =
+        Question { tenant: shown.tenant, ..callers(Wanted::One(permission), shown.origin, now) };
     ledger
         .verify_again(&shown.digest, &question, callers_asking(purpose), |answer| {
-            looked(&answer, shown.origin)
+            looked(&answer, &question)
         })?
         .admitted(permission)
 }
@@ -218,9 +231,9 @@ fn look(
     now: Timestamp,
     purpose: Purpose,
 ) -> Result<Looked, Status> {
-    let question = callers(permissions, origin, now);
+    let question = Question { tenant: tenant(headers)?, ..callers(permissions, origin, now) };
     ledger.verify(presented(ledger, headers)?, &question, callers_asking(purpose), |answer| {
-        looked(&answer, origin)
+        looked(&answer, &question)
     })
 }
 
@@ -241,7 +254,7 @@ fn callers(permissions: Wanted<'_>, client_ip: Option<IpAddr>, now: Timestamp) -
     }
 }
 
-fn looked(answer: &Answer<'_>, origin: Option<IpAddr>) -> Result<Looked, Status> {
+fn looked(answer: &Answer<'_>, question: &Question<'_>) -> Result<Looked, Status> {
     let decision = match answer {
         Answer::Unavailable(_) => return Err(status::own_organization_stopped()),
         Answer::Refused(code) => return Err(status::unauthenticated(*code)),
@@ -257,11 +270,11 @@ fn looked(answer: &Answer<'_>, origin: Option<IpAddr>) -> Result<Looked, Status>
         Code::ServiceNotAllowed => Refusal::Service,
         Code::FeatureNotLicensed => Refusal::Feature,
         Code::MfaRequired => Refusal::Mfa,
+        Code::TenantMismatch => return Err(status::tenant_mismatch()),
         code @ (Code::NoCredential
         | Code::Ambiguous
         | Code::Malformed
         | Code::Unknown
-        | Code::TenantMismatch
         | Code::Revoked
         | Code::Disabled
         | Code::Expired
@@ -275,8 +288,9 @@ fn looked(answer: &Answer<'_>, origin: Option<IpAddr>) -> Result<Looked, Status>
         return Err(status::unauthenticated(Code::Unknown));
     };
     let caller = Caller::Key { organization_id, key_id: key.id, owner: key.owner() };
-    let shown = Shown { digest: key.digest.blake3, origin };
-    Ok(Looked { shown, caller: Authenticated { organization_id, caller }, lacks })
+    let &Question { client_ip: origin, tenant, .. } = question;
+    let shown = Shown { digest: key.digest.blake3, origin, tenant };
+    Ok(Looked { shown, caller: Authenticated { organization_id, caller, tenant }, lacks })
 }
 
 /// Lets in whoever holds the permission in the operator organization.
@@ -309,6 +323,21 @@ fn presented<'a>(ledger: &Ledger, headers: &'a HeaderMap) -> Result<Presented<'a
         presented.master_key(value?);
     }
     Ok(presented)
+}
+
+/// The organization that a call is for by its metadata.
+fn tenant(headers: &HeaderMap) -> Result<Option<OrganizationId>, Status> {
+    let mut tenant = None;
+    for value in values(headers, &X_TENANT_ID) {
+        let id =
+            value?.trim().parse().map_err(|error| status::invalid(X_TENANT_ID.as_str(), error))?;
+        if tenant.is_some_and(|other| other != id) {
+            let problem = "is sent twice with different values; send it once";
+            return Err(status::invalid(X_TENANT_ID.as_str(), problem));
+        }
+        tenant = Some(id);
+    }
+    Ok(tenant)
 }
 
 fn values<'a>(

@@ -228,6 +228,15 @@ pub fn service_not_allowed() -> Status {
     )
 }
 
+/// The call is for an organization that the caller may not act for. The same whether it exists.
+pub fn tenant_mismatch() -> Status {
+    refused(
+        GrpcCode::PermissionDenied,
+        "TENANT_MISMATCH",
+        "`x-tenant-id`: is not the credential's organization; an operator who names another needs `admin:users` and `admin:settings`",
+    )
+}
+
 /// The caller names an organization that is not its own. The same whether it exists.
 pub fn other_organization() -> Status {
     refused(

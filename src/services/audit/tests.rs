@@ -93,7 +93,7 @@ impl World {
     fn page(&self, organization_id: OrganizationId) -> PersonalData<'_> {
         let caller =
             Caller::Key { organization_id, key_id: KeyId::from_bytes([2; 16]), owner: None };
-        PersonalData::new(&self.ledger, &Authenticated { organization_id, caller })
+        PersonalData::new(&self.ledger, &Authenticated { organization_id, caller, tenant: None })
     }
 }
 

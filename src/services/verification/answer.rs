@@ -70,7 +70,7 @@ fn decided(decision: &Decision<'_>, out: &mut Vec<u8>) {
             None => {}
         }
     });
-    nested(out, 4, |out| organization_id.push_to(out));
+    nested(out, 4, |out| decision.tenant_id.push_to(out));
     let (kind, environment) = match credential {
         Recognised::Key(key) => {
             let kind = match key.origin() {

@@ -334,3 +334,62 @@ fn a_feature_is_licensed_by_the_plan_and_the_operator_needs_no_licence() {
     let key = operator.key(key_id(1)).unwrap();
     assert_eq!(decide(key, &operator, &operator, &question).code, Code::Allowed);
 }
+
+/// The code, and the organization that the decision is for.
+fn for_tenant(scopes: &[&str], more: &[Event], tenant: OrganizationId) -> (Code, OrganizationId) {
+    let registered: Event = crate::event::OrganizationRegistered {
+        organization_id: ACME,
+        name: "Acme".parse().unwrap(),
+        key_prefix: "vtx".parse().unwrap(),
+        plan: "paid".parse().unwrap(),
+    }
+    .into();
+    let begun = OrganizationCreated { organization_id: OrganizationId::OPERATOR, ..acme() };
+    let own = key_created(1, |key| {
+        key.scopes = Some(crate::permission::Scopes::new(scopes).unwrap());
+    });
+    let operator = operator(&[&[begun.into(), registered, own], more].concat());
+    let question = Question { tenant: Some(tenant), ..ask() };
+    let decision = decide(operator.key(key_id(1)).unwrap(), &operator, &operator, &question);
+    assert_eq!(decision.organization_id, OrganizationId::OPERATOR);
+    (decision.code, decision.tenant_id)
+}
+
+#[test]
+fn an_operator_who_may_acts_for_the_tenant_it_names() {
+    let (own, other) = (OrganizationId::OPERATOR, OrganizationId::from_bytes([8; 16]));
+    // Older spellings are the same permissions.
+    for scopes in [
+        &["admin:users", "admin:settings", "dns:read"][..],
+        &["admin.users", "admin.settings", "dns.read"],
+        &["org:admin"],
+    ] {
+        assert_eq!(for_tenant(scopes, &[], ACME), (Code::Allowed, ACME), "{scopes:?}");
+        assert_eq!(for_tenant(scopes, &[], own), (Code::Allowed, own));
+        // There is none such.
+        assert_eq!(for_tenant(scopes, &[], other), (Code::TenantMismatch, own));
+    }
+    for scopes in [&["dns:read"][..], &["admin:users", "dns:read"], &["admin:settings", "dns:read"]]
+    {
+        assert_eq!(for_tenant(scopes, &[], ACME), (Code::TenantMismatch, own), "{scopes:?}");
+        assert_eq!(for_tenant(scopes, &[], own), (Code::Allowed, own));
+    }
+    let both = ["admin:users", "admin:settings"];
+    assert_eq!(for_tenant(&both, &[], ACME), (Code::PermissionDenied, ACME));
+    // What is needed for that may ask for more, too.
+    let gated = [mfa("admin:settings", None, false)];
+    assert_eq!(for_tenant(&["org:admin"], &gated, ACME), (Code::MfaRequired, ACME));
+    assert_eq!(for_tenant(&["org:admin"], &gated, own), (Code::Allowed, own));
+    let revoked = [key_revoked(1)];
+    assert_eq!(for_tenant(&["org:admin"], &revoked, ACME), (Code::Revoked, ACME));
+    // A tenant's key acts for no other, whatever it holds.
+    for (tenant, code) in
+        [(ACME, Code::Allowed), (own, Code::TenantMismatch), (other, Code::TenantMismatch)]
+    {
+        let question = Question { tenant: Some(tenant), ..ask() };
+        let all = |key: &mut KeyCreated| {
+            key.scopes = Some(crate::permission::Scopes::new(&["org:admin"]).unwrap());
+        };
+        check(all, &[], &[], &question, code);
+    }
+}
