@@ -438,4 +438,40 @@ mod tests {
             }
         }
     }
+
+    /// What is looked up is what would be found by asking each one.
+    #[test]
+    fn sorted_patterns_are_looked_up_as_if_each_were_asked() {
+        let words = ["*", "a", "a-", "a_", "a1", "ab", "b", "org", "admin"];
+        let all: Vec<PermissionPattern> = words
+            .iter()
+            .flat_map(|resource| words.iter().map(move |action| format!("{resource}:{action}")))
+            .map(|text| pattern(&text))
+            .collect();
+        // Every list of every so-manieth, from each first one on.
+        for step in [1, 2, 3, 5, 7, 11, 17, 40] {
+            for first in 0..step.min(all.len()) {
+                let texts: Vec<_> = all.iter().skip(first).step_by(step).collect();
+                let list = PermissionPattern::list(
+                    &texts.iter().map(|it| it.as_str()).collect::<Vec<_>>(),
+                )
+                .unwrap();
+                for other in &all {
+                    let each = list.iter().any(|it| it.covers(other));
+                    assert_eq!(PermissionPattern::any_covers(&list, other), each, "{other}");
+                    let Some(wanted) = other.as_permission() else { continue };
+                    let each = list.iter().any(|it| it.implies(wanted));
+                    assert_eq!(PermissionPattern::any_implies(&list, wanted), each, "{wanted}");
+                    let own = other.cmp_text(wanted);
+                    assert_eq!(own, Ordering::Equal);
+                }
+                for it in &list {
+                    for other in all.iter().filter_map(|it| it.as_permission()) {
+                        let text = other.to_string();
+                        assert_eq!(it.cmp_text(other), it.as_str().cmp(&text), "{it} {text}");
+                    }
+                }
+            }
+        }
+    }
 }

@@ -24,6 +24,9 @@ use prost::Message as _;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::*;
+
+mod users;
+
 use crate::ledger::clock::Clock;
 use crate::ledger::secret::Ids;
 use crate::ledger::start::{ConfiguredKeys, Parts};
