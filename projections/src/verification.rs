@@ -568,10 +568,7 @@ fn tenant_mismatch(authority: &Authority<'_>, question: &Question<'_>) -> Option
 
 /// The organization that a decision is for.
 fn tenant_of(code: Code, own: OrganizationId, question: &Question<'_>) -> OrganizationId {
-    match code {
-        Code::TenantMismatch => own,
-        _ => question.tenant.unwrap_or(own),
-    }
+    question.tenant.filter(|_| code != Code::TenantMismatch).unwrap_or(own)
 }
 
 /// What keeps a user from anything.
@@ -722,12 +719,11 @@ fn may_do(credential: Recognised<'_>, authority: &Authority<'_>, question: &Ques
     // Whoever acts for another organization wants that, too.
     let abroad = question.tenant.is_some_and(|tenant| tenant != organization.id);
     let also = FOR_TENANTS.into_iter().filter(|_| abroad).filter_map(|it| gated(Wanted::One(it)));
-    match permitted(authority, question) {
-        Code::Allowed => {
-            gated(question.permissions).into_iter().chain(also).min().unwrap_or(Code::Allowed)
-        }
-        denied => denied,
+    let code = permitted(authority, question);
+    if code != Code::Allowed {
+        return code;
     }
+    gated(question.permissions).into_iter().chain(also).min().unwrap_or(Code::Allowed)
 }
 
 #[cfg(test)]

@@ -313,11 +313,14 @@ pub(super) fn rejected(rejection: &Rejection) -> Option<DenialCode> {
     if let Rejection::Item { source, .. } = rejection {
         return rejected(source);
     }
-    match rejection {
-        Rejection::CallerNotInForce => return Some(DenialCode::NotInForce),
-        Rejection::FeatureNotLicensed(_) => return Some(DenialCode::FeatureNotLicensed),
-        Rejection::MfaRequired(_) => return Some(DenialCode::MfaRequired),
-        _ => {}
+    if *rejection == Rejection::CallerNotInForce {
+        return Some(DenialCode::NotInForce);
+    }
+    if matches!(rejection, Rejection::FeatureNotLicensed(_)) {
+        return Some(DenialCode::FeatureNotLicensed);
+    }
+    if matches!(rejection, Rejection::MfaRequired(_)) {
+        return Some(DenialCode::MfaRequired);
     }
     let is_for_who_asks = matches!(
         rejection,

@@ -73,10 +73,18 @@ pub(super) fn import(given: &Given<'_>, command: &ImportKeys) -> Result<Decided,
     Ok(Decided::Events(events))
 }
 
-/// What the caller may give, as was found for other keys of the same command: whose, with
-/// which scopes and roles, until when.
+/// What the caller may give, as was found for other keys of the same command.
 #[derive(Default)]
-struct GivenBefore<'a>(Vec<(Option<Owner>, Option<&'a Scopes>, &'a [RoleId], Option<Timestamp>)>);
+struct GivenBefore<'a>(Vec<Gift<'a>>);
+
+/// What somebody is given with a key: whose it is, its scopes and roles, and until when.
+#[derive(PartialEq)]
+struct Gift<'a> {
+    owner: Option<Owner>,
+    scopes: Option<&'a Scopes>,
+    roles: &'a [RoleId],
+    end: Option<Timestamp>,
+}
 
 /// The event that brings a key into force, unless a rule speaks against it.
 fn may_create(given: &Given<'_>, command: &CreateKey) -> Result<KeyCreated, Rejection> {
@@ -108,10 +116,11 @@ fn may_create_one_of<'a>(
     if let Some((key, authority)) = given.caller()? {
         // An end that is refused below matters to nobody here.
         let end = expires_at.as_ref().ok().copied().flatten();
-        let same = (command.owner, command.scopes.as_ref(), &*command.roles, end);
-        if !given_before.0.contains(&same) {
-            may_give(&authority, command.scopes.as_ref(), &given_with, end)?;
-            given_before.0.push(same);
+        let scopes = command.scopes.as_ref();
+        let gift = Gift { owner: command.owner, scopes, roles: &command.roles, end };
+        if !given_before.0.contains(&gift) {
+            may_give(&authority, scopes, &given_with, end)?;
+            given_before.0.push(gift);
         }
         within_reach(key, command.environment, command.services.as_deref())?;
     }

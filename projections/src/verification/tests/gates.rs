@@ -316,7 +316,7 @@ fn a_feature_is_licensed_by_the_plan_and_the_operator_needs_no_licence() {
         PlanDefined { plan: plan.parse().unwrap(), rules, before: None }.into()
     };
     let gated = feature("users:write", "people");
-    let code = |plans: &[Event]| gate(&[&[gated.clone()], plans].concat(), None, 100);
+    let code = |plans: &[Event]| gate(&[std::slice::from_ref(&gated), plans].concat(), None, 100);
     assert_eq!(code(&[]), Code::FeatureNotLicensed);
     assert_eq!(code(&[plan("paid", &["sso", "people"])]), Code::Allowed);
     assert_eq!(code(&[plan("free", &["people"])]), Code::FeatureNotLicensed);
