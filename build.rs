@@ -16,12 +16,29 @@ use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
 const PACKAGE: &str = ".keyledger.v1.";
 /// Messages that carry secrets: `src/proto.rs` writes their `Debug` by hand.
-const SECRET_MESSAGES: [&str; 5] = [
+const SECRET_MESSAGES: [&str; 22] = [
     ".keyledger.v1.VerifyRequest",
     ".keyledger.v1.CreateKeyResponse",
     ".keyledger.v1.RotateKeyResponse",
     ".keyledger.v1.ImportedKey",
     ".keyledger.v1.KeyList",
+    ".keyledger.v1.LoginRequest",
+    ".keyledger.v1.InviteUserResponse",
+    ".keyledger.v1.RenewInvitationResponse",
+    ".keyledger.v1.AcceptInvitationRequest",
+    ".keyledger.v1.Tokens",
+    ".keyledger.v1.RefreshRequest",
+    ".keyledger.v1.StepUpRequest",
+    ".keyledger.v1.EnrollTotpRequest",
+    ".keyledger.v1.EnrollTotpResponse",
+    ".keyledger.v1.ConfirmTotpRequest",
+    ".keyledger.v1.ConfirmTotpResponse",
+    ".keyledger.v1.RemoveTotpRequest",
+    ".keyledger.v1.NewRecoveryCodesRequest",
+    ".keyledger.v1.NewRecoveryCodesResponse",
+    ".keyledger.v1.ChangePasswordRequest",
+    ".keyledger.v1.RequestPasswordResetResponse",
+    ".keyledger.v1.ResetPasswordRequest",
 ];
 /// Repeated fields whose values are counted before anything is decoded: an empty message
 /// is two bytes on the wire and a hundred times as many behind it.

@@ -76,6 +76,7 @@ fn order(command: Command) -> Order {
         correlation_id: "bench".parse().expect("an id"),
         causation_id: None,
         personal: Personal::default(),
+        about: None,
     }
 }
 

@@ -1,4 +1,6 @@
-//! What an edit of a role costs that 100,000 keys have: nothing is walked.
+//! What an edit of a role costs that 100,000 keys have: nothing is walked. And what the
+//! widest question costs about somebody with as many roles as there may be, beside asking
+//! each permission of each role.
 //!
 //! `cargo bench --bench roles`
 
@@ -9,12 +11,13 @@
 )]
 
 use std::collections::BTreeMap;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keyledger::ledger::command::{
-    Caller, Command, CreateKey, CreateRole, Expiry, ImportKeys, ImportedKey, KEYS_AT_ONCE_MAX,
-    Order, OrganizationDraft, Personal, UpdateRole,
+    Caller, Command, CreateKey, CreateRole, Expiry, GRANTS_MAX, GrantRole, ImportKeys, ImportedKey,
+    KEYS_AT_ONCE_MAX, Order, OrganizationDraft, Personal, UpdateRole,
 };
 use keyledger::ledger::start::{ConfiguredKeys, Parts};
 use keyledger::ledger::vault::peppers::{PepperId, Peppers};
@@ -22,9 +25,11 @@ use keyledger::ledger::{Ledger, clock::Clock, secret::Ids};
 use keyledger::store::memory::MemoryStore;
 use keyledger::vault::memory::MemoryVault;
 use projections::digest::SecretDigest;
-use projections::event::{DigestForm, KeyOrigin, KeyedDigest};
-use projections::id::{OrganizationId, RoleId};
-use projections::permission::PermissionPattern;
+use projections::event::{DigestForm, KeyOrigin, KeyedDigest, ServiceAccountCreated};
+use projections::id::{OrganizationId, RoleId, ServiceAccountId};
+use projections::permission::{PERMISSIONS_MAX, Permission, PermissionPattern};
+use projections::principal::Principal;
+use projections::verification::{self, Code, Question, Wanted};
 
 const KEYS: usize = 100_000;
 const EDITS: usize = 200;
@@ -38,6 +43,7 @@ fn order(command: Command) -> Order {
         correlation_id: "c".parse().unwrap(),
         causation_id: None,
         personal: Personal::default(),
+        about: None,
     }
 }
 
@@ -86,6 +92,79 @@ async fn edits(ledger: &Arc<Ledger>, id: OrganizationId, role_id: RoleId) -> Vec
     took
 }
 
+/// Somebody with 100 grants of roles with 100 permissions each, asked for 100 permissions
+/// that the last role alone permits.
+async fn widest(ledger: &Arc<Ledger>, id: OrganizationId) {
+    const ASKED: usize = 50;
+    let account = ServiceAccountId::from_bytes([3; 16]);
+    let made = ServiceAccountCreated {
+        service_account_id: account,
+        name: "everywhere".parse().unwrap(),
+        description: None,
+        roles: Vec::new(),
+    };
+    ledger.execute(id, &order(Command::CreateServiceAccount(Box::new(made)))).await.unwrap();
+    let texts = |role: usize| -> Vec<String> {
+        (0..PERMISSIONS_MAX).map(|number| format!("service-{role}:action-{number}")).collect()
+    };
+    for role in 0..GRANTS_MAX {
+        let role_id = ledger.ids().role(ledger.clock().now());
+        let created = CreateRole {
+            role_id,
+            name: format!("wide-{role}").parse().unwrap(),
+            description: "a role".parse().unwrap(),
+            permissions: PermissionPattern::list(&texts(role)).unwrap(),
+        };
+        ledger.execute(id, &order(Command::CreateRole(Box::new(created)))).await.unwrap();
+        let grant = GrantRole {
+            grant_id: ledger.ids().grant(ledger.clock().now()),
+            principal: Principal::ServiceAccount(account),
+            role_id,
+            domain: None,
+            expiry: None,
+        };
+        ledger.execute(id, &order(Command::GrantRole(Box::new(grant)))).await.unwrap();
+    }
+    let mut drafted = key(ledger, 1_000_000, RoleId::from_bytes([0; 16])).key;
+    drafted.roles.clear();
+    drafted.owner = Some(account.into());
+    let key_id = drafted.key_id;
+    ledger.execute(id, &order(Command::CreateKey(Box::new(drafted)))).await.unwrap();
+    let organization = ledger.tables().organization(id).unwrap();
+    let (tables, operator) = (organization.tables(), ledger.tables().operator().tables());
+    let row = tables.key(key_id).unwrap();
+    let wanted = texts(GRANTS_MAX - 1);
+    let question = Question {
+        tenant: None,
+        permissions: Wanted::new(&wanted).unwrap(),
+        service: None,
+        domain: None,
+        environment: None,
+        client_ip: None,
+        now: ledger.clock().now(),
+    };
+    let began = Instant::now();
+    for _ in 0..ASKED {
+        let decision = verification::decide(black_box(row), &tables, &operator, &question);
+        assert_eq!(black_box(decision.code), Code::Allowed);
+    }
+    let took = began.elapsed() / u32::try_from(ASKED).unwrap();
+    let began = Instant::now();
+    let authority = verification::Authority::of(row, &tables, &operator, question.now);
+    let held = wanted.iter().all(|text| {
+        let wanted = Permission::parse(text).unwrap();
+        let mut roles = authority.grants().map(|(_, role)| role);
+        roles.any(|role| role.permissions().iter().any(|it| black_box(it).implies(wanted)))
+    });
+    let each = began.elapsed();
+    assert!(held);
+    let ratio = each.as_secs_f64() / took.as_secs_f64();
+    println!(
+        "the widest question: {took:?}; each permission of each role: {each:?}; {ratio:.0} times"
+    );
+    assert!(ratio > 5.0, "roles are looked up, and each once");
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let parts = Parts {
@@ -116,6 +195,7 @@ async fn main() {
         permissions: PermissionPattern::list(&["dns:*"]).unwrap(),
     };
     ledger.execute(id, &order(Command::CreateRole(Box::new(role)))).await.unwrap();
+    widest(&ledger, id).await;
     let none = edits(&ledger, id, role_id).await;
     for first in (0..KEYS).step_by(KEYS_AT_ONCE_MAX) {
         let numbers = first..first + KEYS_AT_ONCE_MAX;

@@ -159,6 +159,7 @@ async fn order(ledger: &Arc<Ledger>, organization: OrganizationId, command: Comm
         correlation_id: "bench".parse().expect("an id"),
         causation_id: None,
         personal: Personal::default(),
+        about: None,
     };
     ledger.execute(organization, &order).await.expect("executed");
 }

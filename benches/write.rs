@@ -43,6 +43,7 @@ fn order(command: Command) -> Order {
         request: None,
         correlation_id: "cor_01M3250V000000000000000001".parse().expect("an id"),
         causation_id: None,
+        about: None,
         personal: Personal(
             [("origin_ip", "192.0.2.1"), ("user_agent", "bench/1.0")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -22,9 +22,13 @@ mod output;
 mod pages;
 mod projections;
 mod role;
+mod saved_session;
 mod secret_text;
 mod serve;
 mod service_account;
+mod session;
+mod typed;
+mod user;
 mod verify;
 mod view;
 
@@ -60,6 +64,10 @@ enum Verb {
     #[command(subcommand)]
     ServiceAccount(service_account::ServiceAccount),
     #[command(subcommand)]
+    User(user::User),
+    #[command(subcommand)]
+    Session(session::Session),
+    #[command(subcommand)]
     Role(role::Role),
     Activity(Box<activity::Activity>),
     #[command(subcommand)]
@@ -88,6 +96,8 @@ pub fn main() -> ExitCode {
         Verb::Org(noun) => noun.run(),
         Verb::Key(noun) => noun.run(),
         Verb::ServiceAccount(noun) => noun.run(),
+        Verb::User(noun) => noun.run(),
+        Verb::Session(noun) => noun.run(),
         Verb::Role(noun) => noun.run(),
         Verb::Activity(verb) => verb.run(),
         Verb::Operator(noun) => noun.run(),

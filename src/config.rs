@@ -6,8 +6,11 @@
 
 mod complete;
 pub mod production;
+mod rules;
+mod sessions;
 mod values;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -18,7 +21,9 @@ use crate::node::Directories;
 use crate::store::engine_url::EngineText;
 
 pub use complete::{Config, ConfigError};
-pub use values::{Collector, CollectorUrl, Network, Origin};
+pub use rules::{PermissionRuleSetting, PlanSetting};
+pub use sessions::{DeliverySettings, SessionSettings};
+pub use values::{Collector, CollectorUrl, Network, Origin, duration};
 
 /// The settings file looked for where none is named.
 pub const FILE: &str = "keyledger.toml";
@@ -81,6 +86,19 @@ pub struct Settings {
     #[arg(long, env = "KEYLEDGER_ADMIN_KEY_SHA256", value_name = "HEX")]
     pub admin_key_sha256: Option<String>,
 
+    /// The SHA-256 digest of the global key, in hexadecimal: one key for a whole service, shown
+    /// as `X-API-Key`; needs `global_key_organization` [default: none]
+    #[arg(long, env = "KEYLEDGER_GLOBAL_KEY_SHA256", value_name = "HEX")]
+    pub global_key_sha256: Option<String>,
+
+    /// The organization whose key the global key is, by its identifier or key prefix
+    #[arg(long, env = "KEYLEDGER_GLOBAL_KEY_ORGANIZATION", value_name = "ID|PREFIX")]
+    pub global_key_organization: Option<String>,
+
+    /// The role of the global key: a built-in one's name, or any one's identifier [default: read-only-admin]
+    #[arg(long, env = "KEYLEDGER_GLOBAL_KEY_ROLE", value_name = "NAME|ID")]
+    pub global_key_role: Option<String>,
+
     /// What to log, such as `info` or `keyledger=debug` [default: info]
     #[arg(long, env = "KEYLEDGER_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -141,6 +159,18 @@ pub struct Settings {
     /// Be strict about what is convenient but unsafe: docs/OPERATING.md has the list
     #[arg(long, env = "KEYLEDGER_PRODUCTION", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub production: Option<bool>,
+
+    /// Signing in: in the file alone.
+    #[arg(skip)]
+    pub sessions: Option<SessionSettings>,
+
+    /// What permissions ask for, beside being held. In the file alone.
+    #[arg(skip)]
+    pub permission_rules: Option<Vec<PermissionRuleSetting>>,
+
+    /// The rules of plans, by their names. In the file alone.
+    #[arg(skip)]
+    pub plans: Option<BTreeMap<String, PlanSetting>>,
 }
 
 /// Variables that are ours but not a server's setting: the client's, and the tests'.
@@ -194,6 +224,9 @@ impl Settings {
             tls_client_ca: self.tls_client_ca.or(under.tls_client_ca),
             allow_plaintext: self.allow_plaintext.or(under.allow_plaintext),
             admin_key_sha256: self.admin_key_sha256.or(under.admin_key_sha256),
+            global_key_sha256: self.global_key_sha256.or(under.global_key_sha256),
+            global_key_organization: self.global_key_organization.or(under.global_key_organization),
+            global_key_role: self.global_key_role.or(under.global_key_role),
             log: self.log.or(under.log),
             log_format: self.log_format.or(under.log_format),
             request_timeout_ms: self.request_timeout_ms.or(under.request_timeout_ms),
@@ -208,6 +241,9 @@ impl Settings {
             otel_service_name: self.otel_service_name.or(under.otel_service_name),
             reflection: self.reflection.or(under.reflection),
             production: self.production.or(under.production),
+            sessions: self.sessions.or(under.sessions),
+            permission_rules: self.permission_rules.or(under.permission_rules),
+            plans: self.plans.or(under.plans),
         }
     }
 
@@ -262,6 +298,8 @@ mod tests {
         let settings = file("listen = \"127.0.0.1:7000\"\nlog_format = \"json\"\n").unwrap();
         assert_eq!(settings.listen, Some("127.0.0.1:7000".parse().unwrap()));
         assert_eq!(settings.log_format, Some(LogFormat::Json));
+        let unknown = file("[sessions]\nisuer = 'x'").unwrap_err();
+        assert!(unknown.contains("unknown field `isuer`"), "{unknown}");
         let unknown = file("lisen = \"127.0.0.1:7000\"").unwrap_err();
         assert!(unknown.contains("unknown field `lisen`"), "{unknown}");
         assert!(file("listen = 7").is_err());
@@ -298,10 +336,24 @@ mod tests {
             let line = line.strip_prefix('#').filter(|line| !line.starts_with(' '))?;
             line.split_once(" = ").map(|(name, _)| (name.to_owned(), format!("{line}\n")))
         };
-        let (names, lines): (Vec<String>, String) = example.lines().filter_map(setting).unzip();
+        let (flat, section) = example.split_once("#[sessions]\n").unwrap();
+        let (names, lines): (Vec<String>, String) = flat.lines().filter_map(setting).unzip();
+        let (in_section, section): (Vec<String>, String) =
+            section.lines().filter_map(setting).unzip();
         let flags: Vec<String> = flags().iter().map(|flag| flag.replace('-', "_")).collect();
         assert_eq!(names, flags);
         let usual = Settings::default().complete(None).unwrap();
+        // None of its settings is missing: whatever is unknown is refused.
+        let sessions = file(&format!("[sessions]\n{section}")).unwrap();
+        let all = sessions.sessions.as_ref().map(|it| format!("{it:?}")).unwrap();
+        assert_eq!(all.matches(": ").count(), all.matches(": Some(").count() + 1, "{all}");
+        let sessions = sessions.complete(None).unwrap();
+        assert_eq!(sessions.sign_in, usual.sign_in);
+        assert!(sessions.delivery.is_some() && usual.delivery.is_none());
+        let page = include_str!("../docs/OPERATING.md");
+        for name in in_section {
+            assert!(page.contains(&format!("| `{name}` | ")), "docs/OPERATING.md lacks `{name}`");
+        }
         let mut same = file(&lines).unwrap();
         if cfg!(not(feature = "eventstore")) {
             same.store = None;

@@ -7,6 +7,7 @@
 //!
 //! Start at [`Ledger::execute`], then read [`decide`].
 
+pub mod accounts;
 mod activated;
 pub mod activity;
 pub mod built_in;
@@ -16,6 +17,7 @@ pub mod contact;
 pub mod dead;
 pub mod decide;
 pub mod denials;
+pub mod email;
 pub mod event_store;
 pub mod fingerprints;
 pub mod following;
@@ -30,6 +32,8 @@ pub mod recording;
 pub mod rejection;
 mod sealing;
 pub mod secret;
+pub mod sessions;
+pub mod sign_in;
 pub mod snapshot_store;
 pub mod snapshots;
 pub mod start;
@@ -40,11 +44,11 @@ pub mod usage;
 pub mod vault;
 pub mod verify;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use projections::corrupt::CorruptHistory;
-use projections::digest::LeafHash;
+use projections::digest::{EmailDigest, LeafHash};
 use projections::envelope::{Envelope, Unstorable};
 use projections::event::Event;
 use projections::id::OrganizationId;
@@ -64,8 +68,9 @@ use event_store::{AppendError, EventStore, NewEvent, Position, StoreFuture};
 use importing::{Importing, Reserved};
 use pipeline::{Landing, Pipeline, Ticket};
 use rejection::Rejection;
-use sealing::Sealing;
+use sealing::Sealings;
 use secret::Ids;
+use sign_in::SignIn;
 use stats::LedgerStats;
 use tables::{Published, Tables};
 use urgency::Urgency;
@@ -118,6 +123,12 @@ pub enum LedgerError {
         /// What is wrong with its history.
         source: CorruptHistory,
     },
+    /// The rules refuse a command of an account. Retrying the same command is useless.
+    #[error(transparent)]
+    Account(#[from] accounts::AccountRejection),
+    /// The account, or its e-mail, answers nothing any more.
+    #[error(transparent)]
+    StreamStopped(#[from] accounts::StreamStopped),
     /// The event store did not take it.
     #[error("append")]
     Append(#[from] AppendError),
@@ -157,8 +168,11 @@ pub struct Ledger {
     /// the key lands once its end is acknowledged.
     abroad: Arc<RwLock<()>>,
     importing: Importing,
+    accounts: accounts::Accounts,
+    emails: email::EmailDigester,
     dead: dead::DeadKeys,
     snapshots: snapshots::Snapshots,
+    sign_in: OnceLock<Arc<SignIn>>,
     /// The last event that the start has read; none where it found none.
     replayed_to: Option<Position>,
     /// Keys whose use is to be recorded, and what records it.
@@ -175,6 +189,8 @@ enum Attempt {
     Submitted { executed: Executed, landing: oneshot::Receiver<Landing> },
     /// It needs no events; the answer holds once these have landed.
     Answered { answer: Result<Executed, Rejection>, landing: Option<oneshot::Receiver<Landing>> },
+    /// It says something of its subject, which needs a key to be sealed under first.
+    Unsealed,
 }
 
 /// Held while what an operator's key does inside a tenant is on its way.
@@ -230,6 +246,12 @@ impl Ledger {
         &self.peppers
     }
 
+    /// What stands for an e-mail.
+    #[must_use]
+    pub fn email_digest(&self, email: &email::Email) -> EmailDigest {
+        self.emails.digest(email)
+    }
+
     /// What was denied and is not yet recorded.
     #[must_use]
     pub fn denials(&self) -> &denials::Denials {
@@ -254,19 +276,24 @@ impl Ledger {
     ) -> Result<Executed, LedgerError> {
         let _place = self.admission.acquire().await.map_err(|_| LedgerError::Closing)?;
         let pipeline = self.pipeline(organization_id).ok_or(Rejection::OrganizationNotFound)?;
-        let sealing = self.sealing(organization_id, order).await?;
+        let around = self.sealing(organization_id, order).await?;
+        let mut sealings = Sealings { around, about: None };
         let mut contended = LedgerError::Contended;
         for _ in 0..DECISIONS_MAX {
             let held = Held {
                 abroad: self.go_abroad(organization_id, order).await,
                 reserved: self.reserve(order)?,
             };
-            let attempt = self.attempt(&pipeline, order, sealing.as_ref(), held).await?;
+            let attempt = self.attempt(&pipeline, order, &sealings, held).await?;
             let (answer, landing, sent, mut span) = match attempt {
                 Attempt::Submitted { executed, landing } => {
                     (Ok(executed), Some(landing), true, spans::part(spans::APPEND))
                 }
                 Attempt::Answered { answer, landing } => (answer, landing, false, None),
+                Attempt::Unsealed => {
+                    sealings.about = self.sealing_about(order).await?;
+                    continue;
+                }
             };
             let landed = match landing {
                 Some(landing) => landing.await,
@@ -358,7 +385,7 @@ impl Ledger {
         self: &Arc<Self>,
         pipeline: &Arc<Pipeline>,
         order: &Order,
-        sealing: Option<&Sealing>,
+        sealings: &Sealings,
         held: Held,
     ) -> Result<Attempt, LedgerError> {
         let writer = tokio::time::timeout(HELD_MAX, pipeline.writer()).await;
@@ -383,8 +410,7 @@ impl Ledger {
             operator: if published.id.is_operator() { state } else { &operator },
             now,
             caller: order.caller,
-            // No session is begun by this version.
-            standing: None,
+            standing: self.callers_standing(order.caller, state, &operator)?,
             expected: order.expected,
             request: order.request,
             taken: order
@@ -400,7 +426,11 @@ impl Ledger {
                 if self.store.is_full(urgency) {
                     return Err(AppendError::Full.into());
                 }
-                let drafted = self.draft(ahead, &given, events, order, sealing)?;
+                // Not before: what is refused, or a repeat, leaves no key of nobody behind.
+                if order.about.is_some() && sealings.about.is_none() {
+                    return Ok(Attempt::Unsealed);
+                }
+                let drafted = self.draft(ahead, &given, events, order, sealings)?;
                 let flight =
                     self.send(&pipeline.published, ahead.revision(), &drafted, urgency, held);
                 drop(as_of);
@@ -432,7 +462,7 @@ impl Ledger {
         given: &Given<'_>,
         events: Vec<Event>,
         order: &Order,
-        sealing: Option<&Sealing>,
+        sealings: &Sealings,
     ) -> Result<Draft, LedgerError> {
         let at = state.no_earlier(given.now);
         let mut next = state.clone();
@@ -441,7 +471,8 @@ impl Ledger {
         for event in events {
             let rules = if state.id.is_operator() { &next } else { given.operator };
             may_write(rules, &event)?;
-            let envelope = self.envelope(state.id, event, at, order, sealing)?;
+            let first = steps.is_empty();
+            let envelope = self.envelope(state.id, event, (at, first), order, sealings)?;
             let (stored, leaf_hash) = envelope.encode()?;
             // What is acknowledged must be readable for ever: two microseconds for certainty.
             if Envelope::decode(&stored).as_ref() != Ok(&envelope) {
@@ -474,15 +505,18 @@ impl Ledger {
         &self,
         stream: OrganizationId,
         event: Event,
-        at: Timestamp,
+        (at, first): (Timestamp, bool),
         order: &Order,
-        sealing: Option<&Sealing>,
+        sealings: &Sealings,
     ) -> Result<Envelope, LedgerError> {
         let id = self.ids.event(at);
-        let sealed = match sealing {
-            Some((subject, key)) => vec![seal(key, id, subject, &order.personal.0)?],
-            None => Vec::new(),
-        };
+        let mut sealed = Vec::new();
+        if let Some((subject, key)) = &sealings.around {
+            sealed.push(seal(key, id, subject, &order.personal.0)?);
+        }
+        if let (true, Some((subject, key)), Some(about)) = (first, &sealings.about, &order.about) {
+            sealed.push(seal(key, id, subject, &about.data.0)?);
+        }
         Ok(Envelope {
             id,
             at,

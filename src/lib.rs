@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod delivery;
 pub mod ledger;
 pub mod meter;
 pub mod metrics;

@@ -286,6 +286,11 @@ impl Sources {
             all.as_ref().map(|all| all.iter().filter(|it| it.stopped().is_some()).count() as f64);
         let help = "Organizations that answer nothing because their history is damaged";
         out.gauge("keyledger_organizations_stopped", help, stopped)?;
+        let accounts = ledger.map(|ledger| ledger.accounts().len() as f64);
+        out.gauge("keyledger_accounts", "Streams of accounts", accounts)?;
+        let stopped = ledger.map(|ledger| ledger.accounts().stopped_count() as f64);
+        let help = "Accounts and e-mails that are unavailable because their history is damaged";
+        out.gauge("keyledger_accounts_stopped", help, stopped)?;
         let ahead = ledger.map(|ledger| ledger.clock().ahead_ms() as f64 / 1e3);
         let help = "By how much the wall clock has outrun the boot clock";
         out.gauge("keyledger_clock_ahead_seconds", help, ahead)

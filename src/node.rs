@@ -149,6 +149,9 @@ pub enum NodeError {
     Interrupted,
 }
 
+/// An organization whose tables are not what history says, and how far history goes.
+pub type DifferingTables = (OrganizationId, Option<Revision>);
+
 /// A node's ledger and what it stands on.
 pub struct Node {
     /// The ledger.
@@ -398,9 +401,11 @@ impl Node {
     }
 
     /// Replays all history anew and compares: the organizations whose tables are not, byte
-    /// by byte, those that this node started with, and the revision of each.
-    pub async fn differing(&self) -> Result<Vec<(OrganizationId, Option<Revision>)>, NodeError> {
-        let rebuilt = self.ledger.rebuilt().await?;
+    /// by byte, those that this node started with, and the revision of each; and the streams
+    /// of accounts and e-mails of which that is so.
+    pub async fn differing(&self) -> Result<(Vec<DifferingTables>, Vec<StreamName>), NodeError> {
+        let (rebuilt, accounts) = self.ledger.rebuilt().await?;
+        let differing_streams = self.ledger.accounts().differing(&accounts);
         let tables = self.ledger.tables();
         let mut differing = Vec::new();
         for organization in rebuilt.all() {
@@ -420,7 +425,7 @@ impl Node {
                 differing.push((id, revision));
             }
         }
-        Ok(differing)
+        Ok((differing, differing_streams))
     }
 
     /// The streams whose history is damaged, and where and how.
@@ -434,6 +439,7 @@ impl Node {
                 own.into_iter().chain(organization.usage_damaged().map(|it| (usage(), it)));
             damaged.extend(faults.map(|(stream, fault)| (stream, fault.clone())));
         }
+        damaged.extend(self.ledger.accounts().damaged());
         damaged
     }
 

@@ -32,6 +32,37 @@ impl fmt::Debug for Redacted {
     }
 }
 
+/// Messages of which nothing is shown but their names.
+macro_rules! all_secret {
+    ($($name:ident),+ $(,)?) => {$(
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    )+};
+}
+
+all_secret!(
+    LoginRequest,
+    InviteUserResponse,
+    RenewInvitationResponse,
+    AcceptInvitationRequest,
+    Tokens,
+    RefreshRequest,
+    StepUpRequest,
+    EnrollTotpRequest,
+    EnrollTotpResponse,
+    ConfirmTotpRequest,
+    ConfirmTotpResponse,
+    RemoveTotpRequest,
+    NewRecoveryCodesRequest,
+    NewRecoveryCodesResponse,
+    ChangePasswordRequest,
+    RequestPasswordResetResponse,
+    ResetPasswordRequest,
+);
+
 impl fmt::Debug for VerifyRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -48,6 +79,7 @@ impl fmt::Debug for VerifyRequest {
             client_ip,
             forwarded_for,
             domain,
+            master_key,
         } = self;
         f.debug_struct("VerifyRequest")
             .field("credential", &Redacted(!credential.is_empty()))
@@ -63,6 +95,7 @@ impl fmt::Debug for VerifyRequest {
             .field("client_ip", &Redacted(!client_ip.is_empty()))
             .field("forwarded_for", &Redacted(!forwarded_for.is_empty()))
             .field("domain", domain)
+            .field("master_key", &Redacted(!master_key.is_empty()))
             .finish()
     }
 }
@@ -118,7 +151,8 @@ impl fmt::Debug for KeyList {
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
-    use prost_types::FileDescriptorSet;
+    use prost_types::field_descriptor_proto::Type;
+    use prost_types::{FieldDescriptorProto, FileDescriptorSet};
 
     use super::*;
 
@@ -173,14 +207,42 @@ mod tests {
                         && name != "page_token"
                         && name != "next_page_token")
             };
-            if message.field.iter().any(|field| secret(field.name())) {
+            // A code of an authenticator is a text; one of an answer is a kind.
+            let shown = |field: &FieldDescriptorProto| {
+                let text = field.r#type() == Type::String;
+                text && ["code", "recovery_codes"].contains(&field.name())
+            };
+            if message.field.iter().any(|field| secret(field.name()) || shown(field)) {
                 found.push(message.name().to_owned());
             }
         }
         found.sort();
         assert_eq!(
             found,
-            ["CreateKeyResponse", "ImportedKey", "KeyList", "RotateKeyResponse", "VerifyRequest"]
+            [
+                "AcceptInvitationRequest",
+                "ChangePasswordRequest",
+                "ConfirmTotpRequest",
+                "ConfirmTotpResponse",
+                "CreateKeyResponse",
+                "EnrollTotpRequest",
+                "EnrollTotpResponse",
+                "ImportedKey",
+                "InviteUserResponse",
+                "KeyList",
+                "LoginRequest",
+                "NewRecoveryCodesRequest",
+                "NewRecoveryCodesResponse",
+                "RefreshRequest",
+                "RemoveTotpRequest",
+                "RenewInvitationResponse",
+                "RequestPasswordResetResponse",
+                "ResetPasswordRequest",
+                "RotateKeyResponse",
+                "StepUpRequest",
+                "Tokens",
+                "VerifyRequest",
+            ]
         );
     }
 }

@@ -35,8 +35,10 @@ use self::stats::ConnectionStats;
 use self::tls::{Tls, TlsError};
 use self::web::WebLayer;
 use crate::config::{Collector, Config};
+use crate::delivery::Delivery;
 use crate::ledger::clock::Clock;
 use crate::ledger::contact::{Contact, Loss};
+use crate::ledger::sign_in::{SignIn, SignInError};
 use crate::metrics::{Metrics, Sources};
 use crate::node::{FirstKey, Node, NodeError, Opened};
 use crate::proto::audit_service_server::AuditServiceServer;
@@ -44,6 +46,7 @@ use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::operator_service_server::OperatorServiceServer;
 use crate::proto::organization_service_server::OrganizationServiceServer;
 use crate::proto::role_service_server::RoleServiceServer;
+use crate::proto::session_service_server::SessionServiceServer;
 use crate::services::Door;
 use crate::services::verification::server::VerificationServer;
 use crate::services::verification::{BATCH_BYTES_MAX, Verification};
@@ -51,6 +54,8 @@ use crate::spans::{self, ExportError, SpanStats};
 
 /// Most bytes in one request.
 pub const REQUEST_BYTES_MAX: usize = 128 * 1024;
+/// Most bytes in one request about sessions: anybody may send some of them.
+pub const SIGN_IN_BYTES_MAX: usize = 16 * 1024;
 /// Most bytes of headers in one request.
 pub const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// Most requests under way at once on one connection.
@@ -74,6 +79,7 @@ pub const SERVICES: &[&str] = &[
     "keyledger.v1.OperatorService",
     "keyledger.v1.OrganizationService",
     "keyledger.v1.RoleService",
+    "keyledger.v1.SessionService",
     "keyledger.v1.VerificationService",
 ];
 
@@ -109,6 +115,9 @@ pub enum ServeError {
     /// The node did not start.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// Nobody could sign in.
+    #[error(transparent)]
+    SignIn(#[from] SignInError),
     /// Another node was admitted.
     #[error(
         "another node has registered in this installation's event store, so this one has stopped; run one node at a time"
@@ -202,14 +211,15 @@ pub async fn serve(
     if let Some(contact) = &contact {
         door.guard(Arc::clone(contact));
     }
+    let delivery = Arc::new(Delivery::start(config.delivery));
     let (health, health_service) = tonic_health::server::health_reporter();
     say(&health, ServingStatus::NotServing).await;
-    let routes = routes(&door, config.reflection)?.add_service(health_service);
+    let routes = routes(&door, &delivery, config.reflection)?.add_service(health_service);
     let (shut, shutting) = tokio::sync::oneshot::channel::<()>();
     let incoming = incoming(listener, tls, config.connections_max, Arc::clone(&connections));
     let server = tonic::transport::Server::builder()
         .layer(Counting { calls, spans })
-        .layer(WebLayer::new(&config.cors_origins))
+        .layer(WebLayer::new(&config.cors_origins, door.clone()))
         .accept_http1(true)
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -249,6 +259,10 @@ pub async fn serve(
     let following = || Follower(tokio::spawn(node.ledger.clone().follow_others()));
     let _following = contact.is_some().then(following);
     node.start_recording();
+    let sign_in = Arc::new(SignIn::open(&node.ledger, config.sign_in)?);
+    sign_in.tend(&node.ledger).await;
+    node.ledger.begin_sign_in(Arc::clone(&sign_in));
+    let keeping = tokio::spawn(Arc::clone(&sign_in).keep(node.ledger.clone()));
     door.open(node.ledger.clone());
     say(&health, ServingStatus::Serving).await;
     let health_follower =
@@ -283,6 +297,7 @@ pub async fn serve(
         }
     };
     node.close().await;
+    keeping.abort();
     checking.abort();
     snapshots.abort();
     if let Some(exporter) = exporter {
@@ -354,6 +369,16 @@ async fn say(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
+/// What may be called without a credential; whoever shows one is looked at by the method.
+const OPEN: &[&str] = &[
+    "/keyledger.v1.SessionService/Login",
+    "/keyledger.v1.SessionService/Refresh",
+    "/keyledger.v1.SessionService/RequestPasswordReset",
+    "/keyledger.v1.SessionService/ResetPassword",
+    "/keyledger.v1.SessionService/GetSigningKeys",
+    "/keyledger.v1.OrganizationService/AcceptInvitation",
+];
+
 /// A service whose callers are looked at before their requests are read: [`Door::knock`].
 #[derive(Clone)]
 struct Guarded<S> {
@@ -388,7 +413,12 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
-        match self.door.knock(&parts.headers, &mut parts.extensions) {
+        let knocked = if OPEN.contains(&parts.uri.path()) {
+            self.door.knock_unknown(&parts.headers, &mut parts.extensions)
+        } else {
+            self.door.knock(&parts.headers, &mut parts.extensions)
+        };
+        match knocked {
             Ok(()) => self.service.call(http::Request::from_parts(parts, body)),
             Err(status) => Box::pin(ready(Ok(status.into_http()))),
         }
@@ -405,12 +435,15 @@ fn verification(door: &Door) -> Guarded<VerificationServer> {
 }
 
 /// Every other service but health, behind one door.
-fn routes(door: &Door, reflects: bool) -> Result<Routes, ServeError> {
+fn routes(door: &Door, delivery: &Arc<Delivery>, reflects: bool) -> Result<Routes, ServeError> {
     use crate::services::{
         audit::Audit, key::Keys, operator::Operator, organization::Organizations, role::Roles,
+        session::Sessions,
     };
+    let sessions = SessionServiceServer::new(Sessions::new(door.clone(), Arc::clone(delivery)));
     let keys = KeyServiceServer::new(Keys::new(door.clone()));
-    let organizations = OrganizationServiceServer::new(Organizations::new(door.clone()));
+    let organizations =
+        OrganizationServiceServer::new(Organizations::new(door.clone(), Arc::clone(delivery)));
     let roles = RoleServiceServer::new(Roles::new(door.clone()));
     let operator = OperatorServiceServer::new(Operator::new(door.clone()));
     let audit = AuditServiceServer::new(Audit::new(door.clone()));
@@ -419,6 +452,7 @@ fn routes(door: &Door, reflects: bool) -> Result<Routes, ServeError> {
         .add_service(guarded(organizations.max_decoding_message_size(REQUEST_BYTES_MAX), door))
         .add_service(guarded(roles.max_decoding_message_size(REQUEST_BYTES_MAX), door))
         .add_service(guarded(operator.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+        .add_service(guarded(sessions.max_decoding_message_size(SIGN_IN_BYTES_MAX), door))
         .add_service(guarded(audit.max_decoding_message_size(REQUEST_BYTES_MAX), door));
     if !reflects {
         return Ok(routes.prepare());

@@ -14,7 +14,11 @@ pub mod page;
 pub mod places;
 pub mod read;
 pub mod role;
+pub mod session;
 pub mod status;
+#[cfg(test)]
+#[path = "services/tests/testing.rs"]
+mod testing;
 pub mod verification;
 pub mod warnings;
 pub mod wire;
@@ -162,6 +166,20 @@ impl Door {
         let origin = authentication::origin_ip(extensions);
         extensions.insert(authentication::in_force(ledger, headers, origin)?);
         spans::note_known_caller();
+        Ok(())
+    }
+
+    /// As [`Door::knock`], for what needs no credential: nobody is looked at.
+    pub fn knock_unknown(
+        &self,
+        headers: &HeaderMap,
+        extensions: &mut Extensions,
+    ) -> Result<(), Status> {
+        self.ledger.get().ok_or_else(status::starting)?;
+        self.check_contact()?;
+        if !self.trusted_proxies.is_empty() {
+            authentication::note_origin(headers, extensions, &self.trusted_proxies)?;
+        }
         Ok(())
     }
 

@@ -37,6 +37,7 @@ fn order(command: Command) -> Order {
         correlation_id: "c".parse().unwrap(),
         causation_id: None,
         personal: Personal::default(),
+        about: None,
     }
 }
 

@@ -36,7 +36,11 @@ mod normal;
 mod operator;
 #[path = "cli/roles.rs"]
 mod roles;
+#[path = "cli/sessions.rs"]
+mod sessions;
 #[path = "cli/terminal.rs"]
 mod terminal;
+#[path = "cli/users.rs"]
+mod users;
 #[path = "cli/walk.rs"]
 mod walk;

@@ -32,6 +32,10 @@ mod engine;
 mod eventstore;
 #[path = "it/faults.rs"]
 mod faults;
+#[path = "it/gates.rs"]
+mod gates;
+#[path = "it/global_key.rs"]
+mod global_key;
 #[path = "it/imports.rs"]
 mod imports;
 #[path = "it/lifecycle.rs"]
@@ -61,14 +65,20 @@ mod secrets;
 mod service;
 #[path = "it/service_accounts.rs"]
 mod service_accounts;
+#[path = "it/sessions.rs"]
+mod sessions;
 #[path = "it/snapshots.rs"]
 mod snapshots;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/tenants.rs"]
+mod tenants;
 #[path = "it/tls.rs"]
 mod tls;
 #[path = "it/usage.rs"]
 mod usage;
+#[path = "it/users.rs"]
+mod users;
 #[path = "it/verify_batch.rs"]
 mod verify_batch;
 #[path = "it/verify_stream.rs"]

@@ -17,7 +17,10 @@ pub use filter::{ActionPattern, Filter, InvalidAction};
 
 use crate::envelope::Envelope;
 use crate::event::Event;
-use crate::id::{EventId, KeyId, OrganizationId, RoleId, ServiceAccountId, SessionId, UserId};
+use crate::id::{
+    AccountId, EventId, KeyId, OrganizationId, RoleId, ServiceAccountId, SessionId, UserId,
+};
+use crate::permission::PermissionPattern;
 use crate::principal::{Credential, Principal};
 use crate::recorded::Revision;
 use crate::text::{CorrelationId, Name, PlanName};
@@ -72,6 +75,22 @@ actions! {
     SessionStarted => "session.started",
     SessionSteppedUp => "session.stepped_up",
     SessionEnded => "session.ended",
+    SigningKeyAdded => "signing_key.added",
+    SigningKeyRetired => "signing_key.retired",
+    EmailReserved => "account.email_reserved",
+    EmailConfirmed => "account.email_confirmed",
+    EmailReleased => "account.email_released",
+    AccountCreated => "account.created",
+    PasswordSet => "account.password_set",
+    TotpEnrolled => "account.totp_enrolled",
+    TotpRemoved => "account.totp_removed",
+    RecoveryCodesReplaced => "account.recovery_codes_replaced",
+    RecoveryCodeUsed => "account.recovery_code_used",
+    SessionsEnded => "account.sessions_ended",
+    AccountLocked => "account.locked",
+    DefaultOrganizationSet => "account.default_organization_set",
+    PermissionRuleDefined => "permission_rule.defined",
+    PermissionRuleRemoved => "permission_rule.removed",
 }
 
 /// What became of what was tried.
@@ -90,6 +109,8 @@ pub enum TargetId<'a> {
     Installation,
     /// A plan, which goes by its name.
     Plan(&'a PlanName),
+    /// A rule of permissions, which goes by its pattern.
+    PermissionRule(&'a PermissionPattern),
     /// A role.
     Role(RoleId),
     /// An organization.
@@ -98,6 +119,8 @@ pub enum TargetId<'a> {
     Key(KeyId),
     /// A service account.
     ServiceAccount(ServiceAccountId),
+    /// An account.
+    Account(AccountId),
     /// The rules that the organization gives itself; written `policy`.
     Policy,
     /// A user.
@@ -115,10 +138,12 @@ impl TargetId<'_> {
         match self {
             Self::Installation => "installation",
             Self::Plan(_) => "plan",
+            Self::PermissionRule(_) => "permission_rule",
             Self::Role(_) => "role",
             Self::Organization(_) => "organization",
             Self::Key(_) => "key",
             Self::ServiceAccount(_) => "service_account",
+            Self::Account(_) => "account",
             Self::Policy => "policy",
             Self::User(_) => "user",
             Self::Session(_) => "session",
@@ -131,10 +156,12 @@ impl TargetId<'_> {
         match self {
             Self::Installation => "The installation",
             Self::Plan(_) => "Plan",
+            Self::PermissionRule(_) => "The rule of",
             Self::Role(_) => "Role",
             Self::Organization(_) => "Organization",
             Self::Key(_) => "Key",
             Self::ServiceAccount(_) => "Service account",
+            Self::Account(_) => "Account",
             Self::Policy => "The policy",
             Self::User(_) => "User",
             Self::Session(_) => "Session",
@@ -148,10 +175,12 @@ impl fmt::Display for TargetId<'_> {
         match self {
             Self::Installation => OrganizationId::OPERATOR.fmt(f),
             Self::Plan(name) => name.fmt(f),
+            Self::PermissionRule(pattern) => pattern.fmt(f),
             Self::Role(id) => id.fmt(f),
             Self::Organization(id) => id.fmt(f),
             Self::Key(id) => id.fmt(f),
             Self::ServiceAccount(id) => id.fmt(f),
+            Self::Account(id) => id.fmt(f),
             Self::Policy => f.write_str("policy"),
             Self::User(id) => id.fmt(f),
             Self::Session(id) => id.fmt(f),
@@ -292,6 +321,7 @@ fn who(actor: Principal) -> String {
         Principal::Organization(id) if id.is_operator() => "the operator".to_owned(),
         Principal::Organization(id) => format!("organization `{id}`"),
         Principal::ServiceAccount(id) => format!("service account `{id}`"),
+        Principal::Account(_) => "its owner".to_owned(),
         Principal::Ledger => "the ledger".to_owned(),
         Principal::User(id) => format!("user `{id}`"),
     }

@@ -13,6 +13,15 @@ macro_rules! hex_bytes {
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub [u8; $len]);
 
+        impl $name {
+            /// Reads what `Display` writes; none if it is anything else.
+            #[must_use]
+            pub fn from_hex(text: &str) -> Option<Self> {
+                let mut bytes = [0; $len];
+                decode_hex(text, &mut bytes).map(|()| Self(bytes))
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -40,10 +49,8 @@ macro_rules! hex_bytes {
                         write!(f, "{} bytes of lower-case hexadecimal", $len)
                     }
                     fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
-                        let mut bytes = [0; $len];
-                        decode_hex(text, &mut bytes)
-                            .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))?;
-                        Ok($name(bytes))
+                        $name::from_hex(text)
+                            .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
                     }
                 }
                 deserializer.deserialize_str(Hex)
@@ -99,6 +106,30 @@ hex_bytes!(
     /// A name's place in an index: 128 bits of its BLAKE3 hash.
     NameDigest, 16
 );
+hex_bytes!(
+    /// Which key signs access tokens: the first 128 bits of the SHA-256 thumbprint of its
+    /// public half (RFC 7638).
+    SigningKeyId, 16
+);
+hex_bytes!(
+    /// The public half of an Ed25519 key that signs access tokens.
+    SigningPublicKey, 32
+);
+
+/// Text that is no digest of an e-mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be 64 digits of lower-case hexadecimal")]
+pub struct InvalidEmailDigest;
+
+impl std::str::FromStr for EmailDigest {
+    type Err = InvalidEmailDigest;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEmailDigest> {
+        let mut bytes = [0; 32];
+        decode_hex(text, &mut bytes).ok_or(InvalidEmailDigest)?;
+        Ok(Self(bytes))
+    }
+}
 
 impl LeafHash {
     /// The leaf hash of an event's stored bytes.

@@ -17,11 +17,20 @@ use crate::id::{InstallationId, OrganizationId, RoleId, ServiceAccountId};
 use crate::policy::Policy;
 use crate::text::{Description, KeyPrefix, Name, PlanName};
 
+mod accounts;
 mod keys;
 mod noted;
 mod roles;
+mod rules;
+mod signing_keys;
 mod users;
 
+pub use accounts::{
+    AccountCreated, AccountLocked, DefaultOrganizationSet, EmailConfirmed, EmailReleased,
+    EmailReserved, PasswordCause, PasswordSet, RecoveryCodeUsed, RecoveryCodesReplaced,
+    SessionsEnded, TotpEnrolled, TotpRemoved,
+};
+pub(crate) use accounts::{AccountFact, EmailFact};
 pub use keys::{
     DigestForm, Hint, KeyCreated, KeyDisabled, KeyEnabled, KeyLabel, KeyOrigin, KeyRelabelled,
     KeyRevoked, KeyRotated, KeyRotationEnded, KeyStateBefore, KeyedDigest, RevocationReason,
@@ -33,6 +42,11 @@ pub use roles::{
     BuiltInRoleDefined, GrantRevoked, GrantTerms, RoleCreated, RoleDefinition, RoleGranted,
     RoleRetired, RoleUpdated,
 };
+use rules::PlanDefined1;
+pub use rules::{
+    MfaRule, PermissionRule, PermissionRuleDefined, PermissionRuleRemoved, PlanDefined, PlanRules,
+};
+pub use signing_keys::{SigningKeyAdded, SigningKeyRetired};
 pub use users::{
     AuthenticationMethod, InvitationRenewed, SessionEndReason, SessionEnded, SessionStarted,
     SessionSteppedUp, UserInvited, UserJoined, UserRemoved, UserRestored, UserStateBefore,
@@ -100,7 +114,7 @@ events! {
     /// From here on events of these types and schemas may be written.
     SchemaActivated = 1,
     /// A plan has these rules from here on.
-    PlanDefined = 1,
+    PlanDefined = 2 or PlanDefined1 = 1,
     /// A role that every organization has means this from here on.
     BuiltInRoleDefined = 1,
     /// The operator admitted an organization; its name and prefix are taken.
@@ -161,6 +175,38 @@ events! {
     SessionSteppedUp = 1,
     /// A session ended before its time.
     SessionEnded = 1,
+    /// Access tokens may be signed with a key from here on.
+    SigningKeyAdded = 1,
+    /// No access token that a key signed counts any more, for good.
+    SigningKeyRetired = 1,
+    /// An e-mail is kept for an account that is about to come to be.
+    EmailReserved = 1,
+    /// An account has an e-mail, and no other account can.
+    EmailConfirmed = 1,
+    /// An e-mail is free again.
+    EmailReleased = 1,
+    /// Somebody can log in from here on: the first event of their account's stream.
+    AccountCreated = 1,
+    /// An account has another password; its sessions ended, and so did a lock.
+    PasswordSet = 1,
+    /// A second factor is asked of whoever logs in to an account.
+    TotpEnrolled = 1,
+    /// No second factor is asked any more; its recovery codes went with it.
+    TotpRemoved = 1,
+    /// An account has other recovery codes, and none of those before.
+    RecoveryCodesReplaced = 1,
+    /// A recovery code took the place of a second factor, once.
+    RecoveryCodeUsed = 1,
+    /// An account's sessions ended, in all organizations.
+    SessionsEnded = 1,
+    /// Nobody can log in to an account for a time.
+    AccountLocked = 1,
+    /// A login that names no organization leads to this one.
+    DefaultOrganizationSet = 1,
+    /// Permissions ask for this from here on, beside being held.
+    PermissionRuleDefined = 1,
+    /// Permissions no longer ask for what a rule said.
+    PermissionRuleRemoved = 1,
 }
 
 /// See [`Event::InstallationCreated`].
@@ -191,28 +237,6 @@ pub struct ActivatedSchema {
     pub event_type: String,
     /// The schema.
     pub schema: u32,
-}
-
-/// The rules of a plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PlanRules {
-    /// How long a key may live, in seconds; none for ever.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_lifetime_max_seconds: Option<u32>,
-}
-
-/// See [`Event::PlanDefined`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PlanDefined {
-    /// The plan.
-    pub plan: PlanName,
-    /// Its rules from here on.
-    pub rules: PlanRules,
-    /// Its rules up to here; none where the plan is new.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<PlanRules>,
 }
 
 /// See [`Event::OrganizationRegistered`].

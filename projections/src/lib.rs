@@ -1,7 +1,7 @@
 //! What keyledger's events mean.
 //!
 //! Every type here is a fact ([`event`], in its [`envelope`]) or a fold of facts
-//! ([`organization`], [`installation`]), or the one question asked of the folds
+//! ([`organization`], [`installation`], [`account`]), or the one question asked of the folds
 //! ([`verification`]), or what the events say to people ([`activity`]). Nothing here
 //! can wait, fail for an outside reason, or notice the time: the same events in the
 //! same order give the same tables on any machine, in any year. That is what lets us
@@ -12,10 +12,12 @@
 //!
 //! Start at [`event::Event`], then read [`organization`] top to bottom.
 
+pub mod account;
 pub mod activity;
 pub mod api_key;
 pub mod corrupt;
 pub mod digest;
+pub mod email;
 pub mod envelope;
 pub mod event;
 pub mod id;

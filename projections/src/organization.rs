@@ -10,12 +10,9 @@ use imbl::{OrdMap, OrdSet};
 use crate::corrupt::{CorruptHistory, Fault};
 use crate::digest::{LeafHash, NameDigest, RequestContent, RequestId};
 use crate::envelope::{Envelope, RequestStamp};
-use crate::event::{
-    Event, OrganizationCreated, OrganizationRegistered, PepperRotated, PlanDefined,
-    SchemaActivated, ServiceAccountCreated,
-};
+use crate::event::{Event, OrganizationCreated, ServiceAccountCreated};
 use crate::id::{GrantId, KeyId, OrganizationId, RoleId, ServiceAccountId, SessionId, UserId};
-use crate::installation::{Installation, Registration};
+use crate::installation::Installation;
 use crate::key::{Key, Shared};
 use crate::policy::Policy;
 use crate::principal::{Owner, Principal};
@@ -390,6 +387,10 @@ impl Organization {
             | Event::PlanDefined(_)
             | Event::BuiltInRoleDefined(_)
             | Event::PepperRotated(_)
+            | Event::SigningKeyAdded(_)
+            | Event::SigningKeyRetired(_)
+            | Event::PermissionRuleDefined(_)
+            | Event::PermissionRuleRemoved(_)
             | Event::OrganizationRegistered(_) => self.installation.is_some(),
             Event::KeyCreated(_)
             | Event::KeyRevoked(_)
@@ -416,8 +417,20 @@ impl Organization {
             | Event::SessionSteppedUp(_)
             | Event::SessionEnded(_)
             | Event::DenialsSummarized(_) => self.profile.is_some(),
-            // It stands in a stream of its own: see `crate::usage`.
-            Event::UsageRecorded(_) => false,
+            // They stand in streams of their own: see `crate::usage`, `account` and `email`.
+            Event::UsageRecorded(_)
+            | Event::EmailReserved(_)
+            | Event::EmailConfirmed(_)
+            | Event::EmailReleased(_)
+            | Event::AccountCreated(_)
+            | Event::PasswordSet(_)
+            | Event::TotpEnrolled(_)
+            | Event::TotpRemoved(_)
+            | Event::RecoveryCodesReplaced(_)
+            | Event::RecoveryCodeUsed(_)
+            | Event::SessionsEnded(_)
+            | Event::AccountLocked(_)
+            | Event::DefaultOrganizationSet(_) => false,
         };
         if !begins {
             return Err(misplaced);
@@ -430,6 +443,8 @@ impl Organization {
             Event::OrganizationCreated(event) => self.created(envelope, event),
             Event::SchemaActivated(event) => self.schemas_activated(event),
             Event::PlanDefined(event) => self.plan_defined(event),
+            Event::PermissionRuleDefined(event) => self.permission_rule_defined(event),
+            Event::PermissionRuleRemoved(event) => self.permission_rule_removed(envelope, event),
             Event::BuiltInRoleDefined(event) => Ok(self.role_defined(revision, envelope.at, event)),
             Event::OrganizationRegistered(event) => self.registered(envelope, event),
             Event::KeyCreated(event) => self.key_created(revision, envelope, event),
@@ -464,8 +479,29 @@ impl Organization {
             Event::SessionStarted(event) => self.session_started(revision, envelope, event),
             Event::SessionSteppedUp(event) => self.session_stepped_up(revision, envelope, event),
             Event::SessionEnded(event) => self.session_ended(revision, envelope, event),
+            Event::SigningKeyAdded(event) => {
+                let added = self.installation_mut()?.add_signing_key(event, envelope.at);
+                added.map(|()| Change::Rule).ok_or(Fault::DuplicateTarget("SigningKeyAdded"))
+            }
+            Event::SigningKeyRetired(event) => {
+                let id = event.signing_key_id;
+                let retired = self.installation_mut()?.retire_signing_key(id, envelope.at);
+                retired.map(|()| Change::Rule).ok_or(Fault::MissingTarget("SigningKeyRetired"))
+            }
             Event::DenialsSummarized(_) => Ok(Change::Evidence),
-            Event::UsageRecorded(_) => Err(misplaced),
+            Event::UsageRecorded(_)
+            | Event::EmailReserved(_)
+            | Event::EmailConfirmed(_)
+            | Event::EmailReleased(_)
+            | Event::AccountCreated(_)
+            | Event::PasswordSet(_)
+            | Event::TotpEnrolled(_)
+            | Event::TotpRemoved(_)
+            | Event::RecoveryCodesReplaced(_)
+            | Event::RecoveryCodeUsed(_)
+            | Event::SessionsEnded(_)
+            | Event::AccountLocked(_)
+            | Event::DefaultOrganizationSet(_) => Err(misplaced),
         }
     }
 
@@ -486,43 +522,6 @@ impl Organization {
         Ok(Change::Profile)
     }
 
-    fn installation_mut(&mut self) -> Result<&mut Installation, Fault> {
-        self.installation.as_mut().map(Arc::make_mut).ok_or(Fault::Misplaced("InstallationCreated"))
-    }
-
-    fn schemas_activated(&mut self, event: &SchemaActivated) -> Result<Change, Fault> {
-        self.installation_mut()?.schemas.extend(event.schemas.iter().cloned());
-        Ok(Change::Rule)
-    }
-
-    fn plan_defined(&mut self, event: &PlanDefined) -> Result<Change, Fault> {
-        self.installation_mut()?.plans.insert(event.plan.clone(), event.rules.clone());
-        Ok(Change::Rule)
-    }
-
-    fn registered(
-        &mut self,
-        envelope: &Envelope,
-        event: &OrganizationRegistered,
-    ) -> Result<Change, Fault> {
-        let id = event.organization_id;
-        let profile = Arc::new(Profile {
-            name: event.name.clone(),
-            key_prefix: event.key_prefix.clone(),
-            plan: event.plan.clone(),
-            created_at: envelope.at,
-        });
-        let installation = self.installation_mut()?;
-        if installation.prefixes.contains_key(&event.key_prefix)
-            || installation.organizations.contains_key(&id)
-        {
-            return Err(Fault::DuplicateTarget(envelope.event.event_type()));
-        }
-        installation.prefixes.insert(event.key_prefix.clone(), id);
-        installation.organizations.insert(id, Registration { profile, event_id: envelope.id });
-        Ok(Change::Registration(id))
-    }
-
     fn service_account_created(
         &mut self,
         revision: Revision,
@@ -537,20 +536,6 @@ impl Organization {
         self.service_account_names.insert(NameDigest::of(event.name.as_str()), id);
         self.service_accounts.insert(id, Arc::new(account));
         Ok(Change::ServiceAccount(id))
-    }
-
-    fn pepper_rotated(
-        &mut self,
-        envelope: &Envelope,
-        event: &PepperRotated,
-    ) -> Result<Change, Fault> {
-        let installation = self.installation_mut()?;
-        if event.pepper <= installation.pepper {
-            return Err(Fault::DuplicateTarget(envelope.event.event_type()));
-        }
-        installation.pepper = event.pepper;
-        installation.peppers.insert(event.pepper, event.pepper_check);
-        Ok(Change::Rule)
     }
 
     fn remember(
@@ -584,6 +569,7 @@ mod departure;
 mod keys;
 mod people;
 mod roles;
+mod rules;
 #[cfg(test)]
 mod tests;
 

@@ -4,6 +4,7 @@
 //! permissions may put `*` for either part. Whoever holds `org:admin` holds every
 //! permission of its organization.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use crate::id::text_serde;
 pub const PERMISSION_CHARS_MAX: usize = 64;
 /// Most permissions in a key's scopes, in a role, or in one question.
 pub const PERMISSIONS_MAX: usize = 100;
+/// As many patterns are looked through one by one.
+const FEW: usize = 4;
 
 /// Text that is no permission, or no list of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +72,16 @@ impl<'a> Permission<'a> {
         self.resource
     }
 
-    fn split(text: &'a str) -> Option<Self> {
+    /// Itself, and as patterns have it, with `*` for either part or both.
+    pub(crate) fn patterns(self) -> [Self; 4] {
+        let Self { resource, action } = self;
+        [self, Self { resource, action: "*" }, Self { resource: "*", action }, Self::EVERYTHING]
+    }
+
+    const EVERYTHING: Permission<'static> = Permission { resource: "*", action: "*" };
+
+    /// Takes a text apart that is known to be a permission.
+    pub(crate) fn split(text: &'a str) -> Option<Self> {
         if text.len() > PERMISSION_CHARS_MAX {
             return None;
         }
@@ -230,6 +242,47 @@ impl PermissionPattern {
         Ok(list)
     }
 
+    /// How it stands to another pattern's text, in the order of patterns.
+    pub(crate) fn cmp_text(&self, other: Permission<'_>) -> Ordering {
+        let (resource, action) = (other.resource.as_bytes(), other.action.as_bytes());
+        let own = self.0.as_bytes();
+        match own.split_at_checked(resource.len()) {
+            // It is shorter, so the two are never equal.
+            None => own.cmp(resource),
+            Some((head, rest)) => head.cmp(resource).then_with(|| match rest.split_first() {
+                None => Ordering::Less,
+                Some((colon, rest)) => colon.cmp(&b':').then_with(|| rest.cmp(action)),
+            }),
+        }
+    }
+
+    /// Whether any of these patterns, which stand in order, implies a permission.
+    #[must_use]
+    pub fn any_implies(sorted: &[Self], wanted: Permission<'_>) -> bool {
+        if sorted.len() <= FEW {
+            return sorted.iter().any(|pattern| pattern.implies(wanted));
+        }
+        Self::any_is(sorted, wanted) || Self::any_is(sorted, Permission::ORG_ADMIN)
+    }
+
+    /// Whether any of these patterns, which stand in order, covers another.
+    #[must_use]
+    pub fn any_covers(sorted: &[Self], other: &Self) -> bool {
+        if sorted.len() <= FEW {
+            return sorted.iter().any(|pattern| pattern.covers(other));
+        }
+        let (resource, action) = other.parts();
+        Self::any_is(sorted, Permission::ORG_ADMIN)
+            || (!other.matches(Permission::ORG_ADMIN)
+                && Self::any_is(sorted, Permission { resource, action }))
+    }
+
+    /// Whether one of the four patterns that match a permission is among these.
+    fn any_is(sorted: &[Self], wanted: Permission<'_>) -> bool {
+        let among = |it: Permission<'_>| sorted.binary_search_by(|own| own.cmp_text(it)).is_ok();
+        wanted.patterns().into_iter().any(among)
+    }
+
     fn parts(&self) -> (&str, &str) {
         self.0.split_once(':').unwrap_or_default()
     }
@@ -382,6 +435,42 @@ mod tests {
                 let subset =
                     implied.clone().all(|p| !pattern(b).implies(p) || pattern(a).implies(p));
                 assert_eq!(pattern(a).covers(&pattern(b)), subset, "{a} over {b}");
+            }
+        }
+    }
+
+    /// What is looked up is what would be found by asking each one.
+    #[test]
+    fn sorted_patterns_are_looked_up_as_if_each_were_asked() {
+        let words = ["*", "a", "a-", "a_", "a1", "ab", "b", "org", "admin"];
+        let all: Vec<PermissionPattern> = words
+            .iter()
+            .flat_map(|resource| words.iter().map(move |action| format!("{resource}:{action}")))
+            .map(|text| pattern(&text))
+            .collect();
+        // Every list of every so-manieth, from each first one on.
+        for step in [1, 2, 3, 5, 7, 11, 17, 40] {
+            for first in 0..step.min(all.len()) {
+                let texts: Vec<_> = all.iter().skip(first).step_by(step).collect();
+                let list = PermissionPattern::list(
+                    &texts.iter().map(|it| it.as_str()).collect::<Vec<_>>(),
+                )
+                .unwrap();
+                for other in &all {
+                    let each = list.iter().any(|it| it.covers(other));
+                    assert_eq!(PermissionPattern::any_covers(&list, other), each, "{other}");
+                    let Some(wanted) = other.as_permission() else { continue };
+                    let each = list.iter().any(|it| it.implies(wanted));
+                    assert_eq!(PermissionPattern::any_implies(&list, wanted), each, "{wanted}");
+                    let own = other.cmp_text(wanted);
+                    assert_eq!(own, Ordering::Equal);
+                }
+                for it in &list {
+                    for other in all.iter().filter_map(|it| it.as_permission()) {
+                        let text = other.to_string();
+                        assert_eq!(it.cmp_text(other), it.as_str().cmp(&text), "{it} {text}");
+                    }
+                }
             }
         }
     }

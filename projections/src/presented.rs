@@ -6,12 +6,17 @@
 use crate::api_key::CREDENTIAL_CHARS_MAX;
 use crate::verification::Code;
 
+/// What the token of a break-glass grant begins with. No organization's keys do.
+pub const GRANT_TOKEN_HEAD: &str = "klbg_";
+
 /// The credentials of one request, gathered header by header. It has no `Debug`: it
 /// holds secrets.
 #[derive(Clone, Copy, Default)]
 pub struct Presented<'a> {
+    break_glass: Slot<'a>,
     session: Slot<'a>,
     api_key: Slot<'a>,
+    global_key: Slot<'a>,
     unusable: bool,
 }
 
@@ -27,10 +32,19 @@ enum Slot<'a> {
 /// The credential that decides.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Deciding<'a> {
+    /// A master key, or the token of a break-glass grant.
+    BreakGlass(&'a str),
     /// A session's access token.
     Session(&'a str),
     /// An API key.
     ApiKey(&'a str),
+    /// The global key.
+    GlobalKey(&'a str),
+}
+
+/// Whether a text has a credential's length.
+fn is_presentable(text: &str) -> bool {
+    !text.is_empty() && text.len() <= CREDENTIAL_CHARS_MAX
 }
 
 impl<'a> Slot<'a> {
@@ -46,9 +60,7 @@ impl<'a> Slot<'a> {
     fn take(self) -> Option<Result<&'a str, Code>> {
         match self {
             Self::Empty => None,
-            Self::One(text) if text.is_empty() || text.len() > CREDENTIAL_CHARS_MAX => {
-                Some(Err(Code::Malformed))
-            }
+            Self::One(text) if !is_presentable(text) => Some(Err(Code::Malformed)),
             Self::One(text) => Some(Ok(text)),
             Self::Different => Some(Err(Code::Ambiguous)),
         }
@@ -67,92 +79,56 @@ impl<'a> Presented<'a> {
         }
     }
 
-    /// A credential as it stands behind `Bearer`: three parts between dots are a
-    /// session, all else is an API key.
+    /// A credential as it stands behind `Bearer`: what begins as a grant's token does is one,
+    /// three parts between dots are a session, all else is an API key.
     pub fn bearer(&mut self, token: &'a str) {
-        if token.bytes().filter(|byte| *byte == b'.').count() == 2 {
+        if token.starts_with(GRANT_TOKEN_HEAD) {
+            self.break_glass.put(token);
+        } else if token.bytes().filter(|byte| *byte == b'.').count() == 2 {
             self.session.put(token);
         } else {
             self.api_key.put(token);
         }
     }
 
-    /// A value of the `X-API-Key` or the `X-Admin-API-Key` header.
-    pub fn api_key(&mut self, value: &'a str) {
+    /// A value of the `X-Master-Key` header.
+    pub fn master_key(&mut self, value: &'a str) {
+        self.break_glass.put(value.trim());
+    }
+
+    /// A value of the `X-API-Key` header, and what tells whether a text is the global key. It
+    /// is not asked about what can be no credential.
+    pub fn api_key(&mut self, value: &'a str, is_global: impl FnOnce(&str) -> bool) {
+        let text = value.trim();
+        if is_presentable(text) && is_global(text) {
+            self.global_key.put(text);
+        } else {
+            self.api_key.put(text);
+        }
+    }
+
+    /// A value of the `X-Admin-API-Key` header: an API key, whatever it holds.
+    pub fn admin_api_key(&mut self, value: &'a str) {
         self.api_key.put(value.trim());
     }
 
     /// The credential that decides, or why none can.
     pub fn deciding(self) -> Result<Deciding<'a>, Code> {
+        if let Some(break_glass) = self.break_glass.take() {
+            return break_glass.map(Deciding::BreakGlass);
+        }
         if let Some(session) = self.session.take() {
             return session.map(Deciding::Session);
         }
         if let Some(api_key) = self.api_key.take() {
             return api_key.map(Deciding::ApiKey);
         }
+        if let Some(global_key) = self.global_key.take() {
+            return global_key.map(Deciding::GlobalKey);
+        }
         Err(if self.unusable { Code::Malformed } else { Code::NoCredential })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Clone, Copy)]
-    enum Header {
-        Authorization(&'static str),
-        ApiKey(&'static str),
-    }
-    use Header::{ApiKey, Authorization};
-
-    #[track_caller]
-    fn check(headers: &[Header], expected: Result<Deciding<'_>, Code>) {
-        let mut presented = Presented::default();
-        for header in headers {
-            match header {
-                Authorization(value) => presented.authorization(value),
-                ApiKey(value) => presented.api_key(value),
-            }
-        }
-        let same = match (presented.deciding(), expected) {
-            (Ok(got), Ok(wanted)) => got == wanted,
-            (Err(got), Err(wanted)) => got == wanted,
-            _ => false,
-        };
-        assert!(same);
-    }
-
-    #[test]
-    fn the_first_kind_present_decides() {
-        check(&[], Err(Code::NoCredential));
-        check(&[ApiKey("k")], Ok(Deciding::ApiKey("k")));
-        check(&[Authorization("Bearer k")], Ok(Deciding::ApiKey("k")));
-        check(&[Authorization("bearer  k ")], Ok(Deciding::ApiKey("k")));
-        check(&[ApiKey("k"), Authorization("Bearer a.b.c")], Ok(Deciding::Session("a.b.c")));
-        check(&[ApiKey("k"), Authorization("Basic xyz")], Ok(Deciding::ApiKey("k")));
-    }
-
-    #[test]
-    fn two_of_a_kind_are_one_only_if_they_are_the_same() {
-        check(&[ApiKey("k"), Authorization("Bearer k")], Ok(Deciding::ApiKey("k")));
-        check(&[ApiKey("k"), Authorization("Bearer j")], Err(Code::Ambiguous));
-        check(&[ApiKey("k"), ApiKey("j"), ApiKey("k")], Err(Code::Ambiguous));
-        check(
-            &[Authorization("Bearer a.b.c"), Authorization("Bearer a.b.d"), ApiKey("k")],
-            Err(Code::Ambiguous),
-        );
-    }
-
-    #[test]
-    fn what_is_no_credential_is_malformed() {
-        check(&[Authorization("Basic xyz")], Err(Code::Malformed));
-        check(&[Authorization("Bearer")], Err(Code::Malformed));
-        check(&[ApiKey("")], Err(Code::Malformed));
-        check(
-            &[ApiKey(Box::leak("x".repeat(CREDENTIAL_CHARS_MAX + 1).into_boxed_str()))],
-            Err(Code::Malformed),
-        );
-        let longest: &'static str = Box::leak("x".repeat(CREDENTIAL_CHARS_MAX).into_boxed_str());
-        check(&[ApiKey(longest)], Ok(Deciding::ApiKey(longest)));
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::id::{
-    InvalidId, KeyId, OrganizationId, ServiceAccountId, SessionId, UserId, text_serde,
+    AccountId, InvalidId, KeyId, OrganizationId, ServiceAccountId, SessionId, UserId, text_serde,
 };
 
 /// Who acts, written as its identifier: the prefix tells the kind.
@@ -14,6 +14,8 @@ pub enum Principal {
     Organization(OrganizationId),
     /// A service account of the organization in whose history it is named.
     ServiceAccount(ServiceAccountId),
+    /// A person, by their account: as such they act in its stream alone.
+    Account(AccountId),
     /// The ledger, acting by its own rules.
     Ledger,
     /// A user of the organization in whose history it is named.
@@ -25,6 +27,7 @@ impl fmt::Display for Principal {
         match self {
             Self::Organization(id) => id.fmt(f),
             Self::ServiceAccount(id) => id.fmt(f),
+            Self::Account(id) => id.fmt(f),
             Self::Ledger => f.write_str("ledger"),
             Self::User(id) => id.fmt(f),
         }
@@ -40,6 +43,7 @@ impl FromStr for Principal {
                 other.parse().map(Self::ServiceAccount)
             }
             other if other.starts_with(UserId::PREFIX) => other.parse().map(Self::User),
+            other if other.starts_with(AccountId::PREFIX) => other.parse().map(Self::Account),
             other => other.parse().map(Self::Organization),
         }
     }
@@ -47,7 +51,7 @@ impl FromStr for Principal {
 
 text_serde!(
     Principal,
-    "`ledger`, `operator`, or an organization's, user's or service account's identifier"
+    "`ledger`, `operator`, or an organization's, user's, service account's or account's identifier"
 );
 
 /// Whose a key is, where it is not the organization's own: its authority is theirs.

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::digest::LeafHash;
-use crate::id::OrganizationId;
+use crate::digest::{EmailDigest, LeafHash};
+use crate::id::{AccountId, OrganizationId};
 
 /// An event's dense place 0, 1, 2, … in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +41,8 @@ impl StreamName {
     /// What the name of an organization's stream begins with.
     pub const ORGANIZATION: &'static str = "org-";
     const USAGE: &'static str = "usage-";
+    const ACCOUNT: &'static str = "account-";
+    const EMAIL: &'static str = "email-";
 
     /// The stream that holds all facts of one organization.
     #[must_use]
@@ -60,6 +62,18 @@ impl StreamName {
         Self([Self::USAGE, &id.text()].concat().into())
     }
 
+    /// The stream that holds all facts of one account.
+    #[must_use]
+    pub fn account(id: AccountId) -> Self {
+        Self([Self::ACCOUNT, &id.text()].concat().into())
+    }
+
+    /// The stream that says which account has an e-mail.
+    #[must_use]
+    pub fn email(digest: EmailDigest) -> Self {
+        Self(format!("{}{digest}", Self::EMAIL).into())
+    }
+
     /// A stream by the name that a store has for it.
     #[must_use]
     pub fn from_store(name: &str) -> Self {
@@ -76,6 +90,18 @@ impl StreamName {
     #[must_use]
     pub fn as_usage(&self) -> Option<OrganizationId> {
         self.0.strip_prefix(Self::USAGE)?.parse().ok()
+    }
+
+    /// The account whose stream this is; none for a stream of another category.
+    #[must_use]
+    pub fn as_account(&self) -> Option<AccountId> {
+        self.0.strip_prefix(Self::ACCOUNT)?.parse().ok()
+    }
+
+    /// The e-mail whose stream this is; none for a stream of another category.
+    #[must_use]
+    pub fn as_email(&self) -> Option<EmailDigest> {
+        self.0.strip_prefix(Self::EMAIL)?.parse().ok()
     }
 
     /// The name itself.

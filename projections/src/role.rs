@@ -5,7 +5,7 @@ use crate::id::{GrantId, RoleId};
 use crate::permission::{Permission, PermissionPattern};
 use crate::principal::Principal;
 use crate::recorded::Revision;
-use crate::text::Domain;
+use crate::text::{Description, Domain, Name};
 use crate::time::Timestamp;
 
 /// A role as it is now.
@@ -13,8 +13,12 @@ use crate::time::Timestamp;
 pub struct Role {
     /// The role.
     pub id: RoleId,
-    /// What it means.
-    pub definition: RoleDefinition,
+    /// What people call it.
+    pub name: Name,
+    /// What it is for; none once it is retired: its history says what it was.
+    pub description: Option<Description>,
+    /// What it permits; nothing once it is retired.
+    pub permissions: Vec<PermissionPattern>,
     /// Whether the installation defines it, for every organization.
     pub built_in: bool,
     /// When it came to be.
@@ -35,20 +39,43 @@ impl Role {
     /// What it permits; nothing once it is retired.
     #[must_use]
     pub fn permissions(&self) -> &[PermissionPattern] {
-        if self.is_in_force() { &self.definition.permissions } else { &[] }
+        if self.is_in_force() { &self.permissions } else { &[] }
+    }
+
+    /// What it means; none once it is retired.
+    #[must_use]
+    pub fn definition(&self) -> Option<RoleDefinition> {
+        Some(RoleDefinition {
+            name: self.name.clone(),
+            description: self.description.clone()?,
+            permissions: self.permissions.clone(),
+        })
+    }
+
+    /// The same role with this meaning.
+    pub(crate) fn defined(self, definition: &RoleDefinition) -> Self {
+        let RoleDefinition { name, description, permissions } = in_order(definition);
+        Self { name, description: Some(description), permissions, ..self }
     }
 
     /// Whether it permits this.
     #[must_use]
     pub fn implies(&self, wanted: Permission<'_>) -> bool {
-        self.permissions().iter().any(|pattern| pattern.implies(wanted))
+        PermissionPattern::any_implies(self.permissions(), wanted)
     }
 
     /// Whether it permits all that the pattern permits.
     #[must_use]
     pub fn covers(&self, wanted: &PermissionPattern) -> bool {
-        self.permissions().iter().any(|pattern| pattern.covers(wanted))
+        PermissionPattern::any_covers(self.permissions(), wanted)
     }
+}
+
+/// A meaning whose permissions stand in order: so they are looked up.
+pub(crate) fn in_order(definition: &RoleDefinition) -> RoleDefinition {
+    let mut definition = definition.clone();
+    definition.permissions.sort_unstable();
+    definition
 }
 
 /// A grant that was not revoked.

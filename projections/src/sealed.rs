@@ -11,20 +11,21 @@ use chrono::{DateTime, Datelike as _};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use crate::id::{OrganizationId, UserId, text_serde};
+use crate::id::{AccountId, OrganizationId, UserId, text_serde};
 use crate::time::Timestamp;
 
 /// Who sealed data is about: what shares one key, and is erased together.
 ///
 /// Written `<organization>/<person>`, such as `org_…/usr_…`, or `<organization>/<month>`,
-/// such as `org_…/2026-11`, for data of that month (UTC) about nobody known.
+/// such as `org_…/2026-11`, for data of that month (UTC) about nobody known, or as the
+/// identifier of an account, such as `acc_…`, for data about the person whose account it is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject(Arc<str>);
 
 /// Text that names no subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must be an organization, `/`, and a month such as `2026-11` or an identifier beginning `usr_`"
+    "must be an account, or an organization, `/`, and a month such as `2026-11` or an identifier beginning `usr_`"
 )]
 pub struct InvalidSubject;
 
@@ -43,7 +44,13 @@ impl Subject {
         Self(format!("{organization}/{user}").into())
     }
 
-    /// The organization the data is kept by.
+    /// The person whose account this is.
+    #[must_use]
+    pub fn account(id: AccountId) -> Self {
+        Self(id.text().into())
+    }
+
+    /// The organization the data is kept by; none for data about an account.
     #[must_use]
     pub fn organization(&self) -> Option<OrganizationId> {
         self.0.split_once('/')?.0.parse().ok()
@@ -72,7 +79,9 @@ impl FromStr for Subject {
     type Err = InvalidSubject;
 
     fn from_str(text: &str) -> Result<Self, InvalidSubject> {
-        let (organization, whom) = text.split_once('/').ok_or(InvalidSubject)?;
+        let Some((organization, whom)) = text.split_once('/') else {
+            return text.parse().map(Self::account).map_err(|_| InvalidSubject);
+        };
         organization.parse::<OrganizationId>().map_err(|_| InvalidSubject)?;
         if is_person(whom) || is_month(whom) { Ok(Self(text.into())) } else { Err(InvalidSubject) }
     }
@@ -91,7 +100,10 @@ fn is_month(text: &str) -> bool {
     digits && [a, b, c, d] != *b"0000" && (*b"01"..=*b"12").contains(&[e, f])
 }
 
-text_serde!(Subject, "an organization and a month or person, such as `org_…/2026-11`");
+text_serde!(
+    Subject,
+    "an account, or an organization and a month or person, such as `org_…/2026-11`"
+);
 
 /// Personal data of one event about one subject, sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +140,13 @@ mod tests {
     fn a_subject_has_exactly_one_spelling() {
         let id = organization();
         let person = format!("usr_{}", Ulid::from_parts(7, 10));
-        for text in [format!("{id}/2026-11"), format!("{id}/{person}"), "operator/2026-01".into()] {
+        let account = format!("acc_{}", Ulid::from_parts(7, 10));
+        for text in [
+            format!("{id}/2026-11"),
+            format!("{id}/{person}"),
+            "operator/2026-01".into(),
+            account.clone(),
+        ] {
             let subject: Subject = text.parse().unwrap();
             assert_eq!(subject.as_str(), text);
             let json = serde_json::to_string(&subject).unwrap();
@@ -145,6 +163,9 @@ mod tests {
             format!("{id}/0000-01"),
             format!("{id}/+026-11"),
             format!("{id}/2026-11/2026-11"),
+            format!("{id}/{account}"),
+            format!("{account}/2026-11"),
+            account.to_lowercase(),
             format!("{id}/usr_"),
             format!("{id}/{}", person.to_lowercase()),
             format!("{id}/key_{}", Ulid::from_parts(7, 10)),

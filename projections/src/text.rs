@@ -126,6 +126,12 @@ text!(
     is_label
 );
 text!(
+    /// The name of a feature that a plan licenses.
+    FeatureName,
+    "1 to 64 characters of `A-Z a-z 0-9 . _ -`",
+    is_label
+);
+text!(
     /// The name of an entry of metadata or limits.
     Label,
     "1 to 64 characters of `A-Z a-z 0-9 . _ -`",
@@ -180,7 +186,8 @@ fn chars_in(text: &str, range: std::ops::RangeInclusive<usize>) -> bool {
 
 /// Characters that would let a name lie about itself on a screen: control characters,
 /// those that turn the direction of writing, and those that nobody sees.
-fn unwritable(c: char) -> bool {
+#[must_use]
+pub fn unwritable(c: char) -> bool {
     c.is_control()
         || matches!(
             c,

@@ -4,23 +4,24 @@
 //! allocates nothing and asks nobody, so any past decision can be made again.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use crate::api_key::Environment;
-use crate::id::{OrganizationId, RoleId, UserId};
+use crate::event::{KeyOrigin, MfaRule};
+use crate::id::{OrganizationId, UserId};
 use crate::key::{Key, KeyState};
 use crate::network::Networks;
 use crate::organization::Organization;
-use crate::permission::{
-    InvalidPermission, PERMISSIONS_MAX, Permission, PermissionPattern, Scopes,
-};
+use crate::permission::{InvalidPermission, PERMISSIONS_MAX, Permission};
 use crate::principal::{Credential, Owner};
 use crate::recorded::Revision;
-use crate::role::{Grant, Role};
 use crate::session::{Session, Standing};
-use crate::text::Label;
+use crate::text::{FeatureName, Label};
 use crate::time::Timestamp;
 use crate::user::UserState;
+
+mod authority;
+
+pub use authority::{Authority, role_in_force};
 
 /// The answer in one word. In order of precedence: where several denials hold, the
 /// first is the answer.
@@ -54,6 +55,10 @@ pub enum Code {
     PermissionDenied,
     /// Every wanted permission is held, but not all of them for the domain asked about.
     DomainNotAllowed,
+    /// Something that was wanted is not licensed to its organization.
+    FeatureNotLicensed,
+    /// Something that was wanted asks for a second factor.
+    MfaRequired,
     /// It may do all that was asked, but has been used as often as it may for now. Never
     /// decided here: how often a key was used is no part of history.
     RateLimited,
@@ -102,248 +107,43 @@ impl<'a> Wanted<'a> {
         Ok(Self::Texts(texts))
     }
 
-    fn all(self, mut held: impl FnMut(Permission<'_>) -> bool) -> bool {
+    /// The places of all of them; none where they are more than one question may want.
+    fn places(self) -> Option<u128> {
+        let wanted = match self {
+            Self::Texts(texts) => texts.len(),
+            Self::One(_) => 1,
+        };
+        (wanted <= PERMISSIONS_MAX).then(|| first_places(wanted))
+    }
+
+    /// Of these places, those of the permissions that are so.
+    fn among(self, places: u128, mut is_so: impl FnMut(Permission<'_>) -> bool) -> u128 {
         match self {
             Self::Texts(texts) => {
-                texts.iter().all(|text| Permission::parse(text).is_ok_and(&mut held))
+                let among = texts.iter().zip(0..).filter(|(_, place)| places >> place & 1 == 1);
+                let so = among.filter(|(text, _)| Permission::split(text).is_some_and(&mut is_so));
+                so.fold(0, |so, (_, place)| so | 1 << place)
             }
-            Self::One(permission) => held(permission),
+            Self::One(permission) => places & u128::from(is_so(permission)),
         }
+    }
+
+    /// Each of them.
+    fn each(self) -> impl Iterator<Item = Permission<'a>> {
+        let (texts, one) = match self {
+            Self::Texts(texts) => (texts, None),
+            Self::One(permission) => (&[][..], Some(permission)),
+        };
+        texts.iter().filter_map(|text| Permission::split(text)).chain(one)
     }
 }
 
-/// What a credential or a principal may do, as its scopes, its roles and its grants are now.
-///
-/// Scopes and roles each narrow the other: a permission is held if the roles permit it
-/// (where there are roles) and the scopes name it (where there are scopes). A key with
-/// neither holds nothing. A role that no longer exists, or was retired, permits nothing. The
-/// roles of a service account's key are the service account's, and those granted to it, and
-/// those of a user's key or session are the ones that the user was granted: without any it
-/// holds nothing.
-#[derive(Clone, Copy)]
-pub struct Authority<'a> {
-    organization: &'a Organization,
-    operator: &'a Organization,
-    scopes: Option<&'a Scopes>,
-    /// Whether roles say what it may do, even where there are none.
-    has_roles: bool,
-    /// The roles that it has for good.
-    fixed: &'a [RoleId],
-    grants: &'a [Arc<Grant>],
-    now: Timestamp,
-    domain: Option<&'a str>,
-}
+/// A bit for each place.
+const _: () = assert!(PERMISSIONS_MAX < 128);
 
-impl<'a> Authority<'a> {
-    /// The authority of a key at this instant, given the tables of its organization and of
-    /// the operator: what it holds for the whole organization.
-    #[must_use]
-    pub fn of(
-        key: &'a Key,
-        organization: &'a Organization,
-        operator: &'a Organization,
-        now: Timestamp,
-    ) -> Self {
-        let its_own = Self {
-            organization,
-            operator,
-            scopes: None,
-            has_roles: !key.roles().is_empty(),
-            fixed: key.roles(),
-            grants: &[],
-            now,
-            domain: None,
-        };
-        let authority = match key.owner() {
-            Some(owner) => Self::of_owner(owner, organization, operator, now),
-            None => its_own,
-        };
-        Self { scopes: key.scopes.as_ref(), ..authority }
-    }
-
-    /// The authority of a key or a session: see [`Authority::of`].
-    #[must_use]
-    pub fn of_recognised(
-        credential: Recognised<'a>,
-        organization: &'a Organization,
-        operator: &'a Organization,
-        now: Timestamp,
-    ) -> Self {
-        match credential {
-            Recognised::Key(key) => Self::of(key, organization, operator, now),
-            Recognised::Session(session) => {
-                Self::of_owner(Owner::User(session.user_id), organization, operator, now)
-            }
-        }
-    }
-
-    /// The authority that these grants alone give.
-    #[must_use]
-    pub fn of_grants(
-        grants: &'a [Arc<Grant>],
-        organization: &'a Organization,
-        operator: &'a Organization,
-        now: Timestamp,
-    ) -> Self {
-        Self {
-            organization,
-            operator,
-            scopes: None,
-            has_roles: true,
-            fixed: &[],
-            grants,
-            now,
-            domain: None,
-        }
-    }
-
-    /// The authority of a service account or a user themselves. A user who is suspended or
-    /// removed has none.
-    #[must_use]
-    pub fn of_owner(
-        owner: Owner,
-        organization: &'a Organization,
-        operator: &'a Organization,
-        now: Timestamp,
-    ) -> Self {
-        let (fixed, in_force): (&[RoleId], bool) = match owner {
-            Owner::ServiceAccount(id) => {
-                (organization.service_account(id).map_or(&[], |account| &account.roles), true)
-            }
-            Owner::User(id) => (&[], organization.user(id).is_some_and(|it| it.is_in_force())),
-        };
-        let grants = if in_force { organization.grants_of(owner.principal()) } else { &[] };
-        Self { fixed, ..Self::of_grants(grants, organization, operator, now) }
-    }
-
-    /// The same authority, over this domain: what is held there or everywhere.
-    #[must_use]
-    pub fn over(self, domain: Option<&'a str>) -> Self {
-        Self { domain, ..self }
-    }
-
-    /// As much of the same authority as lasts until this instant; none: as lasts for good.
-    #[must_use]
-    pub fn until(self, end: Option<Timestamp>) -> Self {
-        let last = end.map_or(Timestamp::MAX, |end| end.saturating_add_millis(-1));
-        Self { now: self.now.max(last), ..self }
-    }
-
-    /// Whether roles say what it may do: then it holds nothing that no role permits.
-    #[must_use]
-    pub fn has_roles(&self) -> bool {
-        self.has_roles
-    }
-
-    /// The scopes that narrow it.
-    #[must_use]
-    pub fn scopes(&self) -> Option<&'a Scopes> {
-        self.scopes
-    }
-
-    /// The grants that stand, those for other domains included, each with its role where
-    /// that permits anything.
-    pub fn grants(&self) -> impl Iterator<Item = (&'a Grant, &'a Role)> + use<'a> {
-        let this = *self;
-        let standing = this.grants.iter().filter(move |grant| grant.stands(this.now));
-        standing.filter_map(move |grant| Some((&**grant, this.role(grant.terms.role_id)?)))
-    }
-
-    /// The roles that it has for good and that permit anything.
-    pub fn fixed_roles(&self) -> impl Iterator<Item = &'a Role> + use<'a> {
-        let this = *self;
-        this.fixed.iter().filter_map(move |id| this.role(*id))
-    }
-
-    /// The roles that it has here by reference, each once, those that no longer exist
-    /// included.
-    pub fn role_ids(&self) -> impl Iterator<Item = RoleId> + use<'a> {
-        let Self { fixed, grants, now, domain, .. } = *self;
-        let counts = move |grant: &Grant| grant.stands(now) && grant.is_for(domain);
-        let granted = grants.iter().enumerate().filter_map(move |(place, grant)| {
-            let id = grant.terms.role_id;
-            let same = |it: &&Arc<Grant>| counts(it) && it.terms.role_id == id;
-            let first = !fixed.contains(&id) && !grants.iter().take(place).any(|it| same(&it));
-            (counts(grant) && first).then_some(id)
-        });
-        fixed.iter().copied().chain(granted)
-    }
-
-    /// Its roles that permit anything, each once.
-    pub fn roles(&self) -> impl Iterator<Item = &'a Role> + use<'a> {
-        let this = *self;
-        this.role_ids().filter_map(move |id| this.role(id))
-    }
-
-    fn role(&self, id: RoleId) -> Option<&'a Role> {
-        let role = self.organization.role(id).or_else(|| self.operator.built_in_role(id));
-        role.map(|role| &**role).filter(|role| role.is_in_force())
-    }
-
-    /// Its roles that permit anything; one that it has twice may be among them twice.
-    fn counting_roles(&self) -> impl Iterator<Item = &'a Role> + use<'a> {
-        let this = *self;
-        let here = this
-            .grants
-            .iter()
-            .filter(move |grant| grant.stands(this.now) && grant.is_for(this.domain));
-        let granted = here.filter_map(move |grant| this.role(grant.terms.role_id));
-        this.fixed_roles().chain(granted)
-    }
-
-    /// Whether it holds this permission.
-    #[must_use]
-    pub fn holds(&self, wanted: Permission<'_>) -> bool {
-        match (self.scopes, self.has_roles) {
-            (None, false) => false,
-            (Some(scopes), false) => scopes.imply(wanted),
-            (None, true) => self.counting_roles().any(|role| role.implies(wanted)),
-            (Some(scopes), true) => {
-                scopes.imply(wanted) && self.counting_roles().any(|role| role.implies(wanted))
-            }
-        }
-    }
-
-    /// Whether it holds this permission for at least one domain by itself.
-    #[must_use]
-    pub fn holds_for_a_domain(&self, wanted: Permission<'_>) -> bool {
-        self.scopes.is_none_or(|scopes| scopes.imply(wanted))
-            && self.grants().any(|(grant, role)| grant.domain().is_some() && role.implies(wanted))
-    }
-
-    /// Whether it holds all that a role's permission permits.
-    #[must_use]
-    pub fn covers(&self, wanted: &PermissionPattern) -> bool {
-        if let Some(permission) = wanted.as_permission().filter(|it| *it != Permission::ORG_ADMIN) {
-            return self.holds(permission);
-        }
-        // With wildcards on both sides, only unnarrowed authority can hold everything.
-        self.scopes.is_none_or(Scopes::imply_everything)
-            && (self.counting_roles().any(|role| role.covers(wanted))
-                || (!self.has_roles && self.scopes.is_some()))
-    }
-
-    /// What it may do, as texts: exact permissions, or the roles' own where no scopes
-    /// narrow them.
-    pub fn permissions(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let this = *self;
-        let narrowed = this.narrowing_scopes();
-        let exact = narrowed.into_iter().flat_map(|scopes| scopes.texts());
-        // Without roles the scopes are all there is: each of them is held.
-        let alone = !this.has_roles;
-        let exact = exact
-            .filter(move |text| alone || Permission::parse(text).is_ok_and(|it| this.holds(it)));
-        let patterns = narrowed.is_none().then(|| this.roles()).into_iter().flatten();
-        exact.chain(
-            patterns.flat_map(|role| role.permissions().iter().map(PermissionPattern::as_str)),
-        )
-    }
-
-    /// The scopes, where they say what it may do: by themselves, or by narrowing its roles.
-    #[must_use]
-    pub fn narrowing_scopes(&self) -> Option<&'a Scopes> {
-        self.scopes.filter(|scopes| !self.has_roles || !scopes.imply_everything())
-    }
+/// The first places, so many.
+fn first_places(count: usize) -> u128 {
+    (1 << count) - 1
 }
 
 /// A credential that was recognised.
@@ -418,6 +218,9 @@ pub struct Decision<'a> {
     pub credential: Recognised<'a>,
     /// The organization that it belongs to.
     pub organization_id: OrganizationId,
+    /// The organization that the decision is for: its own, unless it is an operator's that
+    /// acts for another one.
+    pub tenant_id: OrganizationId,
     /// What it may do.
     pub authority: Authority<'a>,
     /// The revision of the key's organization that the decision speaks for.
@@ -439,26 +242,29 @@ pub fn decide<'a>(
     let now = operator.no_earlier(organization.no_earlier(question.now));
     let question = Question { now, ..*question };
     let authority = Authority::of(key, organization, operator, now).over(question.domain);
-    let code = tenant_mismatch(organization.id, &question)
+    let code = tenant_mismatch(&authority, &question)
         .or_else(|| out_of_force(Recognised::Key(key), None, organization, now))
         .or_else(|| out_of_reach(key, &question))
-        .unwrap_or_else(|| permitted(&authority, &question));
+        .unwrap_or_else(|| may_do(Recognised::Key(key), &authority, &question));
     Decision {
         code,
         credential: Recognised::Key(key),
         organization_id: organization.id,
+        tenant_id: tenant_of(code, organization.id, &question),
         authority,
         revision: organization.revision().max(Some(key.changed_at)),
         operator_revision: operator.revision(),
     }
 }
 
-/// Decides about a session, given what its account says of it; none where the account is not
-/// known. A session is for every service, and live.
+/// Decides about a session, given what its account says of it (none where the account is not
+/// known) and the first instant at which the token that was shown of it is no longer good. A
+/// session is for every service, and live.
 #[must_use]
 pub fn decide_session<'a>(
     session: &'a Session,
     standing: Option<Standing>,
+    expires_at: Timestamp,
     organization: &'a Organization,
     operator: &'a Organization,
     question: &Question<'a>,
@@ -468,22 +274,43 @@ pub fn decide_session<'a>(
     let owner = Owner::User(session.user_id);
     let authority = Authority::of_owner(owner, organization, operator, now).over(question.domain);
     let elsewhere = question.environment.is_some_and(|it| it != Environment::Live);
-    let code = tenant_mismatch(organization.id, &question)
-        .or_else(|| out_of_force(Recognised::Session(session), standing, organization, now))
+    let over = out_of_force(Recognised::Session(session), standing, organization, now);
+    let token_over = (now >= expires_at).then_some(Code::Expired);
+    let code = tenant_mismatch(&authority, &question)
+        .or_else(|| over.into_iter().chain(token_over).min())
         .or(elsewhere.then_some(Code::WrongEnvironment))
-        .unwrap_or_else(|| permitted(&authority, &question));
+        .unwrap_or_else(|| may_do(Recognised::Session(session), &authority, &question));
     Decision {
         code,
         credential: Recognised::Session(session),
         organization_id: organization.id,
+        tenant_id: tenant_of(code, organization.id, &question),
         authority,
         revision: organization.revision(),
         operator_revision: operator.revision(),
     }
 }
 
-fn tenant_mismatch(organization_id: OrganizationId, question: &Question<'_>) -> Option<Code> {
-    question.tenant.filter(|tenant| *tenant != organization_id).map(|_| Code::TenantMismatch)
+/// What an operator holds, both, who may act for a tenant by naming it.
+pub const FOR_TENANTS: [Permission<'static>; 2] =
+    [Permission::constant("admin", "users"), Permission::constant("admin", "settings")];
+
+/// Whether the organization that a request claims to be for is another one than the
+/// credential's, and the credential is no operator's that may act there.
+fn tenant_mismatch(authority: &Authority<'_>, question: &Question<'_>) -> Option<Code> {
+    let own = authority.organization.id;
+    let tenant = question.tenant.filter(|tenant| *tenant != own)?;
+    let is_there = || {
+        let installation = authority.operator.installation();
+        installation.is_some_and(|it| it.organizations.contains_key(&tenant))
+    };
+    let may = own.is_operator() && FOR_TENANTS.into_iter().all(|it| authority.holds(it));
+    (!may || !is_there()).then_some(Code::TenantMismatch)
+}
+
+/// The organization that a decision is for.
+fn tenant_of(code: Code, own: OrganizationId, question: &Question<'_>) -> OrganizationId {
+    question.tenant.filter(|_| code != Code::TenantMismatch).unwrap_or(own)
 }
 
 /// What keeps a user from anything.
@@ -553,23 +380,92 @@ fn out_of_reach(key: &Key, question: &Question<'_>) -> Option<Code> {
     if serves { None } else { Some(Code::ServiceNotAllowed) }
 }
 
-/// Whether all that is wanted is held.
+/// Whether all that is wanted is held. Each role is looked up once, whatever is wanted.
 fn permitted(authority: &Authority<'_>, question: &Question<'_>) -> Code {
-    let mut elsewhere = false;
-    let held = question.permissions.all(|permission| {
-        authority.holds(permission) || {
-            let held = authority.holds_for_a_domain(permission);
-            elsewhere |= held;
-            held
-        }
-    });
-    if !held {
+    let wanted = question.permissions;
+    let Some(mut missing) = wanted.places() else { return Code::PermissionDenied };
+    let narrowed = match authority.scopes {
+        Some(scopes) => wanted.among(missing, |permission| scopes.imply(permission)) != missing,
+        None => !authority.has_roles && missing != 0,
+    };
+    if narrowed {
         return Code::PermissionDenied;
     }
-    if elsewhere {
-        return Code::DomainNotAllowed;
+    if missing == 0 || !authority.has_roles {
+        return Code::Allowed;
     }
-    Code::Allowed
+    for role in authority.counting_roles() {
+        missing &= !wanted.among(missing, |permission| role.implies(permission));
+        if missing == 0 {
+            return Code::Allowed;
+        }
+    }
+    for (_, role) in authority.grants().filter(|(grant, _)| grant.domain().is_some()) {
+        missing &= !wanted.among(missing, |permission| role.implies(permission));
+        if missing == 0 {
+            return Code::DomainNotAllowed;
+        }
+    }
+    Code::PermissionDenied
+}
+
+/// What keeps a credential from permissions that it holds, as the rules of the installation
+/// are now: a feature that is not licensed to its organization, or a second factor that was
+/// not shown. The operator's organization, which gives the licences, needs none.
+#[must_use]
+pub fn gated(
+    credential: Recognised<'_>,
+    organization: &Organization,
+    operator: &Organization,
+    wanted: Wanted<'_>,
+    now: Timestamp,
+) -> Option<Code> {
+    let installation = operator.installation()?;
+    let rules = &installation.permission_rules;
+    if rules.is_empty() {
+        return None;
+    }
+    let plan = organization.profile().map(|profile| &profile.plan);
+    let is_licensed = |feature: &FeatureName| {
+        organization.id.is_operator()
+            || plan.is_some_and(|plan| installation.licenses(plan, feature))
+    };
+    let mut mfa_required = false;
+    for permission in wanted.each() {
+        for rule in rules.of(permission) {
+            if !rule.feature.as_ref().is_none_or(is_licensed) {
+                return Some(Code::FeatureNotLicensed);
+            }
+            mfa_required |= rule.mfa.is_some_and(|mfa| !satisfies(credential, mfa, now));
+        }
+    }
+    mfa_required.then_some(Code::MfaRequired)
+}
+
+/// Whether a second factor was shown, or the rule takes the credential for one. It never
+/// takes the global key, which many share.
+fn satisfies(credential: Recognised<'_>, mfa: MfaRule, now: Timestamp) -> bool {
+    match credential {
+        Recognised::Key(key) => mfa.api_keys_satisfy && key.origin() != KeyOrigin::Global,
+        Recognised::Session(session) => session.second_factor_at.is_some_and(|shown| {
+            mfa.max_age_seconds
+                .is_none_or(|seconds| now < shown.saturating_add_millis(i64::from(seconds) * 1_000))
+        }),
+    }
+}
+
+/// Whether all that is wanted may be done.
+fn may_do(credential: Recognised<'_>, authority: &Authority<'_>, question: &Question<'_>) -> Code {
+    let Authority { organization, operator, .. } = *authority;
+    let gated = |wanted| gated(credential, organization, operator, wanted, question.now);
+    // Whoever acts for another organization wants that, too.
+    let abroad = question.tenant.is_some_and(|tenant| tenant != organization.id);
+    let also = FOR_TENANTS.into_iter().filter(|_| abroad).filter_map(|it| gated(Wanted::One(it)));
+    let code = permitted(authority, question);
+    if code != Code::Allowed {
+        return code;
+    }
+    gated(question.permissions).into_iter().chain(also).min().unwrap_or(Code::Allowed)
 }
 
 #[cfg(test)]

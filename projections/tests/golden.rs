@@ -19,7 +19,11 @@
 use std::path::PathBuf;
 
 use expect_test::expect_file;
-use projections::digest::{EmailDigest, LeafHash, RequestContent, RequestId, SecretDigest};
+use projections::account::Account;
+use projections::digest::{
+    EmailDigest, LeafHash, RequestContent, RequestId, SecretDigest, SigningKeyId, SigningPublicKey,
+};
+use projections::email::Reservation;
 use projections::envelope::{Envelope, RequestStamp};
 use projections::event::*;
 use projections::id::{
@@ -116,9 +120,28 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
     };
     let plan = PlanDefined {
         plan: "free".parse().unwrap(),
-        rules: PlanRules { key_lifetime_max_seconds: Some(3_600) },
-        before: Some(PlanRules { key_lifetime_max_seconds: None }),
+        rules: PlanRules {
+            key_lifetime_max_seconds: Some(3_600),
+            features: vec!["dns".parse().unwrap(), "sso".parse().unwrap()],
+        },
+        before: Some(PlanRules {
+            key_lifetime_max_seconds: None,
+            features: vec!["dns".parse().unwrap()],
+        }),
     };
+    let rule = PermissionRule {
+        mfa: Some(MfaRule { max_age_seconds: Some(900), api_keys_satisfy: true }),
+        feature: Some("sso".parse().unwrap()),
+    };
+    let rule_defined = PermissionRuleDefined {
+        permission: "users:*".parse().unwrap(),
+        rule: rule.clone(),
+        before: Some(PermissionRule { mfa: Some(MfaRule::default()), feature: None }),
+    };
+    let other_rule =
+        PermissionRuleDefined { permission: "*:purge".parse().unwrap(), ..rule_defined.clone() };
+    let rule_removed =
+        PermissionRuleRemoved { permission: "*:purge".parse().unwrap(), before: rule };
     let role =
         BuiltInRoleDefined { role_id: RoleId::from_bytes([1; 16]), definition, before: None };
     let registered = OrganizationRegistered {
@@ -139,6 +162,9 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         before: KeyStateBefore::Active,
     };
     let pepper = PepperRotated { pepper: 2, pepper_check: SecretDigest([2; 32]) };
+    let signing_key_id = SigningKeyId([4; 16]);
+    let signing = SigningKeyAdded { signing_key_id, public_key: SigningPublicKey([5; 32]) };
+    let retired_key = SigningKeyRetired { signing_key_id };
     let label = |name: &str, description: Option<&str>| KeyLabel {
         name: name.parse().unwrap(),
         description: description.map(|text| text.parse().unwrap()),
@@ -305,6 +331,11 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         (operator, envelope(4, role.into())),
         (operator, envelope(5, registered.into())),
         (operator, envelope(9, pepper.into())),
+        (operator, envelope(26, signing.into())),
+        (operator, envelope(27, retired_key.into())),
+        (operator, envelope(37, other_rule.into())),
+        (operator, envelope(38, rule_removed.into())),
+        (operator, envelope(39, rule_defined.into())),
         (organization_id(), envelope(6, created.into())),
         (organization_id(), envelope(7, key_created().into())),
         (organization_id(), envelope(10, relabelled.into())),
@@ -352,6 +383,65 @@ fn usage_sample() -> Envelope {
     envelope(17, UsageRecorded { keys }.into())
 }
 
+fn account_id() -> AccountId {
+    AccountId::from_parts(1_790_000_000_000, 1)
+}
+
+const EMAIL: EmailDigest = EmailDigest([5; 32]);
+
+/// What stands in the stream of an e-mail.
+fn email_samples() -> Vec<Envelope> {
+    let account_id = account_id();
+    let reserved = EmailReserved { email: EMAIL, account_id, until: LATER.parse().unwrap() };
+    vec![
+        envelope(40, reserved.clone().into()),
+        envelope(41, EmailConfirmed { email: EMAIL, account_id }.into()),
+        envelope(42, EmailReleased { email: EMAIL, account_id }.into()),
+        envelope(40, reserved.into()),
+    ]
+}
+
+/// What stands in an account's stream.
+fn account_samples() -> Vec<Envelope> {
+    let account_id = account_id();
+    let keeps = Some(SessionId::from_parts(1_790_000_000_000, 1));
+    let created = Envelope {
+        sealed: vec![Sealed { subject: Subject::account(account_id), seal: "AQID".to_owned() }],
+        ..envelope(50, AccountCreated { account_id, email: EMAIL }.into())
+    };
+    let password = PasswordSet { account_id, cause: PasswordCause::Change, keeps };
+    let locked = AccountLocked { account_id, until: LATER.parse().unwrap() };
+    let led = DefaultOrganizationSet {
+        account_id,
+        organization_id: organization_id(),
+        before: Some(OrganizationId::OPERATOR),
+    };
+    let by_owner = |number, event: Event| Envelope {
+        actor: Principal::Account(account_id),
+        ..envelope(number, event)
+    };
+    vec![
+        created,
+        by_owner(51, password.into()),
+        by_owner(52, TotpEnrolled { account_id }.into()),
+        by_owner(53, RecoveryCodesReplaced { account_id, codes: 10 }.into()),
+        by_owner(54, RecoveryCodeUsed { account_id, left: 9 }.into()),
+        by_owner(55, TotpRemoved { account_id }.into()),
+        by_owner(56, SessionsEnded { account_id, keeps }.into()),
+        envelope(57, locked.into()),
+        by_owner(58, led.into()),
+    ]
+}
+
+/// Every sample, whatever its stream.
+fn all_samples() -> Vec<Envelope> {
+    let mut all: Vec<_> = samples().into_iter().map(|(_, sample)| sample).collect();
+    all.push(usage_sample());
+    all.extend(email_samples());
+    all.extend(account_samples());
+    all
+}
+
 /// Stored events of older schemas, as they read today.
 fn older() -> Vec<(u32, Event)> {
     let revoked = KeyRevoked {
@@ -368,6 +458,11 @@ fn older() -> Vec<(u32, Event)> {
         }
         denials
     };
+    let plan = PlanDefined {
+        plan: "free".parse().unwrap(),
+        rules: PlanRules { key_lifetime_max_seconds: Some(3_600), features: Vec::new() },
+        before: Some(PlanRules::default()),
+    };
     let successor = samples()
         .into_iter()
         .map(|(_, sample)| sample.event)
@@ -376,6 +471,7 @@ fn older() -> Vec<(u32, Event)> {
         (1, key_created().into()),
         (2, successor.unwrap()),
         (1, revoked.into()),
+        (1, plan.into()),
         (1, denials_without(&[DenialCode::Suspended, DenialCode::DomainNotAllowed])),
         (2, denials_without(&[DenialCode::Suspended])),
     ]
@@ -388,8 +484,7 @@ fn golden(event_type: &str, schema: u32) -> PathBuf {
 
 fn write_missing() {
     // The last one of a type is its golden event: it has every field.
-    let all = samples().into_iter().map(|(_, sample)| sample).chain([usage_sample()]);
-    for sample in all.rev() {
+    for sample in all_samples().into_iter().rev() {
         let path = golden(sample.event.event_type(), sample.event.schema());
         if !path.exists() {
             std::fs::write(path, sample.encode().unwrap().0).unwrap();
@@ -411,10 +506,7 @@ fn every_schema_that_was_ever_written_reads_and_keeps_its_bytes() {
         let (again, leaf_hash) = envelope.encode().unwrap();
         assert_eq!(String::from_utf8_lossy(&again), String::from_utf8_lossy(&stored));
         assert_eq!(leaf_hash, LeafHash::of(&stored));
-        assert!(
-            samples().iter().any(|(_, sample)| *sample == envelope) || usage_sample() == envelope,
-            "{event_type} differs from its sample"
-        );
+        assert!(all_samples().contains(&envelope), "{event_type} differs from its sample");
     }
     let files = std::fs::read_dir(golden("", 0).parent().unwrap()).unwrap();
     let schemas = files
@@ -437,6 +529,11 @@ fn older_schemas_read_as_the_current_one_and_nothing_newer() {
     for (event_type, from, to) in [
         ("KeyCreated", r#""origin":"minted""#, r#""origin":"imported""#),
         ("KeyCreated", r#""limits":"#, r#""rate_limit":{"requests":1,"per_seconds":1},"limits":"#),
+        (
+            "PlanDefined",
+            r#""key_lifetime_max_seconds":3600"#,
+            r#""key_lifetime_max_seconds":3600,"features":["sso"]"#,
+        ),
         ("KeyRevoked", r#""before":"active""#, r#""before":"disabled""#),
         ("DenialsSummarized", r#""code":"revoked""#, r#""code":"domain_not_allowed""#),
     ] {
@@ -468,7 +565,16 @@ fn the_golden_history_folds_to_the_golden_tables() {
     let mut usage = Usage::new(organization_id());
     let leaf_hash = usage_sample().encode().unwrap().1;
     usage.apply_decoded(Revision::FIRST, leaf_hash, Ok(usage_sample())).unwrap();
-    let tables = format!("{operator:#?}\n{organization:#?}\n{usage:#?}\n");
+    let mut email = Reservation::new(EMAIL);
+    for sample in email_samples() {
+        email.apply_next(&sample, sample.encode().unwrap().1).unwrap();
+    }
+    let mut account = Account::new(account_id());
+    for sample in account_samples() {
+        account.apply_next(&sample, sample.encode().unwrap().1).unwrap();
+    }
+    let tables =
+        format!("{operator:#?}\n{organization:#?}\n{usage:#?}\n{email:#?}\n{account:#?}\n");
     expect_file!["golden/walk.tables.txt"].assert_eq(&tables);
 }
 

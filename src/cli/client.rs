@@ -1,12 +1,12 @@
 //! Asking a server: the flags that all such verbs share, and the session they give.
 
-mod api_key;
+mod credential;
 mod organization;
 mod server;
 mod tls;
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::failure::{Failure, Outcome};
 use super::{flags, output};
 use crate::config::LISTEN_DEFAULT;
-use api_key::ApiKey;
+use credential::Credential;
 use server::Server;
 
 /// Most bytes of an answer: a page of a thousand keys with all that a key can carry.
@@ -36,9 +36,9 @@ pub(super) struct Client {
     #[arg(long, env = "KEYLEDGER_SERVER", value_name = "URL", value_parser = flags::not_empty)]
     server: Option<String>,
 
-    /// The file that holds your API key [env: KEYLEDGER_API_KEY_FILE]
+    /// The file that holds your API key, or your session [env: KEYLEDGER_API_KEY_FILE]
     ///
-    /// Without it: the key in the variable KEYLEDGER_API_KEY, else the file that
+    /// A session is saved by `session login --save FILE`. Without it: the key in the variable KEYLEDGER_API_KEY, else the file that
     /// KEYLEDGER_API_KEY_FILE names, else, for a server on this machine,
     /// ./keyledger-data/admin.key.
     #[arg(long, value_name = "FILE")]
@@ -123,6 +123,26 @@ impl Repeat {
 impl Client {
     /// Runs a verb against the server.
     pub(super) fn run(&self, verb: impl AsyncFnOnce(&Session<'_>) -> Outcome) -> Outcome {
+        let file = self.api_key_file.as_deref();
+        self.run_with(|server| Credential::obtain(file, server).map(Some), verb)
+    }
+
+    /// Runs a verb that needs no credential: none is shown but one whose file is named.
+    pub(super) fn run_open(&self, verb: impl AsyncFnOnce(&Session<'_>) -> Outcome) -> Outcome {
+        let file = self.api_key_file.as_deref();
+        self.run_with(|_| file.map(Credential::read).transpose(), verb)
+    }
+
+    /// Whether a credential is named by the flag.
+    pub(super) fn names_credential(&self) -> bool {
+        self.api_key_file.is_some()
+    }
+
+    fn run_with(
+        &self,
+        credential: impl FnOnce(&Server) -> Result<Option<Credential>, Failure>,
+        verb: impl AsyncFnOnce(&Session<'_>) -> Outcome,
+    ) -> Outcome {
         let server =
             Server::parse(self.server.as_deref().unwrap_or(&format!("http://{LISTEN_DEFAULT}")))?;
         server.refuse_plaintext_unless(self.allow_plaintext == Some(true))?;
@@ -132,14 +152,14 @@ impl Client {
             key: self.client_key.as_deref(),
         };
         let tls = server.is_tls().then(|| files.read()).transpose()?;
-        let api_key = ApiKey::obtain(self.api_key_file.as_deref(), &server)?;
+        let credential = credential(&server)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::fault("cannot start").because(error))?;
         runtime.block_on(async {
             let channel = server.connect(tls, self.timeout()).await?;
-            verb(&Session { client: self, server, channel, api_key }).await
+            verb(&Session { client: self, server, channel, credential }).await
         })
     }
 
@@ -158,12 +178,12 @@ impl Client {
     }
 }
 
-/// A connection to a server, with the caller's key.
+/// A connection to a server, with the caller's credential, where one is shown.
 pub(super) struct Session<'a> {
     client: &'a Client,
     server: Server,
     channel: Channel,
-    api_key: ApiKey,
+    credential: Option<Credential>,
 }
 
 impl Session<'_> {
@@ -177,15 +197,22 @@ impl Session<'_> {
         self.client.json
     }
 
-    /// A request that shows the caller's key.
+    /// The file of the saved session that is shown.
+    pub(super) fn saved_session(&self) -> Option<&Path> {
+        self.credential.as_ref().and_then(Credential::saved_session)
+    }
+
+    /// A request that shows the caller's credential.
     pub(super) fn request<T>(&self, message: T) -> Result<Request<T>, Failure> {
         let mut request = Request::new(message);
         request.set_timeout(self.client.timeout());
-        let value = Zeroizing::new(format!("Bearer {}", self.api_key.expose()));
-        let mut authorization = AsciiMetadataValue::try_from(value.as_bytes())
-            .map_err(|_| self.api_key.unsendable())?;
-        authorization.set_sensitive(true);
-        request.metadata_mut().insert("authorization", authorization);
+        if let Some(credential) = &self.credential {
+            let value = Zeroizing::new(format!("Bearer {}", credential.expose()));
+            let mut authorization = AsciiMetadataValue::try_from(value.as_bytes())
+                .map_err(|_| credential.unsendable())?;
+            authorization.set_sensitive(true);
+            request.metadata_mut().insert("authorization", authorization);
+        }
         if let Some(id) = &self.client.correlation_id {
             let id = id.parse().map_err(|_| Failure::fault("`--correlation-id` cannot be sent"))?;
             request.metadata_mut().insert("x-correlation-id", id);
@@ -203,9 +230,20 @@ impl Session<'_> {
             Ok(Err(status)) if is_late(&status) => Err(self.late()),
             Ok(Err(status)) => match self.server.not_understood(&status).await {
                 Some(failure) => Err(failure),
-                None => Err(Failure::of_status(&status, &self.api_key.source())),
+                None => Err(self.refused(&status)),
             },
             Err(_) => Err(self.late()),
+        }
+    }
+
+    fn refused(&self, status: &Status) -> Failure {
+        let Some(credential) = &self.credential else {
+            return Failure::of_status(status, "nowhere");
+        };
+        let failure = Failure::of_status(status, &credential.source());
+        match credential.renewed_by() {
+            Some(command) => failure.hint_where("EXPIRED", &command),
+            None => failure,
         }
     }
 

@@ -193,11 +193,13 @@ fn hint_for_reason(reason: &str, key_source: &str) -> Option<String> {
         | "AMBIGUOUS"
         | "CALLER_NOT_IN_FORCE" => {
             return Some(format!(
-                "the API key came from {key_source}; name another with `--api-key-file`"
+                "the credential came from {key_source}; name another with `--api-key-file`"
             ));
         }
         "PERMISSION_DENIED" | "SERVICE_NOT_ALLOWED" => {
-            return Some(format!("the API key came from {key_source}; use one that may do this"));
+            return Some(format!(
+                "the credential came from {key_source}; use one that may do this"
+            ));
         }
         "OTHER_ORGANIZATION" => {
             "name your own organization, or none; an operator's key reaches all"
@@ -235,6 +237,15 @@ fn hint_for_reason(reason: &str, key_source: &str) -> Option<String> {
         }
         "ROLE_NOT_FOUND" => "`--role` takes the name of a built-in role too, such as `dns-manager`",
         "IDEMPOTENCY_KEY_REUSED" => "`--idempotency-key` repeats one request, word for word",
+        "USER_NOT_FOUND" => "`keyledger user list`, with the same `--org`, shows them",
+        "SECOND_FACTOR_REQUIRED" => "`--code` takes one",
+        "NOT_A_MEMBER" => "`--org` names another organization, by its identifier",
+        "SESSION_REQUIRED" => {
+            "`keyledger session login --save FILE` logs you in; `--api-key-file FILE` shows that"
+        }
+        "REFRESH_FAILED" | "REFRESH_REUSED" => "`keyledger session login` logs you in again",
+        "NO_AUTHENTICATOR" => "`keyledger session totp enroll` begins with one",
+        "AUTHENTICATOR_ENROLLED" => "`keyledger session totp remove` lets go of it",
         "CLOCK_AHEAD" => {
             "once the clock is right, an operator runs `keyledger operator confirm-clock`"
         }

@@ -8,47 +8,11 @@ use projections::text::is_token;
 use projections::time::Timestamp;
 
 use super::failure::Failure;
+pub(super) use crate::config::duration;
 use crate::proto;
 
 /// Longest time to wait for an answer.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
-
-/// A duration such as `30d` or `1h30m`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong =
-        || "must be numbers with units (ms, s, m, h, d, w), such as `30d` or `1h30m`".to_owned();
-    let mut millis: u64 = 0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let (number, behind) = rest.split_at(digits);
-        let letters = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
-        let (unit, behind) = behind.split_at(letters);
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        let unit_ms = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            "w" => 7 * 86_400_000,
-            _ => return Err(wrong()),
-        };
-        millis = number
-            .checked_mul(unit_ms)
-            .and_then(|part| millis.checked_add(part))
-            .ok_or_else(|| "is too long".to_owned())?;
-        rest = behind;
-    }
-    if text.is_empty() {
-        return Err(wrong());
-    }
-    if millis == 0 {
-        Err("must be more than 0".to_owned())
-    } else {
-        Ok(Duration::from_millis(millis))
-    }
-}
 
 /// A duration, or `0` for none at all.
 pub(super) fn duration_or_zero(text: &str) -> Result<Duration, String> {

@@ -135,6 +135,8 @@ impl Announce for Talk {
             snapshots = replayed.snapshots,
             organizations,
             stopped = replayed.stopped,
+            accounts = replayed.accounts,
+            accounts_stopped = replayed.accounts_stopped,
             "ready"
         );
     }

@@ -10,4 +10,6 @@ pub(super) mod operator;
 pub(super) mod organization;
 pub(super) mod role;
 pub(super) mod service_account;
+pub(super) mod session;
+pub(super) mod user;
 pub(super) mod verification;

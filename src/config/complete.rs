@@ -1,5 +1,6 @@
 //! Settings, checked and complete.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -8,10 +9,13 @@ use projections::text;
 use zeroize::Zeroizing;
 
 use super::production::{self, Unsafe};
+use super::rules;
 use super::{Collector, LogFormat, METRICS_LISTEN_DEFAULT, Network, Origin, Settings};
+use crate::delivery::DeliveryCommand;
 use crate::ledger::secret::Secret;
+use crate::ledger::sign_in::SignInTerms;
 use crate::ledger::snapshots::SNAPSHOT_EVENTS;
-use crate::ledger::start::{ConfiguredKeys, WeakToken, check_admin_api_token};
+use crate::ledger::start::{ConfiguredGlobalKey, ConfiguredKeys, WeakToken, check_admin_api_token};
 use crate::node::Directories;
 use crate::server::tls;
 use crate::store::engine_url::EngineUrlError;
@@ -19,6 +23,8 @@ use crate::store::engine_url::EngineUrlError;
 /// Which part of the calls a collector is told about unless told otherwise: a ledger answers
 /// a question for each request of whole products, and those who trace say so themselves.
 const SAMPLE_RATIO_DEFAULT: f64 = 0.01;
+/// The role of the global key unless told otherwise.
+const GLOBAL_KEY_ROLE_DEFAULT: &str = "read-only-admin";
 
 /// What a server is told, complete.
 pub struct Config {
@@ -50,6 +56,10 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// Who is told about calls; none for nobody.
     pub collector: Option<Collector>,
+    /// How people sign in.
+    pub sign_in: SignInTerms,
+    /// Who delivers one-time tokens; none for nobody.
+    pub delivery: Option<DeliveryCommand>,
     /// Whether clients are told about the services.
     pub reflection: bool,
     /// Whether what is convenient but unsafe is refused.
@@ -95,9 +105,17 @@ pub enum ConfigError {
     /// What production mode does not allow.
     #[error(transparent)]
     Unsafe(#[from] Unsafe),
-    /// The digest is no digest.
-    #[error("`admin_key_sha256`: must be 64 characters of hexadecimal")]
-    AdminKeyDigest,
+    /// A rule of permissions or a plan is wrong.
+    #[error("`{setting}`: {problem}")]
+    Rule {
+        /// The setting.
+        setting: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A digest is no digest.
+    #[error("`{0}`: must be 64 characters of hexadecimal")]
+    Digest(&'static str),
     /// A configured secret is too short, or no text for a header.
     #[error(transparent)]
     AdminApiToken(#[from] WeakToken),
@@ -130,6 +148,24 @@ pub enum ConfigError {
         "`store`: this program was built without it; build it with the feature `eventstore`, or take the setting away"
     )]
     NoEventStore,
+    /// A number is out of its range.
+    #[error("`{name}`: must be {least} to {most}")]
+    OutOfRange {
+        /// The setting.
+        name: &'static str,
+        /// Its least value.
+        least: String,
+        /// Its greatest value.
+        most: String,
+    },
+    /// The name of who writes tokens, or takes them, has a wrong form.
+    #[error("`{0}`: must be 1 to 256 printable ASCII characters without blanks, such as a URL")]
+    Party(&'static str),
+    /// Nobody can deliver with this.
+    #[error(
+        "`sessions.delivery`: `command` must be a list of 1 to 64 texts: the program, by its whole path, and its arguments"
+    )]
+    DeliveryCommand,
     /// A number is out of range.
     #[error("`{0}`: must be at least 1")]
     Zero(&'static str),
@@ -177,8 +213,14 @@ impl Settings {
         admin_api_token.as_ref().map(check_admin_api_token).transpose()?;
         let configured_keys = ConfiguredKeys {
             admin_api_token,
-            admin_key_sha256: self.admin_key_sha256.as_deref().map(sha256).transpose()?,
+            admin_key_sha256: sha256("admin_key_sha256", self.admin_key_sha256.as_deref())?,
+            global: self.global_key(production)?,
+            rules: rules::configured(
+                self.permission_rules.as_deref().unwrap_or_default(),
+                self.plans.as_ref().unwrap_or(&BTreeMap::new()),
+            )?,
         };
+        let (sign_in, delivery) = self.sessions.unwrap_or_default().complete()?;
         let metrics_default =
             || if production { METRICS_LISTEN_DEFAULT.parse().ok() } else { None };
         let log_format = if production { LogFormat::Json } else { LogFormat::Text };
@@ -197,9 +239,28 @@ impl Settings {
             cors_origins: self.cors_origins.unwrap_or_default(),
             metrics_listen: self.metrics_listen.or_else(metrics_default),
             collector,
+            sign_in,
+            delivery,
             reflection: self.reflection.unwrap_or(!production),
             production,
         })
+    }
+
+    fn global_key(&self, production: bool) -> Result<Option<ConfiguredGlobalKey>, ConfigError> {
+        let sha256 = sha256("global_key_sha256", self.global_key_sha256.as_deref())?;
+        let together = |given, missing| Err(ConfigError::Together { given, missing });
+        match (sha256, &self.global_key_organization, &self.global_key_role) {
+            (Some(sha256), Some(organization), role) => Ok(Some(ConfiguredGlobalKey {
+                sha256,
+                organization: organization.clone(),
+                role: role.clone().unwrap_or_else(|| GLOBAL_KEY_ROLE_DEFAULT.to_owned()),
+                production,
+            })),
+            (Some(_), None, _) => together("global_key_sha256", "global_key_organization"),
+            (None, Some(_), _) => together("global_key_organization", "global_key_sha256"),
+            (None, None, Some(_)) => together("global_key_role", "global_key_sha256"),
+            (None, None, None) => Ok(None),
+        }
     }
 
     fn collector(&self) -> Result<Option<Collector>, ConfigError> {
@@ -257,14 +318,15 @@ fn at_least_one(name: &'static str, number: usize) -> Result<usize, ConfigError>
     if number == 0 { Err(ConfigError::Zero(name)) } else { Ok(number) }
 }
 
-fn sha256(text: &str) -> Result<[u8; 32], ConfigError> {
+fn sha256(name: &'static str, text: Option<&str>) -> Result<Option<[u8; 32]>, ConfigError> {
+    let Some(text) = text else { return Ok(None) };
     let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
-    let digits = digits.filter(|digits| digits.len() == 64).ok_or(ConfigError::AdminKeyDigest)?;
+    let digits = digits.filter(|digits| digits.len() == 64).ok_or(ConfigError::Digest(name))?;
     let mut bytes = [0; 32];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
         *byte = pair.iter().fold(0, |value, digit| value * 16 + u8::try_from(*digit).unwrap_or(0));
     }
-    Ok(bytes)
+    Ok(Some(bytes))
 }
 
 #[cfg(test)]
@@ -307,6 +369,33 @@ mod tests {
         assert!(
             Settings { request_timeout_ms: Some(0), ..Settings::default() }.complete(None).is_err()
         );
+    }
+
+    #[test]
+    fn a_global_key_has_a_digest_and_an_organization() {
+        let with = |sha256: Option<&str>, organization: Option<&str>, role: Option<&str>| {
+            let settings = Settings {
+                global_key_sha256: sha256.map(str::to_owned),
+                global_key_organization: organization.map(str::to_owned),
+                global_key_role: role.map(str::to_owned),
+                ..Settings::default()
+            };
+            settings.complete(None).map(|it| it.configured_keys.global)
+        };
+        let digest = "0f".repeat(32);
+        let global = with(Some(&digest), Some("vtx"), None).unwrap().unwrap();
+        assert_eq!((global.sha256, &*global.role), ([15; 32], "read-only-admin"));
+        assert!(!global.production);
+        assert!(with(None, None, None).unwrap().is_none());
+        for (sha256, organization, role, says) in [
+            (Some(&*digest), None, None, "`global_key_sha256`: needs `global_key_organization`"),
+            (None, Some("vtx"), None, "`global_key_organization`: needs `global_key_sha256`"),
+            (None, None, Some("auditor"), "`global_key_role`: needs `global_key_sha256`"),
+            (Some("0f"), Some("vtx"), None, "`global_key_sha256`: must be 64 characters"),
+        ] {
+            let error = with(sha256, organization, role).err().unwrap().to_string();
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub const EFFECTS: &[Effect] = &[
     },
     Effect { about: "cors_origins", effect: "may not hold `*`" },
     Effect { about: "log_format", effect: "is `json` unless set" },
+    Effect {
+        about: "global_key_role",
+        effect: "is refused where it permits everything, as `admin` does",
+    },
     Effect { about: "metrics_listen", effect: "is `127.0.0.1:9464` unless set" },
     Effect { about: "reflection", effect: "is `false` unless set" },
     Effect {

@@ -1,11 +1,49 @@
-//! Settings with a form of their own: networks, origins of pages, a collector's URL.
+//! Settings with a form of their own: durations, networks, origins of pages, a collector's URL.
 
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use http::{HeaderValue, Uri};
 use ipnet::IpNet;
 use serde::Deserialize;
+
+/// A duration such as `30d` or `1h30m`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || "must be numbers with units (ms, s, m, h, d, w), such as `30d` or `1h30m`".to_owned();
+    let mut millis: u64 = 0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, behind) = rest.split_at(digits);
+        let letters = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at(letters);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let unit_ms = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            "w" => 7 * 86_400_000,
+            _ => return Err(wrong()),
+        };
+        millis = number
+            .checked_mul(unit_ms)
+            .and_then(|part| millis.checked_add(part))
+            .ok_or_else(|| "is too long".to_owned())?;
+        rest = behind;
+    }
+    if text.is_empty() {
+        return Err(wrong());
+    }
+    if millis == 0 {
+        Err("must be more than 0".to_owned())
+    } else {
+        Ok(Duration::from_millis(millis))
+    }
+}
 
 /// Addresses of one network, or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -15,6 +15,8 @@ pub(super) fn may_write(operator: &Organization, event: &Event) -> Result<(), Le
             operator.profile().is_none()
         }
         Event::PlanDefined(_)
+        | Event::PermissionRuleDefined(_)
+        | Event::PermissionRuleRemoved(_)
         | Event::BuiltInRoleDefined(_)
         | Event::OrganizationRegistered(_)
         | Event::KeyCreated(_)
@@ -43,7 +45,21 @@ pub(super) fn may_write(operator: &Organization, event: &Event) -> Result<(), Le
         | Event::UserRemoved(_)
         | Event::SessionStarted(_)
         | Event::SessionSteppedUp(_)
-        | Event::SessionEnded(_) => false,
+        | Event::SessionEnded(_)
+        | Event::SigningKeyAdded(_)
+        | Event::SigningKeyRetired(_)
+        | Event::EmailReserved(_)
+        | Event::EmailConfirmed(_)
+        | Event::EmailReleased(_)
+        | Event::AccountCreated(_)
+        | Event::PasswordSet(_)
+        | Event::TotpEnrolled(_)
+        | Event::TotpRemoved(_)
+        | Event::RecoveryCodesReplaced(_)
+        | Event::RecoveryCodeUsed(_)
+        | Event::SessionsEnded(_)
+        | Event::AccountLocked(_)
+        | Event::DefaultOrganizationSet(_) => false,
     };
     let activated = operator.installation().is_some_and(|it| it.may_write(event_type, schema));
     if begins || activated { Ok(()) } else { Err(LedgerError::NotActivated(event_type)) }

@@ -5,9 +5,11 @@
 
 use projections::event::{PlanRules, RoleDefinition};
 use projections::id::RoleId;
+use projections::permission::PermissionPattern;
 use projections::text::{CorrelationId, KeyPrefix, Name, PlanName};
 
 use super::command::Rules;
+use super::start::ConfiguredRules;
 
 /// Full authority over the installation; known only in the operator organization.
 pub const OPERATOR_ADMIN: RoleId = role(1);
@@ -121,6 +123,15 @@ pub fn admin_digest_name() -> Name {
     fixed("configured admin key")
 }
 
+/// What the global key is called; with a number, where another key has that name.
+#[must_use]
+pub fn global_key_name(number: u32) -> Name {
+    match number {
+        0 | 1 => fixed("global key"),
+        number => fixed(&format!("global key {number}")),
+    }
+}
+
 /// Stands where no correlation id could be made.
 pub(super) fn fallback_correlation_id() -> CorrelationId {
     fixed("none")
@@ -129,11 +140,20 @@ pub(super) fn fallback_correlation_id() -> CorrelationId {
 /// The rules of an installation whose configuration says nothing else.
 #[must_use]
 pub fn rules() -> Rules {
-    let definition = |name, description, permissions: &[&str]| RoleDefinition {
-        name: fixed(name),
-        description: fixed(description),
-        permissions: permissions.iter().map(|text| fixed(text)).collect(),
+    rules_with(&ConfiguredRules::default())
+}
+
+/// The rules of an installation whose configuration says this.
+#[must_use]
+pub fn rules_with(configured: &ConfiguredRules) -> Rules {
+    let definition = |name, description, permissions: &[&str]| {
+        let mut permissions: Vec<PermissionPattern> =
+            permissions.iter().map(|text| fixed(text)).collect();
+        permissions.sort_unstable();
+        RoleDefinition { name: fixed(name), description: fixed(description), permissions }
     };
+    let named = |name: &str| configured.plans.iter().any(|(plan, _)| plan.as_str() == name);
+    let others = PLANS.iter().filter(|(name, _)| !named(name));
     Rules {
         roles: ROLES
             .iter()
@@ -141,11 +161,29 @@ pub fn rules() -> Rules {
                 (role(*number), definition(name, description, permissions))
             })
             .collect(),
-        plans: PLANS
-            .iter()
-            .map(|(name, seconds)| (fixed(name), PlanRules { key_lifetime_max_seconds: *seconds }))
+        plans: others
+            .map(|(name, seconds)| (fixed(name), plan_rules(*seconds)))
+            .chain(configured.plans.iter().cloned())
             .collect(),
+        permission_rules: Some(configured.permission_rules.clone()),
     }
+}
+
+/// What changes no rule, and only lets be written what this version writes.
+#[must_use]
+pub fn no_rules() -> Rules {
+    Rules { roles: Vec::new(), plans: Vec::new(), permission_rules: None }
+}
+
+/// The rules of a built-in plan, where the configuration says nothing else.
+#[must_use]
+pub fn plan(name: &PlanName) -> Option<PlanRules> {
+    let plan = PLANS.iter().find(|(plan, _)| *plan == name.as_str());
+    plan.map(|(_, seconds)| plan_rules(*seconds))
+}
+
+fn plan_rules(key_lifetime_max_seconds: Option<u32>) -> PlanRules {
+    PlanRules { key_lifetime_max_seconds, features: Vec::new() }
 }
 
 #[cfg(test)]
@@ -164,7 +202,13 @@ mod tests {
             ("klop", OPERATOR_PLAN)
         );
         assert_eq!(default_plan().as_str(), DEFAULT_PLAN);
-        for name in [admin_key_name(), admin_api_token_name(), admin_digest_name()] {
+        for name in [
+            admin_key_name(),
+            admin_api_token_name(),
+            admin_digest_name(),
+            global_key_name(1),
+            global_key_name(u32::MAX),
+        ] {
             assert!(!name.as_str().is_empty());
         }
         assert_eq!(fallback_correlation_id().as_str(), "none");

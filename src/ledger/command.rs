@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use projections::api_key::Environment;
-use projections::digest::SecretDigest;
+use projections::digest::{SecretDigest, SigningKeyId};
 use projections::event::{
-    DenialsSummarized, Hint, KeyOrigin, KeyedDigest, PepperRotated, PlanRules, RevocationReason,
-    RoleDefinition, ServiceAccountCreated,
+    DenialsSummarized, Hint, KeyOrigin, KeyedDigest, PepperRotated, PermissionRule, PlanRules,
+    RevocationReason, RoleDefinition, ServiceAccountCreated, SigningKeyAdded,
 };
 use projections::id::{GrantId, InstallationId, KeyId, OrganizationId, RoleId, UserId};
 use projections::network::{Networks, RateLimit};
@@ -23,10 +23,10 @@ use super::urgency::Urgency;
 mod order;
 mod people;
 
-pub use order::{Caller, Order, Personal, RequestStamper};
+pub use order::{About, Caller, Order, Personal, RequestStamper};
 pub use people::{
-    EndSession, EndSessions, InviteUser, JoinUser, RenewInvitation, SESSIONS_MAX, StartSession,
-    StepUpSession, USERS_MAX, UpdateUser,
+    EndSession, EndSessions, INVITATION_MAX_MS, INVITATION_MS, InviteUser, JoinUser,
+    RenewInvitation, SESSIONS_MAX, StartSession, StepUpSession, USERS_MAX, UpdateUser,
 };
 
 /// What a caller wants to be so. Identifiers and digests of secrets come with it, so
@@ -67,6 +67,10 @@ pub enum Command {
     UpdatePolicy(Policy),
     /// Key new digests with another pepper.
     RotatePepper(PepperRotated),
+    /// Let access tokens be signed with a key.
+    AddSigningKey(SigningKeyAdded),
+    /// Let what a key signed count no more.
+    RetireSigningKey(SigningKeyId),
     /// Replace the operator's own minted keys by one new one.
     ReissueOperatorKey(Box<CreateKey>),
     /// Record what was denied.
@@ -115,6 +119,8 @@ impl Command {
             | Self::ConfigureInstallation(_)
             | Self::ConfigureKeys(_)
             | Self::RotatePepper(_)
+            | Self::AddSigningKey(_)
+            | Self::RetireSigningKey(_)
             | Self::RecordDenials(_)
             | Self::ReissueOperatorKey(_) => super::permissions::INSTALLATION_WRITE,
             Self::RegisterOrganization(_) | Self::CreateOrganization(_) => {
@@ -187,6 +193,8 @@ impl Command {
             | Self::CreateServiceAccount(_)
             | Self::UpdatePolicy(_)
             | Self::RotatePepper(_)
+            | Self::AddSigningKey(_)
+            | Self::RetireSigningKey(_)
             | Self::RecordDenials(_)
             | Self::CreateRole(_)
             | Self::GrantRole(_)
@@ -214,6 +222,7 @@ impl Command {
             | Self::ConfigureInstallation(_)
             | Self::CreateOrganization(_)
             | Self::RetireRole(_)
+            | Self::RetireSigningKey(_)
             | Self::RevokeGrant(_)
             | Self::SuspendUser(_)
             | Self::RemoveUser(_)
@@ -229,6 +238,7 @@ impl Command {
             | Self::CreateServiceAccount(_)
             | Self::UpdatePolicy(_)
             | Self::RotatePepper(_)
+            | Self::AddSigningKey(_)
             | Self::RecordDenials(_)
             | Self::CreateRole(_)
             | Self::UpdateRole(_)
@@ -266,8 +276,10 @@ pub struct CreateInstallation {
 pub struct Rules {
     /// The roles that every organization has.
     pub roles: Vec<(RoleId, RoleDefinition)>,
-    /// The plans.
+    /// The plans. One that is not among them stays as it is: organizations may be on it.
     pub plans: Vec<(PlanName, PlanRules)>,
+    /// What permissions ask for beside being held; none for what they ask for now.
+    pub permission_rules: Option<Vec<(PermissionPattern, PermissionRule)>>,
 }
 
 /// See [`Command::ConfigureKeys`].
@@ -367,6 +379,10 @@ impl ImportedKey {
 /// account that are not revoked: it is ended whole, in one append.
 pub const KEYS_AT_ONCE_MAX: usize = 1_000;
 
+/// Most keys of a user that are not revoked: they are ended in one append with the user, and
+/// with all that the user was granted.
+pub const USER_KEYS_MAX: usize = 900;
+
 /// See [`Command::UpdateKeyLabel`].
 #[derive(Clone, Debug)]
 pub struct UpdateKeyLabel {
@@ -430,6 +446,8 @@ pub struct UpdateRole {
 
 /// Most roles of its own that an organization has in force.
 pub const OWN_ROLES_MAX: usize = 1_000;
+/// Most roles of its own that an organization ever makes: retired ones stay.
+pub const ROLES_MADE_MAX: usize = 10_000;
 /// Most grants of one principal.
 pub const GRANTS_MAX: usize = 100;
 

@@ -7,6 +7,7 @@
 mod installation;
 mod key;
 mod organization;
+mod own_keys;
 mod people;
 mod role;
 mod rotation;
@@ -23,7 +24,7 @@ use projections::permission::Permission;
 use projections::recorded::Revision;
 use projections::session::Standing;
 use projections::time::Timestamp;
-use projections::verification::{Authority, Recognised, out_of_force};
+use projections::verification::{Authority, Code, Recognised, Wanted, gated, out_of_force};
 
 use super::command::{Caller, Command};
 use super::rejection::Rejection;
@@ -73,7 +74,7 @@ pub enum Decided {
 /// Decides a command.
 pub fn decide(given: &Given<'_>, command: &Command) -> Result<Decided, Rejection> {
     if let Some(permission) = command.permission() {
-        given.authorize(permission)?;
+        given.authorize_for(command, permission)?;
     }
     if let Command::CreateInstallation(command) = command {
         return installation::create(given, command);
@@ -109,6 +110,8 @@ pub fn decide(given: &Given<'_>, command: &Command) -> Result<Decided, Rejection
         Command::CreateServiceAccount(draft) => service_account::create(given, draft),
         Command::UpdatePolicy(policy) => organization::update_policy(given, policy),
         Command::RotatePepper(event) => installation::rotate_pepper(given, event),
+        Command::AddSigningKey(event) => installation::add_signing_key(given, event),
+        Command::RetireSigningKey(id) => installation::retire_signing_key(given, *id),
         Command::CreateRole(command) => role::create(given, command),
         Command::UpdateRole(command) => role::update(given, command),
         Command::RetireRole(id) => role::retire(given, *id),
@@ -132,10 +135,19 @@ pub fn decide(given: &Given<'_>, command: &Command) -> Result<Decided, Rejection
 impl Given<'_> {
     /// The caller's key, where it is one, and what the caller may do; none where the ledger
     /// itself acts.
+    fn caller(&self) -> Result<Option<(Option<&Key>, Authority<'_>)>, Rejection> {
+        Ok(self.recognised()?.map(|(recognised, home)| {
+            let authority = Authority::of_recognised(recognised, home, self.operator, self.now);
+            (recognised.key(), authority)
+        }))
+    }
+
+    /// What the caller acts with, which is in force, and the tables that it is a row of; none
+    /// where the ledger itself acts.
     ///
     /// A caller of this organization is looked up with the events in flight, so that a
     /// credential which was just ended decides nothing more.
-    fn caller(&self) -> Result<Option<(Option<&Key>, Authority<'_>)>, Rejection> {
+    fn recognised(&self) -> Result<Option<(Recognised<'_>, &Organization)>, Rejection> {
         let Some(organization_id) = self.caller.home() else { return Ok(None) };
         let home = if organization_id == self.state.id { self.state } else { self.operator };
         let home = Some(home).filter(|home| home.id == organization_id);
@@ -148,22 +160,37 @@ impl Given<'_> {
                 // Whoever has no credential holds nothing.
                 Caller::Person { .. } | Caller::Ledger => return None,
             };
-            Some((home, recognised))
+            Some((recognised, home))
         });
-        let (home, recognised) = known.ok_or(Rejection::CallerNotInForce)?;
+        let (recognised, home) = known.ok_or(Rejection::CallerNotInForce)?;
         if out_of_force(recognised, self.standing, home, self.now).is_some() {
             return Err(Rejection::CallerNotInForce);
         }
-        let authority = Authority::of_recognised(recognised, home, self.operator, self.now);
-        Ok(Some((recognised.key(), authority)))
+        Ok(Some((recognised, home)))
+    }
+
+    /// A user changes their own keys by being who they are; all else needs the permission.
+    fn authorize_for(
+        &self,
+        command: &Command,
+        permission: Permission<'_>,
+    ) -> Result<(), Rejection> {
+        if own_keys::are_ones_own(self, command) {
+            return self.caller().map(|_| ());
+        }
+        self.authorize(permission)
     }
 
     fn authorize(&self, permission: Permission<'_>) -> Result<(), Rejection> {
-        match self.caller()? {
-            Some((_, authority)) if !authority.holds(permission) => {
-                Err(Rejection::PermissionDenied(permission.to_string()))
-            }
-            Some(_) | None => Ok(()),
+        let Some((recognised, home)) = self.recognised()? else { return Ok(()) };
+        let authority = Authority::of_recognised(recognised, home, self.operator, self.now);
+        if !authority.holds(permission) {
+            return Err(Rejection::PermissionDenied(permission.to_string()));
+        }
+        match gated(recognised, home, self.operator, Wanted::One(permission), self.now) {
+            None => Ok(()),
+            Some(Code::MfaRequired) => Err(Rejection::MfaRequired(permission.to_string())),
+            Some(_) => Err(Rejection::FeatureNotLicensed(permission.to_string())),
         }
     }
 

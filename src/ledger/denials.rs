@@ -300,6 +300,8 @@ pub(super) fn code(code: Code) -> Option<DenialCode> {
         Code::ServiceNotAllowed => DenialCode::ServiceNotAllowed,
         Code::PermissionDenied => DenialCode::PermissionDenied,
         Code::DomainNotAllowed => DenialCode::DomainNotAllowed,
+        Code::FeatureNotLicensed => DenialCode::FeatureNotLicensed,
+        Code::MfaRequired => DenialCode::MfaRequired,
         Code::RateLimited => DenialCode::RateLimited,
         Code::Allowed => return None,
     })
@@ -313,6 +315,12 @@ pub(super) fn rejected(rejection: &Rejection) -> Option<DenialCode> {
     }
     if *rejection == Rejection::CallerNotInForce {
         return Some(DenialCode::NotInForce);
+    }
+    if matches!(rejection, Rejection::FeatureNotLicensed(_)) {
+        return Some(DenialCode::FeatureNotLicensed);
+    }
+    if matches!(rejection, Rejection::MfaRequired(_)) {
+        return Some(DenialCode::MfaRequired);
     }
     let is_for_who_asks = matches!(
         rejection,

@@ -53,6 +53,9 @@ impl Ledger {
     }
 
     async fn notice(&self, event: &Recorded) {
+        if let Some(id) = event.stream.as_account() {
+            return self.follow_account(id, event.revision).await;
+        }
         let Some(id) = event.stream.as_organization() else { return };
         let Some(organization) = self.tables.organization(id) else { return };
         let known = organization.tables().revision() >= Some(event.revision);

@@ -44,6 +44,8 @@ permissions! {
     SESSIONS_READ = "sessions":"read",
     /// End the sessions of others.
     SESSIONS_WRITE = "sessions":"write",
+    /// Help people to their accounts; meaningful only in the operator organization.
+    ACCOUNTS_WRITE = "accounts":"write",
     /// See what happened, the personal data around it included.
     ACTIVITY_READ = "activity":"read",
 }

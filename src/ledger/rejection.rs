@@ -15,6 +15,12 @@ pub enum Rejection {
     /// The caller may not do this.
     #[error("permission `{0}` is not held")]
     PermissionDenied(String),
+    /// What the caller may do asks for a feature that its organization's plan lacks.
+    #[error("permission `{0}` asks for a feature that is not licensed to the organization")]
+    FeatureNotLicensed(String),
+    /// What the caller may do asks for a second factor.
+    #[error("permission `{0}` asks for a second factor: show one, in a session")]
+    MfaRequired(String),
     /// There is no such organization.
     #[error("organization not found")]
     OrganizationNotFound,
@@ -78,8 +84,8 @@ pub enum Rejection {
     #[error("`name`: `{0}` is the name of another service account; choose another")]
     ServiceAccountNameTaken(String),
     /// The service account or user has as many keys as it may.
-    #[error("`{0}` has {max} keys already; revoke some", max = super::command::KEYS_AT_ONCE_MAX)]
-    TooManyKeys(Owner),
+    #[error("`{0}` has {1} keys already; revoke some")]
+    TooManyKeys(Owner, usize),
     /// The organization has as many service accounts as it may.
     #[error("the organization has {max} service accounts already", max = super::decide::SERVICE_ACCOUNTS_MAX)]
     TooManyServiceAccounts,
@@ -102,7 +108,7 @@ pub enum Rejection {
     #[error("`{0}` has {max} grants already; revoke some", max = super::command::GRANTS_MAX)]
     TooManyGrants(Principal),
     /// A role can be granted to no such principal.
-    #[error("`principal`: a role can be granted to a service account only")]
+    #[error("`principal`: a role can be granted to a service account or a user only")]
     NotGrantable,
     /// The name is a built-in role's.
     #[error("`name`: `{0}` is the name of a built-in role; choose another")]
@@ -113,6 +119,9 @@ pub enum Rejection {
     /// The organization has as many roles of its own as it may.
     #[error("the organization has {max} roles of its own already; retire some", max = super::command::OWN_ROLES_MAX)]
     TooManyRoles,
+    /// The organization has made as many roles of its own as it may.
+    #[error("the organization has made {max} roles of its own, retired ones among them; change one that is in force instead", max = super::command::ROLES_MADE_MAX)]
+    TooManyRolesMade,
     /// The key of a service account or a user has their roles.
     #[error("`role_ids`: the key of a service account or a user has their roles; leave them out")]
     RolesOfOwner,

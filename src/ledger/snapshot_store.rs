@@ -38,6 +38,8 @@ pub enum SnapshotOf {
     Tables(OrganizationId),
     /// When the keys of an organization were last used.
     Usage(OrganizationId),
+    /// One part of the accounts and e-mails, by number.
+    Accounts(u16),
 }
 
 /// The row of a key that left the tables, as it is kept.

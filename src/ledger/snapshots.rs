@@ -13,23 +13,25 @@
 mod check;
 mod manifest;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use projections::digest::EmailDigest;
 use projections::envelope::Envelope;
 use projections::event::DigestForm;
-use projections::id::OrganizationId;
+use projections::id::{AccountId, OrganizationId};
 use projections::key::Key;
 use projections::organization::Head;
 use projections::recorded::{Recorded, Revision};
 use tokio::sync::Mutex;
 
 pub(super) use check::{Check, Damage};
-pub(super) use manifest::{Anchor, Entry, Manifest, Of, Seal, UsageEntry};
+pub(super) use manifest::{Anchor, Entry, Manifest, Of, PartEntry, Seal, UsageEntry};
 
 use super::Ledger;
+use super::accounts::snapshots::{Part, PartBytes, parts_of};
 use super::dead;
 use super::event_store::{EventStore, Position, READ_EVENTS_MAX, ReadError, ReadItem};
 use super::fingerprints::{self, Fingerprints};
@@ -90,6 +92,9 @@ pub(super) struct Rounds {
     pub(super) moved: BTreeMap<OrganizationId, Revision>,
     /// The organizations whose usage streams moved since then, and how far.
     pub(super) moved_usage: BTreeMap<OrganizationId, Head>,
+    /// The accounts and e-mails that moved since then, and how far.
+    pub(super) moved_accounts: BTreeMap<AccountId, Revision>,
+    pub(super) moved_emails: BTreeMap<EmailDigest, Revision>,
     /// History is damaged, and not only that of organizations that are stopped.
     is_damaged: bool,
     /// What is kept cannot be used, and is thrown away before anything is written.
@@ -115,10 +120,19 @@ impl Rounds {
             anchor: folded.last.clone(),
             moved: folded.moved(&manifest),
             moved_usage: folded.usage.moved(&manifest),
+            moved_accounts: folded.accounts.moved_accounts(),
+            moved_emails: folded.accounts.moved_emails(),
             is_damaged: folded.usage.is_damaged(),
             is_stale: manifest.entries.is_empty(),
             manifest,
         }
+    }
+
+    fn nothing_moved(&self) -> bool {
+        self.moved.is_empty()
+            && self.moved_usage.is_empty()
+            && self.moved_accounts.is_empty()
+            && self.moved_emails.is_empty()
     }
 
     /// Reads what the store holds behind the last event that was read.
@@ -141,6 +155,10 @@ impl Rounds {
         let Recorded { stream, revision, leaf_hash, stored, .. } = &event.recorded;
         if let Some(id) = stream.as_organization() {
             self.moved.insert(id, *revision);
+        } else if let Some(id) = stream.as_account() {
+            self.moved_accounts.insert(id, *revision);
+        } else if let Some(email) = stream.as_email() {
+            self.moved_emails.insert(email, *revision);
         } else if let Some(id) = stream.as_usage() {
             let envelope = Envelope::decode(stored).map_err(|_| RoundError::Damaged)?;
             let head = Head { revision: *revision, leaf_hash: *leaf_hash, at: envelope.at };
@@ -228,10 +246,11 @@ impl Ledger {
             return Err(SnapshotError::Full.into());
         }
         rounds.read(&self.store).await?;
-        if rounds.is_damaged || self.tables.any_stopped() {
+        let stopped = self.tables.any_stopped() || self.accounts.stopped_count() > 0;
+        if rounds.is_damaged || stopped {
             return Err(RoundError::Damaged);
         }
-        if rounds.moved.is_empty() && rounds.moved_usage.is_empty() {
+        if rounds.nothing_moved() {
             return Ok(Taken::default());
         }
         for (id, revision) in &rounds.moved {
@@ -240,6 +259,13 @@ impl Ledger {
                 return Err(RoundError::Trailing);
             }
         }
+        let moved_accounts: Vec<_> = rounds.moved_accounts.clone().into_iter().collect();
+        let moved_emails: Vec<_> = rounds.moved_emails.clone().into_iter().collect();
+        let reached = self.accounts.reached(&moved_accounts, &moved_emails);
+        if tokio::time::timeout(PUBLISHED_WITHIN, reached).await.is_err() {
+            return Err(RoundError::Trailing);
+        }
+        let parts = parts_of(rounds.moved_accounts.keys(), rounds.moved_emails.keys());
         let moved: Vec<_> =
             rounds.moved.keys().filter_map(|id| self.tables.organization(*id)).collect();
         let moved_usage = rounds.moved_usage.clone();
@@ -251,7 +277,7 @@ impl Ledger {
             if is_stale {
                 store.clear()?;
             }
-            write(&*store, &ledger, &moved, &moved_usage, manifest, &stop)
+            write(&*store, &ledger, &Moved { moved, moved_usage, parts }, manifest, &stop)
         });
         let written =
             writing.await.map_err(|error| SnapshotError::Unavailable(error.to_string()))??;
@@ -259,6 +285,8 @@ impl Ledger {
         rounds.is_stale = false;
         rounds.moved.clear();
         rounds.moved_usage.clear();
+        rounds.moved_accounts.clear();
+        rounds.moved_emails.clear();
         rounds.manifest = written.manifest;
         // First it is known that they may be dead, then they are let go of.
         if let Some(fingerprints) = written.fingerprints {
@@ -301,12 +329,19 @@ pub(super) fn in_one_line(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
+/// What one round writes.
+struct Moved {
+    moved: Vec<Arc<Published>>,
+    moved_usage: BTreeMap<OrganizationId, Head>,
+    /// Parts of the accounts and e-mails.
+    parts: BTreeSet<Part>,
+}
+
 /// Writes one round.
 fn write(
     store: &dyn SnapshotStore,
     ledger: &Ledger,
-    moved: &[Arc<Published>],
-    moved_usage: &BTreeMap<OrganizationId, Head>,
+    Moved { moved, moved_usage, parts }: &Moved,
     mut manifest: Manifest,
     stop: &AtomicBool,
 ) -> Result<Written, SnapshotError> {
@@ -351,6 +386,12 @@ fn write(
         saving.snapshot(of, &bytes)?;
         let checksum = seal.checksum(Of::Snapshot(of), &bytes);
         manifest.usage.insert(*id, UsageEntry { head: *head, checksum });
+    }
+    for (part, PartBytes { rows, bytes }) in ledger.accounts.to_parts(parts) {
+        let of = SnapshotOf::Accounts(part);
+        saving.snapshot(of, &bytes)?;
+        let checksum = seal.checksum(Of::Snapshot(of), &bytes);
+        manifest.accounts.insert(part, PartEntry { rows, checksum });
     }
     let mut fingerprints = None;
     if !new.is_empty() {

@@ -4,6 +4,7 @@
 //! read ([`load`]); else all of it.
 
 mod configure;
+mod global_key;
 mod load;
 mod replay;
 
@@ -11,12 +12,17 @@ use std::sync::Arc;
 
 use projections::api_key::CREDENTIAL_CHARS_MAX;
 use projections::corrupt::CorruptHistory;
+use projections::event::{PermissionRule, PlanRules};
+use projections::permission::PermissionPattern;
 use projections::recorded::StreamName;
+use projections::text::PlanName;
 use tokio::sync::Semaphore;
 
+use super::accounts::Accounts;
 use super::clock::Clock;
 use super::command::RequestStamper;
 use super::dead::DeadKeys;
+use super::email::EmailDigester;
 use super::event_store::{EventStore, ReadError};
 use super::fingerprints::Fingerprints;
 use super::importing::Importing;
@@ -28,6 +34,7 @@ use super::tables::Tables;
 use super::vault::Vault;
 use super::vault::peppers::{PepperId, Peppers};
 use super::{COMMANDS_MAX, Ledger, LedgerError, denials, pepper_use, rate_limits, usage};
+pub use global_key::GlobalKeyError;
 use load::Loaded;
 use replay::Before;
 pub(super) use replay::{Arrived, Folded, in_parallel};
@@ -58,10 +65,36 @@ pub struct ConfiguredKeys {
     pub admin_api_token: Option<Secret>,
     /// The SHA-256 digest of an administrator's key.
     pub admin_key_sha256: Option<[u8; 32]>,
+    /// The global key.
+    pub global: Option<ConfiguredGlobalKey>,
+    /// And the rules that it sets.
+    pub rules: ConfiguredRules,
+}
+
+/// Rules that the configuration sets, beside those that every installation has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfiguredRules {
+    /// What permissions ask for, beside being held: all such rules that there are.
+    pub permission_rules: Vec<(PermissionPattern, PermissionRule)>,
+    /// Plans. Built-in ones that are not among them are what they are without configuration.
+    pub plans: Vec<(PlanName, PlanRules)>,
+}
+
+/// One organization's key that whole services share, from before they had keys of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfiguredGlobalKey {
+    /// The SHA-256 digest of its text.
+    pub sha256: [u8; 32],
+    /// The organization, by its identifier or key prefix.
+    pub organization: String,
+    /// The role, by a built-in one's name, or by its identifier.
+    pub role: String,
+    /// Whether a role that permits everything is refused.
+    pub production: bool,
 }
 
 impl ConfiguredKeys {
-    /// Whether there are any.
+    /// Whether there are none of the operator's own.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.admin_api_token.is_none() && self.admin_key_sha256.is_none()
@@ -77,7 +110,11 @@ pub struct Replayed {
     pub organizations: u64,
     /// Of those, the ones that are stopped because their history is corrupt.
     pub stopped: u64,
-    /// Of those, the ones whose tables were read from a snapshot.
+    /// Streams of accounts that were found.
+    pub accounts: u64,
+    /// Streams of accounts and e-mails that are stopped because their history is corrupt.
+    pub accounts_stopped: u64,
+    /// Of the organizations, the ones whose tables were read from a snapshot.
     pub snapshots: u64,
     /// Why there were snapshots that were not used; none where they were, or were not there.
     pub snapshots_refused: Option<String>,
@@ -124,6 +161,9 @@ pub enum StartError {
     /// A configured secret is too short, or no text for a header.
     #[error(transparent)]
     WeakToken(#[from] WeakToken),
+    /// The global key cannot be what the configuration says.
+    #[error(transparent)]
+    GlobalKey(#[from] GlobalKeyError),
 }
 
 /// A configured secret that cannot be one.
@@ -174,7 +214,7 @@ impl Ledger {
         if let Some(error) = &snapshots_refused {
             tracing::warn!(error, "the snapshots cannot be used: all history is replayed");
         }
-        let tables = Tables::new();
+        let (tables, accounts) = (Tables::new(), Accounts::new());
         let loaded = loaded.ok().flatten();
         let from = loaded.as_ref().map_or(0, |it| it.manifest.entries.len() as u64);
         let Loaded { manifest, mut folded, fingerprints, check } = match loaded {
@@ -193,7 +233,7 @@ impl Ledger {
         tables.add_dead(&rounds.manifest);
         let usage = std::mem::take(&mut folded.usage);
         let replayed_to = folded.last.as_ref().map(|it| it.position);
-        let mut replayed = replay::publish(folded, &tables)?;
+        let mut replayed = replay::publish(folded, &tables, &accounts)?;
         replayed.snapshots = from;
         replayed.snapshots_refused = snapshots_refused;
         tables.moved_before(replayed.events);
@@ -206,10 +246,13 @@ impl Ledger {
             ids: parts.ids,
             tables,
             pipelines: papaya::HashMap::new(),
+            emails: EmailDigester::new(&parts.lookup_key),
+            accounts,
             stamper: RequestStamper::new(parts.lookup_key),
             peppers,
             admission: Semaphore::new(COMMANDS_MAX),
             abroad: Arc::default(),
+            sign_in: std::sync::OnceLock::new(),
             importing: Importing::default(),
             dead: DeadKeys::new(snapshots.clone(), seal, fingerprints),
             snapshots: Snapshots::new(snapshots, rounds, check),
@@ -223,13 +266,13 @@ impl Ledger {
         Ok((ledger, replayed))
     }
 
-    /// The tables that a replay of all history comes to now, beside the ones that are
+    /// The tables and accounts that a replay of all history comes to now, beside those that are
     /// published. Takes as long as a start without snapshots.
-    pub async fn rebuilt(&self) -> Result<Tables, StartError> {
-        let tables = Tables::new();
+    pub async fn rebuilt(&self) -> Result<(Tables, Accounts), StartError> {
+        let (tables, accounts) = (Tables::new(), Accounts::new());
         let folded = replay::fold_all(&self.store, Before::default()).await?;
-        replay::publish(folded, &tables)?;
-        Ok(tables)
+        replay::publish(folded, &tables, &accounts)?;
+        Ok((tables, accounts))
     }
 
     /// Whether the installation is still to be made.

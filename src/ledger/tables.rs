@@ -9,16 +9,16 @@
 //! revision R and then asks the index sees every change up to R, and at most the one
 //! change behind it that is being published.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use projections::corrupt::CorruptHistory;
 use projections::digest::SecretDigest;
-use projections::event::DigestForm;
+use projections::event::{DigestForm, KeyOrigin};
 use projections::id::{KeyId, OrganizationId};
 use projections::key::Key;
 use projections::organization::{Change, Organization};
@@ -201,6 +201,10 @@ pub struct Tables {
     sha256_keys: AtomicU64,
     /// Keys whose text the ledger did not make.
     foreign_keys: AtomicU64,
+    /// The keys that are or were a global key, and whose they are.
+    global_keys: Mutex<BTreeMap<KeyId, OrganizationId>>,
+    /// Whether there is any.
+    any_global_key: AtomicBool,
     /// How many keys outside memory need the pepper of their digest, by pepper.
     dead_need: Mutex<BTreeMap<u32, u64>>,
     stopped: AtomicU64,
@@ -226,6 +230,8 @@ impl Tables {
             index: Index::default(),
             sha256_keys: AtomicU64::new(0),
             foreign_keys: AtomicU64::new(0),
+            global_keys: Mutex::default(),
+            any_global_key: AtomicBool::new(false),
             dead_need: Mutex::default(),
             stopped: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
@@ -381,6 +387,21 @@ impl Tables {
         self.dead_need().clone_from(&manifest.dead_need);
     }
 
+    fn global_keys(&self) -> MutexGuard<'_, BTreeMap<KeyId, OrganizationId>> {
+        self.global_keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether any key is or was a global key.
+    #[must_use]
+    pub(super) fn has_global_keys(&self) -> bool {
+        self.any_global_key.load(Ordering::Acquire)
+    }
+
+    /// The organizations that have or had a global key.
+    pub(super) fn with_global_keys(&self) -> BTreeSet<OrganizationId> {
+        self.global_keys().values().copied().collect()
+    }
+
     fn dead_need(&self) -> MutexGuard<'_, BTreeMap<u32, u64>> {
         self.dead_need.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -432,6 +453,10 @@ impl Tables {
         }
         if !key.minted {
             self.foreign_keys.fetch_add(1, Ordering::Release);
+        }
+        if key.origin() == KeyOrigin::Global {
+            self.global_keys().insert(key.id, organization.id);
+            self.any_global_key.store(true, Ordering::Release);
         }
     }
 

@@ -149,6 +149,7 @@ fn order(command: Command) -> Order {
         correlation_id: "c".parse().unwrap(),
         causation_id: None,
         personal: Personal([("origin_ip".to_owned(), "192.0.2.1".to_owned())].into()),
+        about: None,
     }
 }
 
@@ -776,7 +777,7 @@ async fn a_key_known_by_its_sha256_digest_verifies() {
             now: ledger.clock().now(),
         };
         let mut presented = Presented::default();
-        presented.api_key(text);
+        presented.admin_api_key(text);
         ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
             Answer::Decided(decision) | Answer::RateLimited { decision, .. } => decision.code,
             Answer::Refused(code) => code,

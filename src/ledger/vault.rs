@@ -9,6 +9,7 @@
 //! contract.
 
 pub mod peppers;
+pub mod rows;
 pub mod seal;
 
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::urgency::Urgency;
+use rows::{RowName, RowSecret, RowVersion, RowWritten, SecretRow};
 
 /// What a [`Vault`] call gives back.
 pub type VaultFuture<T> = Pin<Box<dyn Future<Output = Result<T, VaultError>> + Send + 'static>>;
@@ -110,4 +112,26 @@ pub trait Vault: Send + Sync + 'static {
     /// after. Must be ready only when it is on disk. Names are few and fixed, such as
     /// `lookup-key`.
     fn obtain_named_key(&self, name: &'static str) -> VaultFuture<Zeroizing<[u8; 32]>>;
+
+    /// The secret row of this name as it is now, if there is one.
+    fn read_row(&self, name: &RowName) -> VaultFuture<Option<SecretRow>>;
+
+    /// Makes, replaces or takes away (`secret` none) the row of this name, if its version is
+    /// the expected one (none: if there is no such row). Must be ready only when that is on
+    /// disk. Of callers who expect the same version one alone may win. What was there before
+    /// must be overwritten, and no version may ever come back.
+    ///
+    /// Where space runs out it must fail with [`VaultError::Full`] and have written nothing;
+    /// what is set aside is for [`Urgency::Reserved`], and for taking rows away.
+    fn write_row(
+        &self,
+        name: &RowName,
+        expected: Option<RowVersion>,
+        secret: Option<RowSecret>,
+        urgency: Urgency,
+    ) -> VaultFuture<RowWritten>;
+
+    /// The names of rows in their order, those behind `after` only, at most
+    /// [`rows::ROW_NAMES_MAX`] of them.
+    fn row_names(&self, after: Option<&RowName>) -> VaultFuture<Vec<RowName>>;
 }

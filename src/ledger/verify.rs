@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use projections::api_key;
 use projections::digest::SecretDigest;
-use projections::event::DigestForm;
+use projections::event::{DigestForm, KeyOrigin};
 use projections::id::{KeyId, OrganizationId};
 use projections::key::Key;
 use projections::organization::Organization;
@@ -21,6 +21,7 @@ use projections::verification::{self, Code, Decision, Question};
 use sha2::{Digest as _, Sha256};
 
 use super::dead::DeadTicket;
+use super::sessions::ShownSession;
 use super::snapshot_store::SnapshotError;
 use super::tables::{IndexView, IndexedKey};
 use super::usage::{Looked, Uses};
@@ -89,7 +90,11 @@ impl Purpose {
             Self::Look => false,
             Self::Knock => !matches!(
                 code,
-                Code::PermissionDenied | Code::DomainNotAllowed | Code::ServiceNotAllowed
+                Code::PermissionDenied
+                    | Code::DomainNotAllowed
+                    | Code::ServiceNotAllowed
+                    | Code::FeatureNotLicensed
+                    | Code::MfaRequired
             ),
             Self::Enter | Self::Again | Self::Message | Self::Ask(_) => true,
         }
@@ -117,6 +122,15 @@ pub enum Answer<'a> {
     Elsewhere(DeadTicket),
 }
 
+/// A credential that was shown, as it is looked up again.
+#[derive(Clone, Copy)]
+pub enum Held {
+    /// A key, by what stands for its secret.
+    Key(SecretDigest),
+    /// A session.
+    Session(ShownSession),
+}
+
 /// How a key that was found is used.
 struct Found<'a> {
     key: &'a Key,
@@ -140,9 +154,16 @@ impl Ledger {
         };
         match presented.deciding() {
             Err(code) => with(None, Answer::Refused(code)),
-            // No session is ever issued by this version, so none is known.
-            Ok(Deciding::Session(_)) => with(None, Answer::Refused(Code::Unknown)),
+            Ok(Deciding::Session(token)) => match self.recognise(token) {
+                Ok(shown) => {
+                    self.decide_session(&shown, question, reach, |answer| with(None, answer))
+                }
+                Err(code) => with(None, Answer::Refused(code)),
+            },
+            // No grant is ever issued by this version, so none is known.
+            Ok(Deciding::BreakGlass(_)) => with(None, Answer::Refused(Code::Unknown)),
             Ok(Deciding::ApiKey(text)) => self.verify_api_key(text, question, reach, with),
+            Ok(Deciding::GlobalKey(text)) => self.verify_global_key(text, question, reach, with),
         }
     }
 
@@ -218,7 +239,10 @@ impl Ledger {
             return with(None, Answer::Refused(Code::Malformed));
         }
         let index = self.tables.index();
-        let Some((digest, found)) = self.find(&index, text) else {
+        let found = self.find(&index, text);
+        // Shown as an API key, the global key is none.
+        let found = found.filter(|(_, found)| found.key.origin() != KeyOrigin::Global);
+        let Some((digest, found)) = found else {
             if let Some(ticket) = self.dead_ticket(text) {
                 return match self.recalled(&ticket) {
                     Some(found) => self.verify_dead(found.as_deref(), question, reach, |answer| {
@@ -238,11 +262,43 @@ impl Ledger {
         self.decide_found(&index, &digest, found, question, reach, with)
     }
 
-    /// Decides anew about a key that was decided about before, by its digest: nothing of
-    /// the earlier decision counts.
+    fn verify_global_key<R>(
+        &self,
+        text: &str,
+        question: &Question<'_>,
+        reach: Reach,
+        with: impl FnOnce(Option<Found<'_>>, Answer<'_>) -> R,
+    ) -> R {
+        let index = self.tables.index();
+        match self.find_global(&index, text) {
+            Some((digest, found)) => {
+                self.decide_found(&index, &digest, found, question, reach, with)
+            }
+            None => with(None, Answer::Refused(Code::Unknown)),
+        }
+    }
+
+    /// Whether this text is the global key, or one that was the global key: what a value of
+    /// `X-API-Key` is then. Where there never was any, that costs nothing.
+    #[must_use]
+    pub fn is_global_key(&self, text: &str) -> bool {
+        self.tables.has_global_keys() && self.find_global(&self.tables.index(), text).is_some()
+    }
+
+    fn find_global<'a>(
+        &self,
+        index: &'a IndexView<'_>,
+        text: &str,
+    ) -> Option<(SecretDigest, &'a IndexedKey)> {
+        self.find_by(index, DigestForm::Sha256, &Sha256::digest(text.as_bytes()))
+            .filter(|(_, found)| found.key.origin() == KeyOrigin::Global)
+    }
+
+    /// Decides anew about a credential that was decided about before: nothing of the earlier
+    /// decision counts.
     pub fn verify_again<R>(
         &self,
-        digest: &SecretDigest,
+        held: &Held,
         question: &Question<'_>,
         asking: impl Into<Asking>,
         with: impl FnOnce(Answer<'_>) -> R,
@@ -251,10 +307,17 @@ impl Ledger {
         let with = |found: Option<Found<'_>>, answer: Answer<'_>| {
             with(self.noted(found, answer, question, purpose))
         };
-        let index = self.tables.index();
-        match index.key(digest) {
-            Some(found) => self.decide_found(&index, digest, found, question, reach, with),
-            None => with(None, Answer::Refused(Code::Unknown)),
+        match held {
+            Held::Key(digest) => {
+                let index = self.tables.index();
+                match index.key(digest) {
+                    Some(found) => self.decide_found(&index, digest, found, question, reach, with),
+                    None => with(None, Answer::Refused(Code::Unknown)),
+                }
+            }
+            Held::Session(shown) => {
+                self.decide_session(shown, question, reach, |answer| with(None, answer))
+            }
         }
     }
 
@@ -293,8 +356,19 @@ impl Ledger {
             };
             let used = Found { key: &found.key, uses: &found.uses, looked: found.uses.look() };
             let decision = verification::decide(&found.key, &tables, operator, question);
+            if let Some(tenant) = self.stopped_tenant(&decision) {
+                return with(None, Answer::Unavailable(tenant));
+            }
             return with(Some(used), Answer::Decided(decision));
         }
+    }
+
+    /// The organization that a decision is for, where that is another one than the
+    /// credential's and its history proved corrupt.
+    fn stopped_tenant(&self, decision: &Decision<'_>) -> Option<OrganizationId> {
+        let tenant = Some(decision.tenant_id).filter(|it| *it != decision.organization_id)?;
+        let organization = self.tables.organization(tenant)?;
+        organization.stopped().map(|_| tenant)
     }
 
     /// Which key this text is the secret of, if the asker may know.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use pin_project_lite::pin_project;
 use prost::Message as _;
@@ -24,6 +24,7 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::meter::{Counter, Histogram};
+use crate::services::authentication::X_TENANT_ID;
 use crate::spans::{CallSpan, Spans};
 
 /// The name of whatever method there is not, and of its service.
@@ -208,8 +209,10 @@ where
         let method = Arc::clone(calls.method(request.uri().path()));
         let span = spans.as_ref().and_then(|spans| spans.call(request.headers()));
         let call = Call { method, began: Instant::now(), ended: false, span };
+        // A call that is not refused is for the organization that it names.
+        let tenant = request.headers().get(&X_TENANT_ID).cloned();
         let future = call.within(|| self.service.call(request));
-        CountedFuture { future, call: Some(call) }
+        CountedFuture { future, call: Some(call), tenant }
     }
 }
 
@@ -219,6 +222,7 @@ pin_project! {
         #[pin]
         future: F,
         call: Option<Call>,
+        tenant: Option<HeaderValue>,
     }
 }
 
@@ -234,7 +238,12 @@ where
             Some(call) => call.within(|| this.future.poll(ctx)),
             None => this.future.poll(ctx),
         };
-        let Ok(response) = ready!(polled);
+        let Ok(mut response) = ready!(polled);
+        if let Some(tenant) = this.tenant.take()
+            && code(response.headers()).is_none_or(|code| code == Code::Ok)
+        {
+            response.headers_mut().insert(&X_TENANT_ID, tenant);
+        }
         let Some(mut call) = this.call.take() else { return Poll::Ready(Ok(response)) };
         if response.status() != http::StatusCode::OK {
             // No answer of gRPC: a page that is not there, say.

@@ -10,7 +10,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue,
+};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use pin_project_lite::pin_project;
@@ -21,14 +23,18 @@ use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 
 use super::Inner;
 use crate::config::Origin;
-use crate::services::status;
+use crate::ledger::sign_in::signing_keys::{JWKS_MAX_AGE_S, published};
+use crate::services::session::CSRF_HEADER;
+use crate::services::{Door, status};
 
 const GRPC: &[u8] = b"application/grpc";
 const GRPC_WEB: &[u8] = b"application/grpc-web";
+/// Where the public keys that access tokens are signed with are read.
+const JWKS_PATH: &str = "/.well-known/jwks.json";
 /// How long a browser may remember what it was allowed.
 const ALLOWED_FOR_SECONDS: u64 = 3_600;
 /// What a page may send.
-const REQUEST_HEADERS: [&str; 10] = [
+const REQUEST_HEADERS: [&str; 13] = [
     "authorization",
     "content-type",
     "grpc-timeout",
@@ -37,37 +43,44 @@ const REQUEST_HEADERS: [&str; 10] = [
     "x-admin-api-key",
     "x-api-key",
     "x-correlation-id",
+    CSRF_HEADER,
     "x-grpc-web",
+    "x-master-key",
+    "x-tenant-id",
     "x-user-agent",
 ];
 /// What a page may read.
-const ANSWER_HEADERS: [&str; 4] =
-    ["grpc-message", "grpc-status", "grpc-status-details-bin", "x-correlation-id"];
+const ANSWER_HEADERS: [&str; 5] =
+    ["grpc-message", "grpc-status", "grpc-status-details-bin", "x-correlation-id", "x-tenant-id"];
 
 /// Puts a [`Web`] in front of services.
 #[derive(Clone)]
 pub(super) struct WebLayer {
     cors: Option<CorsLayer>,
+    door: Door,
 }
 
 impl WebLayer {
     /// Browsers may let pages of these origins call.
-    pub(super) fn new(origins: &[Origin]) -> Self {
+    pub(super) fn new(origins: &[Origin], door: Door) -> Self {
         let name = HeaderName::from_static;
         let cors = (!origins.is_empty()).then(|| {
-            let allowed = if origins.iter().any(Origin::is_any) {
+            let any = origins.iter().any(Origin::is_any);
+            let allowed = if any {
                 AllowOrigin::any()
             } else {
                 AllowOrigin::list(origins.iter().filter_map(Origin::header))
             };
             CorsLayer::new()
                 .allow_origin(allowed)
+                // Cookies go to pages that are named, and to no others.
+                .allow_credentials(!any)
                 .allow_methods([Method::POST])
                 .allow_headers(REQUEST_HEADERS.map(name))
                 .expose_headers(ANSWER_HEADERS.map(name))
                 .max_age(std::time::Duration::from_secs(ALLOWED_FOR_SECONDS))
         });
-        Self { cors }
+        Self { cors, door }
     }
 }
 
@@ -76,7 +89,8 @@ impl Layer<Inner> for WebLayer {
 
     fn layer(&self, grpc: Inner) -> Web {
         let readable = Readable { grpc: grpc.clone() };
-        let browsers = Browsers { web: GrpcWebLayer::new().layer(readable) };
+        let web = GrpcWebLayer::new().layer(readable);
+        let browsers = Browsers { web, door: self.door.clone() };
         let browsers = match &self.cors {
             Some(cors) => Other::Cors(Box::new(cors.layer(browsers))),
             None => Other::Bare(browsers),
@@ -165,6 +179,7 @@ impl<F: Future<Output = Answer>> Future for WebFuture<F> {
 #[derive(Clone)]
 struct Browsers {
     web: GrpcWebService<Readable>,
+    door: Door,
 }
 
 impl Service<Request<Body>> for Browsers {
@@ -179,7 +194,7 @@ impl Service<Request<Body>> for Browsers {
     fn call(&mut self, request: Request<Body>) -> Boxed {
         match way(&request) {
             Way::GrpcWeb => Box::pin(self.web.call(request)),
-            Way::Grpc | Way::Http => Box::pin(ready(Ok(page(&request)))),
+            Way::Grpc | Way::Http => Box::pin(ready(Ok(page(&request, &self.door)))),
         }
     }
 }
@@ -207,7 +222,10 @@ impl Service<Request<Body>> for Readable {
 }
 
 /// What plain HTTP finds here.
-fn page<B>(request: &Request<B>) -> Response<Body> {
+fn page<B>(request: &Request<B>, door: &Door) -> Response<Body> {
+    if request.uri().path() == JWKS_PATH {
+        return signing_keys(request.method(), door);
+    }
     let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     if kind.starts_with(GRPC) {
         return problem(
@@ -227,6 +245,29 @@ fn page<B>(request: &Request<B>) -> Response<Body> {
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "a gRPC method takes content-type application/grpc or application/grpc-web",
     )
+}
+
+/// The public keys that access tokens are signed with: RFC 7517, section 8.5.
+fn signing_keys(method: &Method, door: &Door) -> Response<Body> {
+    if ![Method::GET, Method::HEAD].contains(method) {
+        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "this is read with GET");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    let Some(ledger) = door.ledger() else {
+        let detail = "the ledger is replaying its history; try again shortly";
+        return problem(StatusCode::SERVICE_UNAVAILABLE, detail);
+    };
+    let keys = published(ledger);
+    let body = http_body_util::Full::new(prost::bytes::Bytes::from(keys));
+    let mut response = Response::new(Body::new(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+    if let Ok(seconds) = HeaderValue::try_from(format!("public, max-age={JWKS_MAX_AGE_S}")) {
+        headers.insert(CACHE_CONTROL, seconds);
+    }
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
 }
 
 /// Whether a path names a service of ours.

@@ -387,7 +387,10 @@ impl<'a> PersonalData<'a> {
     fn withholds_origin(&self, actor: Principal) -> bool {
         let by_operator = match actor {
             Principal::Organization(id) => id.is_operator(),
-            Principal::ServiceAccount(_) | Principal::User(_) | Principal::Ledger => false,
+            Principal::ServiceAccount(_)
+            | Principal::User(_)
+            | Principal::Account(_)
+            | Principal::Ledger => false,
         };
         by_operator && self.reach != Reach::Installation
     }

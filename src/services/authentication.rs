@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use http::Extensions;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use ipnet::IpNet;
-use projections::digest::SecretDigest;
 use projections::event::DenialCode;
 use projections::id::OrganizationId;
 use projections::permission::Permission;
 use projections::presented::Presented;
+use projections::principal::Owner;
 use projections::text::CorrelationId;
 use projections::time::Timestamp;
 use projections::verification::{Code, Question, Recognised, Wanted};
@@ -17,10 +17,11 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
 
 use super::client_ip::client_ip;
+use super::session::{csrf_token_matches, session_cookie};
 use super::status;
 use crate::ledger::Ledger;
 use crate::ledger::command::{Caller, Personal};
-use crate::ledger::verify::{Answer, Asking, Purpose, Reach};
+use crate::ledger::verify::{Answer, Asking, Held, Purpose, Reach};
 use crate::spans;
 
 /// What keyledger itself is called in a key's service access.
@@ -29,6 +30,9 @@ pub const SERVICE: &str = "keyledger";
 pub const HEADER_VALUES_MAX: usize = 8;
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 static X_ADMIN_API_KEY: HeaderName = HeaderName::from_static("x-admin-api-key");
+static X_MASTER_KEY: HeaderName = HeaderName::from_static("x-master-key");
+/// Names the organization that a call is for; an answer repeats it.
+pub static X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 static X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Most characters of a user agent that are kept.
@@ -41,6 +45,8 @@ pub struct Authenticated {
     pub organization_id: OrganizationId,
     /// How commands name it.
     pub caller: Caller,
+    /// The organization that the call is for by its metadata, where it names one.
+    pub tenant: Option<OrganizationId>,
 }
 
 impl Authenticated {
@@ -70,6 +76,13 @@ impl Authenticated {
 
     /// The organization that a request is for: the named one, or the caller's own.
     pub fn target(&self, ledger: &Ledger, named: &str) -> Result<OrganizationId, Status> {
+        if let Some(tenant) = self.tenant {
+            if named.is_empty() || named.parse() == Ok(tenant) {
+                return Ok(tenant);
+            }
+            let problem = format_args!("is another organization than `{X_TENANT_ID}` names");
+            return Err(status::invalid("organization_id", problem));
+        }
         if named.is_empty() {
             return match self.reach() {
                 Reach::Organization(own) => Ok(own),
@@ -89,13 +102,13 @@ impl Authenticated {
     }
 }
 
-/// The key that a caller showed when they knocked, by what stands for its secret, and from
-/// where. It is no authority: the key is looked at anew, by this, wherever authority is
-/// needed.
+/// What a caller showed when they knocked, and from where. It is no authority: it is looked
+/// at anew wherever authority is needed.
 #[derive(Clone, Copy)]
 pub struct Shown {
-    digest: SecretDigest,
+    held: Held,
     origin: Option<IpAddr>,
+    tenant: Option<OrganizationId>,
 }
 
 /// Refuses whoever shows no key that is in force, whatever it may do.
@@ -136,12 +149,54 @@ pub fn authenticate_at<T>(
     }
 }
 
+/// As [`authenticate`], but lets in every user of an organization, whatever they hold: what is
+/// theirs they change without the permission, and the rules ask for it where it is not.
+pub fn authenticate_for_oneself<T>(
+    ledger: &Ledger,
+    request: &Request<T>,
+    permission: Permission<'static>,
+) -> Result<Authenticated, Status> {
+    let now = ledger.clock().now();
+    let shown = shown(ledger, request)?;
+    let asks = |purpose| look_at(ledger, &shown, Wanted::Texts(&[]), now, purpose);
+    match asks(Purpose::Again)?.caller.caller.owner() {
+        Some(Owner::User(_)) => asks(Purpose::Enter)?.admitted(permission),
+        Some(Owner::ServiceAccount(_)) | None => {
+            look_again(ledger, &shown, permission, now, Purpose::Enter)
+        }
+    }
+}
+
 /// The key that a request shows.
 pub fn shown<T>(ledger: &Ledger, request: &Request<T>) -> Result<Shown, Status> {
     match request.extensions().get::<Shown>() {
         Some(shown) => Ok(*shown),
         None => in_force(ledger, request.metadata().as_ref(), origin_ip(request.extensions())),
     }
+}
+
+/// Lets in whoever shows a credential in force, whatever it may do.
+pub fn authenticate_caller<T>(
+    ledger: &Ledger,
+    request: &Request<T>,
+) -> Result<Authenticated, Status> {
+    let now = ledger.clock().now();
+    let wanted = Wanted::Texts(&[]);
+    let looked = match request.extensions().get::<Shown>() {
+        Some(shown) => look_at(ledger, shown, wanted, now, Purpose::Enter),
+        None => {
+            let origin = origin_ip(request.extensions());
+            look(ledger, request.metadata().as_ref(), origin, wanted, now, Purpose::Enter)
+        }
+    }?;
+    looked.admitted_anyway()
+}
+
+/// Whether a request shows a credential at all.
+pub fn shows_credential<T>(request: &Request<T>) -> bool {
+    let headers = request.metadata().as_ref();
+    let keys = [&AUTHORIZATION, &X_API_KEY, &X_ADMIN_API_KEY];
+    keys.into_iter().any(|name| headers.contains_key(name)) || session_cookie(headers).is_some()
 }
 
 /// Lets whoever was let in with this key go on, if it is still in force and holds the
@@ -172,12 +227,20 @@ fn look_again(
     now: Timestamp,
     purpose: Purpose,
 ) -> Result<Authenticated, Status> {
-    let question = callers(Wanted::One(permission), shown.origin, now);
-    ledger
-        .verify_again(&shown.digest, &question, callers_asking(purpose), |answer| {
-            looked(&answer, shown.origin)
-        })?
-        .admitted(permission)
+    look_at(ledger, shown, Wanted::One(permission), now, purpose)?.admitted(permission)
+}
+
+fn look_at(
+    ledger: &Ledger,
+    shown: &Shown,
+    permissions: Wanted<'_>,
+    now: Timestamp,
+    purpose: Purpose,
+) -> Result<Looked, Status> {
+    let question = Question { tenant: shown.tenant, ..callers(permissions, shown.origin, now) };
+    ledger.verify_again(&shown.held, &question, callers_asking(purpose), |answer| {
+        looked(&answer, Some(shown.held), &question)
+    })
 }
 
 /// A key that is in force.
@@ -193,6 +256,18 @@ impl Looked {
             Refusal::None => Ok(self.caller),
             Refusal::Permission => Err(status::permission_denied(permission)),
             Refusal::Service => Err(status::service_not_allowed()),
+            Refusal::Feature => Err(status::feature_not_licensed(permission)),
+            Refusal::Mfa => Err(status::mfa_required(permission)),
+        }
+    }
+
+    /// Whoever is in force, where nothing was wanted.
+    fn admitted_anyway(self) -> Result<Authenticated, Status> {
+        match self.lacks {
+            Refusal::Service => Err(status::service_not_allowed()),
+            Refusal::None | Refusal::Permission | Refusal::Feature | Refusal::Mfa => {
+                Ok(self.caller)
+            }
         }
     }
 }
@@ -202,6 +277,8 @@ enum Refusal {
     None,
     Permission,
     Service,
+    Feature,
+    Mfa,
 }
 
 /// Looks at the key that a caller shows.
@@ -213,9 +290,19 @@ fn look(
     now: Timestamp,
     purpose: Purpose,
 ) -> Result<Looked, Status> {
-    let question = callers(permissions, origin, now);
-    ledger.verify(presented(headers)?, &question, callers_asking(purpose), |answer| {
-        looked(&answer, origin)
+    let question = Question { tenant: tenant(headers)?, ..callers(permissions, origin, now) };
+    let mut presented = presented(ledger, headers)?;
+    let cookie = session_cookie(headers);
+    if let Some(token) = cookie.filter(|_| !headers.contains_key(&AUTHORIZATION)) {
+        presented.bearer(token);
+        let shown = ledger.shown_session(presented);
+        if shown.is_some_and(|it| !csrf_token_matches(ledger, headers, it.session_id)) {
+            return Err(status::csrf());
+        }
+    }
+    let session = ledger.shown_session(presented).map(Held::Session);
+    ledger.verify(presented, &question, callers_asking(purpose), |answer| {
+        looked(&answer, session, &question)
     })
 }
 
@@ -236,7 +323,12 @@ fn callers(permissions: Wanted<'_>, client_ip: Option<IpAddr>, now: Timestamp) -
     }
 }
 
-fn looked(answer: &Answer<'_>, origin: Option<IpAddr>) -> Result<Looked, Status> {
+/// What came of a look; `held` is what was shown, where that is known already.
+fn looked(
+    answer: &Answer<'_>,
+    held: Option<Held>,
+    question: &Question<'_>,
+) -> Result<Looked, Status> {
     let decision = match answer {
         Answer::Unavailable(_) => return Err(status::own_organization_stopped()),
         Answer::Refused(code) => return Err(status::unauthenticated(*code)),
@@ -250,11 +342,13 @@ fn looked(answer: &Answer<'_>, origin: Option<IpAddr>) -> Result<Looked, Status>
         // keyledger's own methods are about no domain.
         Code::PermissionDenied | Code::DomainNotAllowed => Refusal::Permission,
         Code::ServiceNotAllowed => Refusal::Service,
+        Code::FeatureNotLicensed => Refusal::Feature,
+        Code::MfaRequired => Refusal::Mfa,
+        Code::TenantMismatch => return Err(status::tenant_mismatch()),
         code @ (Code::NoCredential
         | Code::Ambiguous
         | Code::Malformed
         | Code::Unknown
-        | Code::TenantMismatch
         | Code::Revoked
         | Code::Disabled
         | Code::Expired
@@ -264,12 +358,20 @@ fn looked(answer: &Answer<'_>, origin: Option<IpAddr>) -> Result<Looked, Status>
         | Code::WrongEnvironment) => return Err(status::unauthenticated(code)),
     };
     let organization_id = decision.organization_id;
-    let Recognised::Key(key) = decision.credential else {
-        return Err(status::unauthenticated(Code::Unknown));
+    let (caller, held) = match decision.credential {
+        Recognised::Key(key) => {
+            let caller = Caller::Key { organization_id, key_id: key.id, owner: key.owner() };
+            (caller, Some(Held::Key(key.digest.blake3)))
+        }
+        Recognised::Session(session) => {
+            let (session_id, user_id) = (session.id, session.user_id);
+            (Caller::Session { organization_id, session_id, user_id }, held)
+        }
     };
-    let caller = Caller::Key { organization_id, key_id: key.id, owner: key.owner() };
-    let shown = Shown { digest: key.digest.blake3, origin };
-    Ok(Looked { shown, caller: Authenticated { organization_id, caller }, lacks })
+    let held = held.ok_or_else(|| status::unauthenticated(Code::Unknown))?;
+    let &Question { client_ip: origin, tenant, .. } = question;
+    let shown = Shown { held, origin, tenant };
+    Ok(Looked { shown, caller: Authenticated { organization_id, caller, tenant }, lacks })
 }
 
 /// Lets in whoever holds the permission in the operator organization.
@@ -287,17 +389,36 @@ pub fn authenticate_operator<T>(
     }
 }
 
-fn presented(headers: &HeaderMap) -> Result<Presented<'_>, Status> {
+fn presented<'a>(ledger: &Ledger, headers: &'a HeaderMap) -> Result<Presented<'a>, Status> {
     let mut presented = Presented::default();
     for value in values(headers, &AUTHORIZATION) {
         presented.authorization(value?);
     }
-    for name in [&X_API_KEY, &X_ADMIN_API_KEY] {
-        for value in values(headers, name) {
-            presented.api_key(value?);
-        }
+    for value in values(headers, &X_API_KEY) {
+        presented.api_key(value?, |text| ledger.is_global_key(text));
+    }
+    for value in values(headers, &X_ADMIN_API_KEY) {
+        presented.admin_api_key(value?);
+    }
+    for value in values(headers, &X_MASTER_KEY) {
+        presented.master_key(value?);
     }
     Ok(presented)
+}
+
+/// The organization that a call is for by its metadata.
+fn tenant(headers: &HeaderMap) -> Result<Option<OrganizationId>, Status> {
+    let mut tenant = None;
+    for value in values(headers, &X_TENANT_ID) {
+        let id =
+            value?.trim().parse().map_err(|error| status::invalid(X_TENANT_ID.as_str(), error))?;
+        if tenant.is_some_and(|other| other != id) {
+            let problem = "is sent twice with different values; send it once";
+            return Err(status::invalid(X_TENANT_ID.as_str(), problem));
+        }
+        tenant = Some(id);
+    }
+    Ok(tenant)
 }
 
 fn values<'a>(

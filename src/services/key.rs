@@ -19,9 +19,12 @@ use tonic::{Request, Response, Status};
 
 use repeatable::Repeatable;
 
-use super::authentication::{Authenticated, authenticate, correlation_id, origin};
-use super::{Door, read, status, warnings, write};
-use crate::ledger::command::{Command, Order, Personal, RevokeKey, UpdateKeyLabel};
+use super::authentication::{
+    Authenticated, authenticate, authenticate_for_oneself, correlation_id, origin,
+};
+use super::warnings::{self, Measure};
+use super::{Door, read, status, write};
+use crate::ledger::command::{About, Command, Order, Personal, RevokeKey, UpdateKeyLabel};
 use crate::ledger::dead::KeyRow;
 use crate::ledger::permissions::{API_KEYS_READ, API_KEYS_WRITE};
 use crate::ledger::tables::Published;
@@ -29,6 +32,7 @@ use crate::ledger::vault::seal::{OpenError, open};
 use crate::ledger::{Executed, Ledger};
 use crate::proto;
 use crate::proto::key_service_server::KeyService;
+use crate::proto::revoke_keys_request::Which;
 
 /// The service.
 pub struct Keys {
@@ -52,7 +56,7 @@ impl KeyService for Keys {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
         let named = &request.get_ref().organization_id;
-        let (organization, context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
+        let (organization, context) = begin_for_oneself(ledger, &request, named)?;
         let message = request.into_inner();
         let (command, minted) = draft::create_key(ledger, &organization, &message)?;
         let order = context.order_in(
@@ -135,7 +139,7 @@ impl KeyService for Keys {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
         let named = &request.get_ref().organization_id;
-        let (organization, context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
+        let (organization, context) = begin_for_oneself(ledger, &request, named)?;
         let message = request.into_inner();
         let (command, minted) = draft::rotate_key(ledger, &organization, &message)?;
         let predecessor_id = command.key_id;
@@ -170,7 +174,7 @@ impl KeyService for Keys {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
         let named = &request.get_ref().organization_id;
-        let (organization, context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
+        let (organization, context) = begin_for_oneself(ledger, &request, named)?;
         let message = request.into_inner();
         let command = Command::EndRotation(read::field("key_id", &message.key_id)?);
         let order = context.order_in(ledger, organization.id, command, &message)?;
@@ -185,7 +189,7 @@ impl KeyService for Keys {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
         let named = &request.get_ref().organization_id;
-        let (organization, mut context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
+        let (organization, mut context) = begin_for_oneself(ledger, &request, named)?;
         let message = request.into_inner();
         context.comment(&message.comment)?;
         let key_id = read::field("key_id", &message.key_id)?;
@@ -203,7 +207,7 @@ impl KeyService for Keys {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
         let named = &request.get_ref().organization_id;
-        let (organization, mut context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
+        let (organization, mut context) = begin_for_oneself(ledger, &request, named)?;
         let message = request.into_inner();
         context.comment(&message.comment)?;
         let command = Command::EnableKey(read::field("key_id", &message.key_id)?);
@@ -232,7 +236,7 @@ impl KeyService for Keys {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
         let named = &request.get_ref().organization_id;
-        let (organization, mut context) = begin(ledger, &request, named, API_KEYS_WRITE)?;
+        let (organization, mut context) = begin_for_oneself(ledger, &request, named)?;
         let message = request.into_inner();
         let key_id = read::field("key_id", &message.key_id)?;
         let command = RevokeKey { key_id, reason: read::revocation_reason(message.reason)? };
@@ -250,7 +254,11 @@ impl KeyService for Keys {
     ) -> Result<Response<proto::RevokeKeysResponse>, Status> {
         let entered = self.door.enter()?;
         let ledger = entered.ledger();
-        let caller = authenticate(ledger, &request, API_KEYS_WRITE)?;
+        let caller = match &request.get_ref().which {
+            Some(Which::UserId(_)) => authenticate_for_oneself(ledger, &request, API_KEYS_WRITE)?,
+            // Whether a key is known is for those to know who may revoke any.
+            _ => authenticate(ledger, &request, API_KEYS_WRITE)?,
+        };
         let mut context = Context::of(ledger, &caller, &request)?;
         let message = request.into_inner();
         context.comment(&message.comment)?;
@@ -266,6 +274,17 @@ pub(super) fn begin<T>(
     permission: Permission<'static>,
 ) -> Result<(Arc<Published>, Context), Status> {
     let caller = authenticate(ledger, request, permission)?;
+    let organization = known(ledger, caller.target(ledger, organization_id)?)?;
+    Ok((organization, Context::of(ledger, &caller, request)?))
+}
+
+/// As [`begin`], for a change of keys that may be a user's own.
+fn begin_for_oneself<T>(
+    ledger: &Ledger,
+    request: &Request<T>,
+    organization_id: &str,
+) -> Result<(Arc<Published>, Context), Status> {
+    let caller = authenticate_for_oneself(ledger, request, API_KEYS_WRITE)?;
     let organization = known(ledger, caller.target(ledger, organization_id)?)?;
     Ok((organization, Context::of(ledger, &caller, request)?))
 }
@@ -296,6 +315,8 @@ pub(super) struct Context {
     caller: Authenticated,
     correlation_id: projections::text::CorrelationId,
     pub(super) personal: Personal,
+    /// What is said of whomever the command is about.
+    pub(super) about: Option<About>,
 }
 
 impl Context {
@@ -305,7 +326,7 @@ impl Context {
         request: &Request<T>,
     ) -> Result<Self, Status> {
         let correlation_id = correlation_id(ledger, request)?;
-        Ok(Self { caller: *caller, correlation_id, personal: origin(request) })
+        Ok(Self { caller: *caller, correlation_id, personal: origin(request), about: None })
     }
 
     /// What the caller wrote, in their own words.
@@ -326,6 +347,7 @@ impl Context {
             correlation_id: self.correlation_id.clone(),
             causation_id: None,
             personal: self.personal.clone(),
+            about: None,
         }
     }
 
@@ -363,6 +385,7 @@ impl Context {
             correlation_id: self.correlation_id,
             causation_id: None,
             personal: self.personal,
+            about: self.about,
         })
     }
 }
@@ -410,11 +433,13 @@ async fn row(
 
 fn write_key(ledger: &Ledger, row: &KeyRow, tables: &Organization) -> proto::Key {
     let operator = ledger.tables().operator().tables();
-    let now = ledger.now_for(tables);
-    proto::Key {
-        last_used_at: row.last_used.map(write::timestamp),
-        ..write::key(&row.key, tables, &operator, now)
-    }
+    write_row(row, &mut Measure::new(tables, &operator, ledger.now_for(tables)))
+}
+
+/// As [`write_key`], for one of many.
+fn write_row(row: &KeyRow, measure: &mut Measure<'_>) -> proto::Key {
+    let last_used_at = row.last_used.map(write::timestamp);
+    proto::Key { last_used_at, ..write::key(&row.key, measure) }
 }
 
 /// Adds what was just written with a change, as it is stored: a vault that was full kept it
@@ -452,7 +477,7 @@ async fn add_comments(
 
 /// What was written with an event, read from the event itself and opened; and whether that
 /// was erased since.
-async fn comment(
+pub(super) async fn comment(
     ledger: &Ledger,
     organization: &Published,
     revision: Revision,

@@ -1,4 +1,6 @@
-//! OrganizationService: the tenants of the installation.
+//! OrganizationService: the tenants of the installation, and who belongs to them.
+
+mod users;
 
 use std::sync::Arc;
 
@@ -9,7 +11,8 @@ use tonic::{Request, Response, Status};
 
 use super::authentication::{authenticate, authenticate_operator};
 use super::key::{Context, begin, known};
-use super::{Door, page, read, status, write};
+use super::{Door, page, read, session, status, write};
+use crate::delivery::Delivery;
 use crate::ledger::command::{Command, Order, OrganizationDraft};
 use crate::ledger::{Ledger, built_in, permissions};
 use crate::proto;
@@ -18,13 +21,14 @@ use crate::proto::organization_service_server::OrganizationService;
 /// The service.
 pub struct Organizations {
     door: Door,
+    delivery: Arc<Delivery>,
 }
 
 impl Organizations {
-    /// The service behind this door.
+    /// The service behind this door; tokens that people are sent go this way.
     #[must_use]
-    pub fn new(door: Door) -> Self {
-        Self { door }
+    pub fn new(door: Door, delivery: Arc<Delivery>) -> Self {
+        Self { door, delivery }
     }
 }
 
@@ -140,6 +144,14 @@ impl OrganizationService for Organizations {
         }))
     }
 
+    async fn accept_invitation(
+        &self,
+        request: Request<proto::AcceptInvitationRequest>,
+    ) -> Result<Response<proto::AcceptInvitationResponse>, Status> {
+        let entered = self.door.enter()?;
+        session::accept(entered.ledger(), request).await
+    }
+
     async fn list_service_accounts(
         &self,
         request: Request<proto::ListServiceAccountsRequest>,
@@ -167,6 +179,130 @@ impl OrganizationService for Organizations {
             next_page_token,
             revision: write::revision(&organization.stream, tables.revision()),
         }))
+    }
+
+    async fn invite_user(
+        &self,
+        request: Request<proto::InviteUserRequest>,
+    ) -> Result<Response<proto::InviteUserResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, context) = begin(ledger, &request, named, permissions::USERS_WRITE)?;
+        let message = request.into_inner();
+        let order = users::invite(ledger, organization.id, context, &message)?;
+        let invited = users::invited(ledger, &self.delivery, &organization, &order).await?;
+        Ok(Response::new(proto::InviteUserResponse {
+            user: Some(invited.user),
+            revision: invited.revision,
+            invitation_token: invited.sent.token,
+            invitation_sent: invited.sent.sent,
+        }))
+    }
+
+    async fn renew_invitation(
+        &self,
+        request: Request<proto::RenewInvitationRequest>,
+    ) -> Result<Response<proto::RenewInvitationResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, context) = begin(ledger, &request, named, permissions::USERS_WRITE)?;
+        let message = request.into_inner();
+        let order = users::renew(ledger, organization.id, context, &message)?;
+        let invited = users::invited(ledger, &self.delivery, &organization, &order).await?;
+        Ok(Response::new(proto::RenewInvitationResponse {
+            user: Some(invited.user),
+            revision: invited.revision,
+            invitation_token: invited.sent.token,
+            invitation_sent: invited.sent.sent,
+        }))
+    }
+
+    async fn get_user(
+        &self,
+        request: Request<proto::GetUserRequest>,
+    ) -> Result<Response<proto::GetUserResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let caller = authenticate(ledger, &request, permissions::USERS_READ)?;
+        let message = request.into_inner();
+        let organization = known(ledger, caller.target(ledger, &message.organization_id)?)?;
+        users::get(ledger, &organization, &message).await.map(Response::new)
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<proto::ListUsersRequest>,
+    ) -> Result<Response<proto::ListUsersResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let caller = authenticate(ledger, &request, permissions::USERS_READ)?;
+        let message = request.into_inner();
+        let organization = known(ledger, caller.target(ledger, &message.organization_id)?)?;
+        users::list(ledger, &organization, &message).await.map(Response::new)
+    }
+
+    async fn update_user(
+        &self,
+        request: Request<proto::UpdateUserRequest>,
+    ) -> Result<Response<proto::UpdateUserResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, context) = begin(ledger, &request, named, permissions::USERS_WRITE)?;
+        let message = request.into_inner();
+        let order = users::update(ledger, &organization, context, &message).await?;
+        let (user, revision) = users::change(ledger, &organization, &order).await?;
+        Ok(Response::new(proto::UpdateUserResponse { user: Some(user), revision }))
+    }
+
+    async fn suspend_user(
+        &self,
+        request: Request<proto::SuspendUserRequest>,
+    ) -> Result<Response<proto::SuspendUserResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, mut context) = begin(ledger, &request, named, permissions::USERS_WRITE)?;
+        let message = request.into_inner();
+        context.comment(&message.comment)?;
+        let command = Command::SuspendUser(read::field("user_id", &message.user_id)?);
+        let order = context.order_in(ledger, organization.id, command, &message)?;
+        let (user, revision) = users::change(ledger, &organization, &order).await?;
+        Ok(Response::new(proto::SuspendUserResponse { user: Some(user), revision }))
+    }
+
+    async fn restore_user(
+        &self,
+        request: Request<proto::RestoreUserRequest>,
+    ) -> Result<Response<proto::RestoreUserResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, mut context) = begin(ledger, &request, named, permissions::USERS_WRITE)?;
+        let message = request.into_inner();
+        context.comment(&message.comment)?;
+        let command = Command::RestoreUser(read::field("user_id", &message.user_id)?);
+        let order = context.order_in(ledger, organization.id, command, &message)?;
+        let (user, revision) = users::change(ledger, &organization, &order).await?;
+        Ok(Response::new(proto::RestoreUserResponse { user: Some(user), revision }))
+    }
+
+    async fn remove_user(
+        &self,
+        request: Request<proto::RemoveUserRequest>,
+    ) -> Result<Response<proto::RemoveUserResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let named = &request.get_ref().organization_id;
+        let (organization, mut context) = begin(ledger, &request, named, permissions::USERS_WRITE)?;
+        let message = request.into_inner();
+        context.comment(&message.comment)?;
+        let command = Command::RemoveUser(read::field("user_id", &message.user_id)?);
+        let order = context.order_in(ledger, organization.id, command, &message)?;
+        let (user, revision) = users::change(ledger, &organization, &order).await?;
+        Ok(Response::new(proto::RemoveUserResponse { user: Some(user), revision }))
     }
 }
 

@@ -6,17 +6,18 @@ use std::str::FromStr;
 use projections::api_key::Environment;
 use projections::envelope::RequestStamp;
 use projections::event::RevocationReason;
-use projections::id::RoleId;
+use projections::id::{RoleId, ServiceAccountId, UserId};
 use projections::network::{Networks, RateLimit};
 use projections::permission::{PermissionPattern, Scopes};
 use projections::policy::Policy;
+use projections::principal::Owner;
 use projections::recorded::Revision;
 use projections::text::{self, Label, MetadataValue, ServiceName};
 use projections::time::Timestamp;
 use tonic::Status;
 
 use super::status;
-use crate::ledger::command::{Caller, Expiry, RequestStamper};
+use crate::ledger::command::{Caller, Expiry, INVITATION_MAX_MS, INVITATION_MS, RequestStamper};
 use crate::proto;
 
 /// Most roles of one key.
@@ -40,6 +41,18 @@ pub fn optional<T: FromStr<Err: std::fmt::Display>>(
     text: &str,
 ) -> Result<Option<T>, Status> {
     if text.is_empty() { Ok(None) } else { field(name, text).map(Some) }
+}
+
+/// Reads whose key is meant: a service account's, a user's, or nobody's.
+pub fn owner(service_account_id: &str, user_id: &str) -> Result<Option<Owner>, Status> {
+    let account: Option<ServiceAccountId> = optional("service_account_id", service_account_id)?;
+    let user: Option<UserId> = optional("user_id", user_id)?;
+    match (account, user) {
+        (Some(_), Some(_)) => {
+            Err(status::invalid("user_id", "stands beside `service_account_id`; name one of both"))
+        }
+        (account, user) => Ok(account.map(Owner::from).or(user.map(Owner::from))),
+    }
 }
 
 /// Reads an environment; none where it is unspecified.
@@ -127,9 +140,9 @@ pub fn metadata(map: &BTreeMap<String, String>) -> Result<BTreeMap<Label, Metada
     entries("metadata", map, |field_name, value| field(field_name, value))
 }
 
-/// Reads numeric limits.
-pub fn limits(map: &BTreeMap<String, i64>) -> Result<BTreeMap<Label, i64>, Status> {
-    entries("limits", map, |_, value| Ok(*value))
+/// Reads numeric limits, in a field of this name.
+pub fn limits(name: &str, map: &BTreeMap<String, i64>) -> Result<BTreeMap<Label, i64>, Status> {
+    entries(name, map, |_, value| Ok(*value))
 }
 
 fn entries<V, T>(
@@ -174,6 +187,14 @@ pub fn lifetime(lifetime: &prost_types::Duration) -> Result<Expiry, Status> {
     let millis = millis(lifetime).filter(|millis| (1..YEARS_1000_MS).contains(millis));
     millis.map(Expiry::After).ok_or_else(|| {
         status::invalid("lifetime", "must be longer than 0 and shorter than 1,000 years")
+    })
+}
+
+/// Reads how long an invitation is accepted, in milliseconds.
+pub fn invitation_lifetime(lifetime: Option<&prost_types::Duration>) -> Result<i64, Status> {
+    let Some(lifetime) = lifetime else { return Ok(INVITATION_MS) };
+    millis(lifetime).filter(|millis| (1..=INVITATION_MAX_MS).contains(millis)).ok_or_else(|| {
+        status::invalid("invitation_lifetime", "must be longer than 0 and at most 30 days")
     })
 }
 

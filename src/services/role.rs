@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use projections::envelope::Envelope;
 use projections::event::{Event, RoleGranted};
-use projections::id::{GrantId, RoleId, ServiceAccountId};
+use projections::id::{GrantId, RoleId};
 use projections::organization::{Change, Organization};
 use projections::principal::Principal;
 use projections::role::{Grant, Role};
@@ -168,6 +168,7 @@ impl RoleService for Roles {
             Some(Wire::ServiceAccountId(id)) => {
                 Principal::ServiceAccount(read::field("service_account_id", id)?)
             }
+            Some(Wire::UserId(id)) => Principal::User(read::field("user_id", id)?),
             None => return Err(status::invalid("principal", "name who shall have the role")),
         };
         let command = GrantRole {
@@ -300,18 +301,22 @@ fn list_grants(
     message: &proto::ListGrantsRequest,
 ) -> Result<proto::ListGrantsResponse, Status> {
     let role: Option<RoleId> = read::optional("role_id", &message.role_id)?;
-    let owner: Option<ServiceAccountId> =
-        read::optional("service_account_id", &message.service_account_id)?;
+    let owner = read::owner(&message.service_account_id, &message.user_id)?;
     let rows_max = page::size(message.page_size)?;
-    let parameters = [organization.stream.as_str(), &message.role_id, &message.service_account_id];
+    let parameters = [
+        organization.stream.as_str(),
+        &message.role_id,
+        &message.service_account_id,
+        &message.user_id,
+    ];
     let list = page::List::new(ledger.stamper(), "ListGrants", &parameters);
     let after = list.continue_behind(&message.page_token)?.map(GrantId::from_bytes);
     let tables = Arc::clone(&organization.tables());
     let operator = ledger.tables().operator().tables();
-    let now = ledger.clock().now();
+    let now = ledger.now_for(&tables);
     let rows: Box<dyn Iterator<Item = &Arc<Grant>>> = match (owner, role) {
         (Some(owner), _) => {
-            let grants = tables.grants_of(Principal::ServiceAccount(owner)).iter();
+            let grants = tables.grants_of(owner.principal()).iter();
             Box::new(grants.filter(move |it| after.is_none_or(|after| it.id > after)))
         }
         (None, Some(role)) => Box::new(tables.grants_of_role(role, after)),
@@ -333,3 +338,6 @@ fn list_grants(
     let revision = write::revision(&organization.stream, tables.revision());
     Ok(proto::ListGrantsResponse { grants, next_page_token, revision })
 }
+
+#[cfg(test)]
+mod tests;

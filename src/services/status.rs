@@ -3,17 +3,22 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use projections::id::{KeyId, OrganizationId, RoleId};
+use projections::id::{KeyId, OrganizationId, RoleId, UserId};
 use projections::organization::Change;
 use projections::verification::Code;
 use tonic::{Code as GrpcCode, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::ledger::LedgerError;
+use crate::ledger::accounts::AccountRejection;
 use crate::ledger::event_store::{AppendError, ReadError};
 use crate::ledger::rejection::Rejection;
 use crate::ledger::snapshot_store::SnapshotError;
 use crate::ledger::vault::VaultError;
+
+mod sign_in;
+
+pub use sign_in::*;
 
 /// The domain of our reasons in `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "keyledger";
@@ -176,6 +181,8 @@ pub fn unauthenticated(code: Code) -> Status {
         | Code::ServiceNotAllowed
         | Code::PermissionDenied
         | Code::DomainNotAllowed
+        | Code::FeatureNotLicensed
+        | Code::MfaRequired
         | Code::RateLimited
         | Code::Allowed => ("UNKNOWN", "the credential is unknown"),
     };
@@ -194,6 +201,16 @@ pub fn permission_denied(permission: impl std::fmt::Display) -> Status {
         "PERMISSION_DENIED",
         format!("permission `{permission}` is not held"),
     )
+}
+
+/// What the caller may do asks for a feature that its organization's plan lacks.
+pub fn feature_not_licensed(permission: impl std::fmt::Display) -> Status {
+    rejected(&Rejection::FeatureNotLicensed(permission.to_string()))
+}
+
+/// What the caller may do asks for a second factor.
+pub fn mfa_required(permission: impl std::fmt::Display) -> Status {
+    rejected(&Rejection::MfaRequired(permission.to_string()))
 }
 
 /// The caller holds the permission, but in an organization of its own.
@@ -216,6 +233,15 @@ pub fn service_not_allowed() -> Status {
     )
 }
 
+/// The call is for an organization that the caller may not act for. The same whether it exists.
+pub fn tenant_mismatch() -> Status {
+    refused(
+        GrpcCode::PermissionDenied,
+        "TENANT_MISMATCH",
+        "`x-tenant-id`: is not the credential's organization; an operator who names another needs `admin:users` and `admin:settings`",
+    )
+}
+
 /// The caller names an organization that is not its own. The same whether it exists.
 pub fn other_organization() -> Status {
     refused(
@@ -233,6 +259,15 @@ pub fn key_not_found(id: KeyId) -> Status {
 /// There is no such role in this organization.
 pub fn role_not_found(id: RoleId) -> Status {
     rejected(&Rejection::NoSuchRole(id))
+}
+
+/// What people knew a user by was erased: nothing can stand in its place.
+pub fn user_erased(id: UserId) -> Status {
+    refused(
+        GrpcCode::FailedPrecondition,
+        "USER_ERASED",
+        format!("what was known of user `{id}` was erased; remove the user and invite them anew"),
+    )
 }
 
 /// There is no such organization.
@@ -266,6 +301,28 @@ fn unavailable() -> Status {
     refused(GrpcCode::Unavailable, "UNAVAILABLE", "the ledger cannot do this now; try again later")
 }
 
+/// What the rules of accounts refuse.
+fn account_rejected(rejection: &AccountRejection) -> Status {
+    use AccountRejection as It;
+    let (code, reason) = match rejection {
+        It::AccountNotFound => (GrpcCode::NotFound, "ACCOUNT_NOT_FOUND"),
+        It::SessionEnded => (GrpcCode::Unauthenticated, "SESSION_ENDED"),
+        It::IdempotencyKeyReused => (GrpcCode::InvalidArgument, "IDEMPOTENCY_KEY_REUSED"),
+        It::EmailTaken => (GrpcCode::AlreadyExists, "EMAIL_TAKEN"),
+        It::EmailReserved => (GrpcCode::Aborted, "EMAIL_RESERVED"),
+        It::AccountExists(_) => (GrpcCode::AlreadyExists, "ACCOUNT_EXISTS"),
+        It::PasswordAlreadySet => (GrpcCode::FailedPrecondition, "PASSWORD_ALREADY_SET"),
+        It::PasswordNotSet => (GrpcCode::FailedPrecondition, "PASSWORD_NOT_SET"),
+        It::TotpAlreadyEnrolled => (GrpcCode::FailedPrecondition, "TOTP_ALREADY_ENROLLED"),
+        It::TotpNotEnrolled => (GrpcCode::FailedPrecondition, "TOTP_NOT_ENROLLED"),
+        It::RecoveryCodesOutOfRange => (GrpcCode::InvalidArgument, "RECOVERY_CODES_OUT_OF_RANGE"),
+        It::NoRecoveryCodes => (GrpcCode::FailedPrecondition, "NO_RECOVERY_CODES"),
+        It::LockNotInFuture => (GrpcCode::InvalidArgument, "LOCK_NOT_IN_FUTURE"),
+        It::LockTooLong => (GrpcCode::InvalidArgument, "LOCK_TOO_LONG"),
+    };
+    refused(code, reason, rejection.to_string())
+}
+
 /// Maps what the ledger says. Faults are logged here, once, and not shown.
 pub fn from(error: LedgerError) -> Status {
     match error {
@@ -285,6 +342,12 @@ pub fn from(error: LedgerError) -> Status {
             refused(GrpcCode::InvalidArgument, "TOO_LONG", error.to_string())
         }
         LedgerError::Stopped { organization_id, .. } => stopped(organization_id),
+        LedgerError::Account(rejection) => account_rejected(&rejection),
+        LedgerError::StreamStopped(_) => refused(
+            GrpcCode::Unavailable,
+            "ACCOUNT_STOPPED",
+            "the account is stopped: its stored history is damaged; its operator must restore it",
+        ),
         LedgerError::Append(AppendError::Full) => refused(
             GrpcCode::ResourceExhausted,
             "STORE_FULL",
@@ -364,6 +427,8 @@ fn kind(rejection: &Rejection) -> (GrpcCode, &'static str) {
     match rejection {
         Rejection::CallerNotInForce => (GrpcCode::Unauthenticated, "CALLER_NOT_IN_FORCE"),
         Rejection::PermissionDenied(_) => (GrpcCode::PermissionDenied, "PERMISSION_DENIED"),
+        Rejection::FeatureNotLicensed(_) => (GrpcCode::PermissionDenied, "FEATURE_NOT_LICENSED"),
+        Rejection::MfaRequired(_) => (GrpcCode::PermissionDenied, "MFA_REQUIRED"),
         Rejection::OrganizationNotFound => (GrpcCode::NotFound, "ORGANIZATION_NOT_FOUND"),
         Rejection::IdempotencyKeyReused => (GrpcCode::InvalidArgument, "IDEMPOTENCY_KEY_REUSED"),
         Rejection::WrongExpectedRevision { .. } => (GrpcCode::Aborted, "WRONG_EXPECTED_REVISION"),
@@ -382,6 +447,7 @@ fn kind(rejection: &Rejection) -> (GrpcCode, &'static str) {
         Rejection::RoleNameReserved(_) => (GrpcCode::InvalidArgument, "ROLE_NAME_RESERVED"),
         Rejection::RoleNameTaken(_) => (GrpcCode::AlreadyExists, "ROLE_NAME_TAKEN"),
         Rejection::TooManyRoles => (GrpcCode::FailedPrecondition, "TOO_MANY_ROLES"),
+        Rejection::TooManyRolesMade => (GrpcCode::FailedPrecondition, "TOO_MANY_ROLES_MADE"),
         Rejection::GrantNotFound(_) => (GrpcCode::NotFound, "GRANT_NOT_FOUND"),
         Rejection::GrantExists(_) => (GrpcCode::AlreadyExists, "GRANT_EXISTS"),
         Rejection::TooManyGrants(_) => (GrpcCode::FailedPrecondition, "TOO_MANY_GRANTS"),
@@ -409,7 +475,7 @@ fn kind(rejection: &Rejection) -> (GrpcCode, &'static str) {
         Rejection::ServiceAccountNameTaken(_) => {
             (GrpcCode::AlreadyExists, "SERVICE_ACCOUNT_NAME_TAKEN")
         }
-        Rejection::TooManyKeys(_) => (GrpcCode::FailedPrecondition, "TOO_MANY_KEYS"),
+        Rejection::TooManyKeys(..) => (GrpcCode::FailedPrecondition, "TOO_MANY_KEYS"),
         Rejection::TooManyServiceAccounts => {
             (GrpcCode::FailedPrecondition, "TOO_MANY_SERVICE_ACCOUNTS")
         }

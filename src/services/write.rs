@@ -2,7 +2,7 @@
 
 use projections::api_key::Environment;
 use projections::event::{KeyOrigin, RevocationReason};
-use projections::id::{KeyId, OrganizationId, RoleId};
+use projections::id::{AccountId, KeyId, OrganizationId, RoleId};
 use projections::key::{Act, Key, KeyState};
 use projections::organization::{Organization, Profile};
 use projections::permission::Scopes;
@@ -12,9 +12,10 @@ use projections::recorded::{Revision, StreamName};
 use projections::role::{Grant, Role};
 use projections::service_account::ServiceAccount;
 use projections::time::Timestamp;
+use projections::user::{User, UserState};
 use projections::verification::Authority;
 
-use super::warnings;
+use super::warnings::Measure;
 use crate::proto;
 
 /// An instant.
@@ -56,6 +57,8 @@ pub fn principal(principal: Principal, organization_id: OrganizationId) -> proto
             user_id: id.text(),
             ..of(proto::PrincipalKind::User, organization_id.text())
         },
+        // It acts in the stream of an account alone, which is no organization's.
+        Principal::Account(_) => of(proto::PrincipalKind::Unspecified, String::new()),
         Principal::Ledger => of(proto::PrincipalKind::Ledger, String::new()),
     }
 }
@@ -112,7 +115,7 @@ pub fn scopes(scopes: &Scopes) -> proto::Scopes {
 /// A role by reference.
 #[must_use]
 pub fn role_reference(role: &Role) -> proto::RoleReference {
-    proto::RoleReference { id: role.id.to_string(), name: role.definition.name.to_string() }
+    proto::RoleReference { id: role.id.to_string(), name: role.name.to_string() }
 }
 
 /// A role that this organization knows.
@@ -122,9 +125,9 @@ pub fn role(role: &Role, organization_id: OrganizationId) -> proto::Role {
     proto::Role {
         id: role.id.text(),
         organization_id: owner.text(),
-        name: role.definition.name.to_string(),
-        description: role.definition.description.to_string(),
-        permissions: role.definition.permissions.iter().map(ToString::to_string).collect(),
+        name: role.name.to_string(),
+        description: role.description.as_ref().map(ToString::to_string).unwrap_or_default(),
+        permissions: role.permissions().iter().map(ToString::to_string).collect(),
         built_in: role.built_in,
         created_at: Some(timestamp(role.created_at)),
         retired_at: role.retired_at.map(timestamp),
@@ -163,12 +166,8 @@ fn roles(
 
 /// A key, without what those who changed it wrote.
 #[must_use]
-pub fn key(
-    key: &Key,
-    organization: &Organization,
-    operator: &Organization,
-    now: Timestamp,
-) -> proto::Key {
+pub fn key(key: &Key, measure: &mut Measure<'_>) -> proto::Key {
+    let Measure { organization, operator, now, .. } = *measure;
     let extras = key.extras.as_deref();
     let id = organization.id;
     let authority = Authority::of(key, organization, operator, now);
@@ -220,7 +219,7 @@ pub fn key(
         }),
         disabled: key.disabled().map(|it| act(it, id)),
         last_used_at: None,
-        warnings: warnings::of(key, organization, operator, now),
+        warnings: measure.warnings(key),
     }
 }
 
@@ -277,6 +276,33 @@ pub fn service_account(
         roles: roles(account.roles.iter().copied(), organization, operator),
         created_at: Some(timestamp(account.created_at)),
         created_by: Some(principal(account.created_by, organization.id)),
+    }
+}
+
+/// A user, without what people know them by and what those who changed them wrote.
+#[must_use]
+pub fn user(user: &User, organization_id: OrganizationId) -> proto::User {
+    let state = match user.state() {
+        UserState::Invited => proto::UserState::Invited,
+        UserState::Active => proto::UserState::Active,
+        UserState::Suspended => proto::UserState::Suspended,
+        UserState::Removed => proto::UserState::Removed,
+    };
+    proto::User {
+        id: user.id.text(),
+        organization_id: organization_id.text(),
+        state: state.into(),
+        identity_state: proto::UserIdentityState::Unspecified.into(),
+        email: String::new(),
+        name: String::new(),
+        limits: user.limits.iter().map(|(name, limit)| (name.to_string(), *limit)).collect(),
+        account_id: user.account_id.map(AccountId::text).unwrap_or_default(),
+        invited_at: Some(timestamp(user.invited_at)),
+        invited_by: Some(principal(user.invited_by, organization_id)),
+        invitation_ends_at: Some(timestamp(user.invitation_ends_at)),
+        joined_at: user.joined_at.map(timestamp),
+        suspended: user.suspended.as_ref().map(|it| act(it, organization_id)),
+        removed: user.removed.as_ref().map(|it| act(it, organization_id)),
     }
 }
 

@@ -169,6 +169,7 @@ fn place(of: SnapshotOf) -> ([u8; 16], i64) {
     match of {
         SnapshotOf::Tables(organization) => (organization.to_bytes(), 0),
         SnapshotOf::Usage(organization) => (organization.to_bytes(), 1),
+        SnapshotOf::Accounts(part) => (u128::from(part).to_be_bytes(), 2),
     }
 }
 

@@ -46,7 +46,8 @@ struct Inner {
     log: Vec<Option<Recorded>>,
     /// The places of each stream's events in `log`.
     streams: HashMap<StreamName, Vec<usize>>,
-    faults: VecDeque<AppendFault>,
+    /// What the next appends meet with; none for nothing.
+    faults: VecDeque<Option<AppendFault>>,
     fenced: bool,
     full: bool,
     /// Appends that wait behind the gate; none while it is open.
@@ -86,7 +87,14 @@ impl MemoryStore {
 
     /// Gives the next `times` appends this fault, behind those already arranged.
     pub fn inject(&self, fault: AppendFault, times: usize) {
-        self.lock().faults.extend(std::iter::repeat_n(fault, times));
+        self.lock().faults.extend(std::iter::repeat_n(Some(fault), times));
+    }
+
+    /// Lets `after` appends be carried out, behind what was arranged already, and gives the
+    /// next one this fault.
+    pub fn inject_after(&self, after: usize, fault: AppendFault) {
+        let faults = std::iter::repeat_n(None, after).chain([Some(fault)]);
+        self.lock().faults.extend(faults);
     }
 
     /// Lets space run out, or come back: what is set aside does not.
@@ -102,6 +110,13 @@ impl MemoryStore {
     /// Carries out the append that waits longest behind the gate; false if none waits.
     pub fn release_append(&self) -> bool {
         self.lock().release_append()
+    }
+
+    /// Carries out the append that came last behind the gate; false if none waits.
+    pub fn release_last_append(&self) -> bool {
+        let mut inner = self.lock();
+        let last = inner.held.as_mut().and_then(VecDeque::pop_back);
+        last.is_some_and(|held| inner.carry_out(held))
     }
 
     /// Opens the gate and carries out all that wait.
@@ -189,7 +204,7 @@ impl Inner {
         if self.is_full(urgency) {
             return Err(AppendError::Full);
         }
-        match self.faults.pop_front() {
+        match self.faults.pop_front().flatten() {
             None => self.write(stream, expected, events),
             Some(AppendFault::LoseAppendAck) => {
                 self.write(stream, expected, events)?;
@@ -239,7 +254,11 @@ impl Inner {
     }
 
     fn release_append(&mut self) -> bool {
-        let Some(held) = self.held.as_mut().and_then(VecDeque::pop_front) else { return false };
+        let held = self.held.as_mut().and_then(VecDeque::pop_front);
+        held.is_some_and(|held| self.carry_out(held))
+    }
+
+    fn carry_out(&mut self, held: Held) -> bool {
         let result = self.append(&held.stream, held.expected, held.events, held.urgency);
         // Whoever asked may have dropped the future.
         let _ = held.answer.send(result);

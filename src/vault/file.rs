@@ -1,13 +1,13 @@
 //! The vault of an installation: `vault.db`, a SQLite file beside the secret files that
 //! open it.
 //!
-//! - Every key in it is wrapped under the root key (`vault::wrap`): the file alone opens
+//! - Every key and secret row in it is wrapped under the root key (`vault::wrap`): the file alone opens
 //!   nothing.
 //! - It is written by one thread (`worker`), many requests to a commit, and answers only
 //!   when the commit is on disk (rollback journal, `synchronous=EXTRA`).
-//! - Some space is set aside (`vault.reserve`) for the keys of urgent commands: a disk that
-//!   is full refuses other keys, and fences nothing.
-//! - Erasing overwrites the row (`secure_delete`). What a file system, a disk or a backup
+//! - Some space is set aside (`vault.reserve`) for what urgent commands write: a disk that
+//!   is full refuses the rest, and fences nothing.
+//! - Erasing, or replacing a secret row, overwrites what was there (`secure_delete`). What a file system, a disk or a backup
 //!   keeps of an older state is theirs; it is wrapped all the same.
 //! - It knows its root key and peppers by check values, so that a wrong or a newly made
 //!   file is refused at start, not discovered when nothing opens any more.
@@ -29,10 +29,11 @@ use super::files::{self, ROOT_KEY_FILE, SecretFileError, pepper_file};
 use super::wrap::RootKey;
 use crate::ledger::urgency::Urgency;
 use crate::ledger::vault::peppers::{PepperId, Peppers};
+use crate::ledger::vault::rows::{RowName, RowSecret, RowVersion, RowWritten, SecretRow};
 use crate::ledger::vault::{SubjectKey, SubjectKeyState, Vault, VaultError, VaultFuture};
 use crate::reserve::Reserve;
 use tables::Tables;
-use worker::{Job, Worker};
+use worker::{Job, RowChange, Worker};
 
 /// The vault's file in the data directory.
 pub const VAULT_FILE: &str = "vault.db";
@@ -256,6 +257,25 @@ impl Vault for FileVault {
 
     fn obtain_named_key(&self, name: &'static str) -> VaultFuture<Zeroizing<[u8; 32]>> {
         self.ask(|reply| Job::Named(name, reply))
+    }
+
+    fn read_row(&self, name: &RowName) -> VaultFuture<Option<SecretRow>> {
+        self.ask(|reply| Job::Row(name.clone(), reply))
+    }
+
+    fn write_row(
+        &self,
+        name: &RowName,
+        expected: Option<RowVersion>,
+        secret: Option<RowSecret>,
+        urgency: Urgency,
+    ) -> VaultFuture<RowWritten> {
+        let change = RowChange { name: name.clone(), expected, secret };
+        self.ask(|reply| Job::WriteRow(change, urgency, reply))
+    }
+
+    fn row_names(&self, after: Option<&RowName>) -> VaultFuture<Vec<RowName>> {
+        self.ask(|reply| Job::RowNames(after.cloned(), reply))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The vault of tests: in memory, gone with the process.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use projections::sealed::Subject;
@@ -8,6 +8,9 @@ use zeroize::Zeroizing;
 
 use crate::ledger::secret::random_key;
 use crate::ledger::urgency::Urgency;
+use crate::ledger::vault::rows::{
+    ROW_NAMES_MAX, RowName, RowSecret, RowVersion, RowWritten, SecretRow,
+};
 use crate::ledger::vault::{SubjectKey, SubjectKeyState, Vault, VaultError, VaultFuture};
 
 /// Keys in memory.
@@ -21,6 +24,9 @@ struct Kept {
     /// None: erased.
     subjects: HashMap<Subject, Option<SubjectKey>>,
     named: HashMap<&'static str, Zeroizing<[u8; 32]>>,
+    rows: BTreeMap<RowName, SecretRow>,
+    /// How often a row was written: what versions are made of.
+    rows_written: u64,
     /// For whom there is no space any more, and for whoever is less urgent.
     full: Option<Urgency>,
 }
@@ -50,6 +56,30 @@ impl MemoryVault {
             Some(key) => Ok(key.clone()),
             None => Err(VaultError::Erased(subject.clone())),
         }
+    }
+
+    fn change_row(
+        &self,
+        name: &RowName,
+        expected: Option<RowVersion>,
+        secret: Option<RowSecret>,
+        urgency: Urgency,
+    ) -> Result<RowWritten, VaultError> {
+        let mut kept = self.kept();
+        if kept.rows.get(name).map(|row| row.version) != expected {
+            return Ok(RowWritten::Conflict);
+        }
+        let Some(secret) = secret else {
+            kept.rows.remove(name);
+            return Ok(RowWritten::Written(None));
+        };
+        if kept.full.is_some_and(|full| urgency <= full) {
+            return Err(VaultError::Full);
+        }
+        kept.rows_written += 1;
+        let version = RowVersion(kept.rows_written);
+        kept.rows.insert(name.clone(), SecretRow { version, secret });
+        Ok(RowWritten::Written(Some(version)))
     }
 
     fn obtain_named(&self, name: &'static str) -> Result<Zeroizing<[u8; 32]>, VaultError> {
@@ -90,6 +120,26 @@ impl Vault for MemoryVault {
 
     fn obtain_named_key(&self, name: &'static str) -> VaultFuture<Zeroizing<[u8; 32]>> {
         ready(self.obtain_named(name))
+    }
+
+    fn read_row(&self, name: &RowName) -> VaultFuture<Option<SecretRow>> {
+        ready(Ok(self.kept().rows.get(name).cloned()))
+    }
+
+    fn write_row(
+        &self,
+        name: &RowName,
+        expected: Option<RowVersion>,
+        secret: Option<RowSecret>,
+        urgency: Urgency,
+    ) -> VaultFuture<RowWritten> {
+        ready(self.change_row(name, expected, secret, urgency))
+    }
+
+    fn row_names(&self, after: Option<&RowName>) -> VaultFuture<Vec<RowName>> {
+        let kept = self.kept();
+        let behind = kept.rows.keys().filter(|name| after.is_none_or(|after| *name > after));
+        ready(Ok(behind.take(ROW_NAMES_MAX).cloned().collect()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Wrapping: keys at rest, encrypted under the root key.
+//! Wrapping: keys and other secrets at rest, encrypted under the root key.
 //!
 //! A random 96-bit nonce under one key would be too short for billions of rows, so each
 //! row has a key of its own: HKDF-SHA-256(salt = 32 random bytes of the row, root key,
@@ -11,11 +11,12 @@ use zeroize::Zeroizing;
 use crate::ledger::secret::{NoEntropy, random_key};
 use crate::ledger::vault::seal::{decrypt_once, encrypt_once};
 
-/// What a wrapped key is for: part of what it is bound to.
+/// What a wrapped secret is for: part of what it is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Subject,
     Named,
+    Row,
 }
 
 impl Purpose {
@@ -23,11 +24,12 @@ impl Purpose {
         match self {
             Self::Subject => "keyledger/vault/1/subject",
             Self::Named => "keyledger/vault/1/named",
+            Self::Row => "keyledger/vault/1/row",
         }
     }
 }
 
-/// A wrapped key, as it rests.
+/// A wrapped secret, as it rests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wrapped {
     pub(super) salt: Vec<u8>,
@@ -48,17 +50,17 @@ impl RootKey {
         Some(*derived)
     }
 
-    /// Wraps a key for this purpose and name. None only if the cipher refuses, which it
+    /// Wraps a secret for this purpose and name. None only if the cipher refuses, which it
     /// has no reason to.
     pub(super) fn wrap(
         &self,
         purpose: Purpose,
         name: &str,
-        key: &[u8; 32],
+        secret: &[u8],
     ) -> Result<Option<Wrapped>, NoEntropy> {
         let salt = random_key()?.to_vec();
-        let mut sealed = Vec::with_capacity(key.len() + 16);
-        sealed.extend_from_slice(key);
+        let mut sealed = Vec::with_capacity(secret.len() + 16);
+        sealed.extend_from_slice(secret);
         let wrapped = self
             .row_key(&salt, purpose, name)
             .and_then(|row_key| encrypt_once(&row_key, &[], &mut sealed));
@@ -66,15 +68,26 @@ impl RootKey {
     }
 
     /// Undoes [`RootKey::wrap`]; none if anything is not as it was.
+    pub(super) fn unwrap_secret(
+        &self,
+        purpose: Purpose,
+        name: &str,
+        wrapped: &Wrapped,
+    ) -> Option<Zeroizing<Vec<u8>>> {
+        let row_key = self.row_key(&wrapped.salt, purpose, name)?;
+        let mut bytes = Zeroizing::new(wrapped.sealed.clone());
+        decrypt_once(&row_key, &[], &mut bytes)?;
+        Some(bytes)
+    }
+
+    /// The same for a secret that is a key.
     pub(super) fn unwrap(
         &self,
         purpose: Purpose,
         name: &str,
         wrapped: &Wrapped,
     ) -> Option<Zeroizing<[u8; 32]>> {
-        let row_key = self.row_key(&wrapped.salt, purpose, name)?;
-        let mut bytes = Zeroizing::new(wrapped.sealed.clone());
-        decrypt_once(&row_key, &[], &mut bytes)?;
+        let bytes = self.unwrap_secret(purpose, name, wrapped)?;
         let mut key = Zeroizing::new([0; 32]);
         if bytes.len() != key.len() {
             return None;
@@ -115,6 +128,13 @@ mod tests {
             let mut damaged = wrapped.clone();
             damaged.sealed[at] ^= 1;
             assert!(root(1).unwrap(Purpose::Subject, "a", &damaged).is_none());
+        }
+        for secret in [&b""[..], b"a secret of another length"] {
+            let wrapped = root(1).wrap(Purpose::Row, "a", secret).unwrap().unwrap();
+            let opened = root(1).unwrap_secret(Purpose::Row, "a", &wrapped);
+            assert_eq!(opened.as_deref().map(Vec::as_slice), Some(secret));
+            assert!(root(1).unwrap_secret(Purpose::Row, "b", &wrapped).is_none());
+            assert!(root(1).unwrap_secret(Purpose::Named, "a", &wrapped).is_none());
         }
         assert_ne!(root(1).check_value(), root(2).check_value());
     }

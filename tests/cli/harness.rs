@@ -132,6 +132,44 @@ pub(crate) fn on_terminal(command: &mut Command) -> String {
     String::from_utf8(shown).unwrap()
 }
 
+/// Runs a command on a terminal where somebody types each line once its prompt is there, and
+/// gives all that the terminal was shown, and how it ended.
+pub(crate) fn typed_into(command: &mut Command, lines: &[(&str, &str)]) -> (String, i32) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let terminal =
+        std::fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let mut child = command
+        .stdin(terminal.try_clone().unwrap())
+        .stdout(terminal.try_clone().unwrap())
+        .stderr(terminal)
+        .spawn()
+        .unwrap();
+    // What is left open here would keep the terminal from ending.
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut master = std::fs::File::from(master);
+    let (mut shown, mut typed) = (String::new(), 0);
+    let mut lines = lines.iter();
+    let mut next = lines.next();
+    let mut bytes = [0; 1024];
+    // Linux ends a terminal with an error.
+    while let Ok(read @ 1..) = master.read(&mut bytes) {
+        shown.push_str(std::str::from_utf8(&bytes[..read]).expect("no character is cut"));
+        if let Some((prompt, line)) = next
+            && shown[typed..].ends_with(prompt)
+        {
+            typed = shown.len();
+            master.write_all(line.as_bytes()).unwrap();
+            next = lines.next();
+        }
+    }
+    assert!(next.is_none(), "nobody asked for {next:?}: {shown}");
+    (shown, child.wait().unwrap().code().expect("no signal ended it"))
+}
+
 /// A place with a server, and a transcript of what was asked of it.
 pub(crate) struct Scene {
     home: TempDir,

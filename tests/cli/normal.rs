@@ -51,6 +51,17 @@ impl Normal {
         if let Some((before, id)) = word.split_once("org-org_") {
             return format!("{before}org-{}", self.word(&format!("org_{id}")));
         }
+        // Tokens of people, and what they are signed with.
+        if let Some(kind) = ["klit_", "klrt_", "klpr_"].iter().find(|it| word.starts_with(**it)) {
+            return format!("{kind}S");
+        }
+        if word.starts_with("ey") && word.matches('.').count() == 2 {
+            return "ACCESS-TOKEN".to_owned();
+        }
+        let base32 = |c: char| c.is_ascii_uppercase() || ('2'..='7').contains(&c);
+        if word.len() == 32 && word.chars().all(base32) {
+            return "S".repeat(32);
+        }
         match word.rsplit_once('_') {
             Some((head, tail))
                 if tail.len() == 26 && tail.chars().all(|c| c.is_ascii_alphanumeric()) =>
@@ -90,6 +101,12 @@ fn revision(line: &str) -> String {
         && digits(number)
     {
         return format!("{stream}=N");
+    }
+    if let Some((before, after)) = line.split_once("the stream ends at revision ")
+        && let Some((number, after)) = after.split_once(';')
+        && digits(number)
+    {
+        return format!("{before}the stream ends at revision N;{after}");
     }
     match line.rsplit_once("\"revision\": ") {
         Some((before, number)) if digits(number) => format!("{before}\"revision\": N"),

@@ -74,7 +74,11 @@ fn target_of(event: &Value) -> &str {
         .find_map(|field| data[*field].as_str());
     match text(event, "type") {
         "OrganizationCreated" | "OrganizationRegistered" => text(data, "organization_id"),
-        "InstallationCreated" | "SchemaActivated" | "PepperRotated" => "operator",
+        "InstallationCreated"
+        | "SchemaActivated"
+        | "PepperRotated"
+        | "SigningKeyAdded"
+        | "SigningKeyRetired" => "operator",
         "PolicyUpdated" => "policy",
         _ => found.unwrap(),
     }

@@ -139,7 +139,7 @@ async fn bytes_that_are_no_request() {
     bench.refuses_field(VERIFY, text(6, [0xff]), "permissions[0]").await;
     bench.refuses_field(CREATE_KEY, text(10, text(1, [0xff])), "metadata[0].key").await;
     // Fields that nobody knows, at the top and inside.
-    for field in [17, 99, 536_870_911] {
+    for field in [18, 99, 536_870_911] {
         let bytes = joined(&[key_request(&id), text(field, "x")]);
         bench.refuses_field(CREATE_KEY, bytes, &field.to_string()).await;
     }
@@ -315,7 +315,8 @@ async fn imports_and_lists_of_keys() {
         (text(14, []), "rate_limit"),
         (text(14, number(1, 1)), "rate_limit"),
         (text(14, joined(&[number(1, 1_000_001), number(2, 1)])), "rate_limit"),
-        (text(15, "x"), "15"),
+        (text(15, "usr_"), "user_id"),
+        (text(16, "x"), "16"),
     ] {
         let bytes = import(&[good(1), joined(&[good(2), more])]);
         bench.refuses_field(IMPORT_KEYS, bytes, &format!("keys[1].{field}")).await;
@@ -336,6 +337,7 @@ async fn imports_and_lists_of_keys() {
     let key = key_request(&id);
     for (more, field) in [
         (text(14, "sva_"), "service_account_id"),
+        (text(17, "usr_"), "user_id"),
         (text(15, ""), "allowed_ips[0]"),
         (text(15, "10.1.0.0/8"), "allowed_ips[0]"),
         ((0..33).flat_map(|n| text(15, format!("10.0.0.{n}"))).collect(), "allowed_ips[32]"),
@@ -359,10 +361,13 @@ async fn imports_and_lists_of_keys() {
         (joined(&[list(text(1, key)), text(3, "sva_")]), "service_account_id"),
         (joined(&[list(text(1, key)), number(4, 2)]), "reason"),
         (joined(&[list(text(1, key)), text(5, "x".repeat(501))]), "comment"),
-        (joined(&[list(text(1, key)), text(6, "x")]), "6"),
+        (joined(&[text(1, &id), text(6, "usr_")]), "user_id"),
+        (joined(&[list(text(1, key)), text(6, "usr_")]), "user_id"),
+        (joined(&[list(text(1, key)), text(7, "x")]), "7"),
     ] {
         bench.refuses_field(REVOKE_KEYS, bytes, field).await;
     }
+    bench.refuses_field(LIST_KEYS, joined(&[text(1, &id), text(9, "usr_")]), "user_id").await;
     bench
         .refuses_field(LIST_KEYS, joined(&[text(1, &id), text(8, "sva_")]), "service_account_id")
         .await;

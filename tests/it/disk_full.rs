@@ -485,6 +485,57 @@ async fn a_first_start_on_a_full_disk_makes_nothing_half() {
     }
 }
 
+/// A user's access ends like a key's: at once, whatever the disk is like.
+#[tokio::test]
+async fn users_are_ended_on_a_full_disk() {
+    for kind in [Kind::Tmpfs, Kind::Ext4] {
+        let Some(volume) = Volume::mount(kind, VOLUME_MIB) else { return };
+        let home = volume.home();
+        let server = home.start().await;
+        let operator = server.client(&home.admin_key());
+        let acme = operator.organization("acme", "vtx", "").await;
+        let mut users = Vec::new();
+        for name in ["alice", "bob"] {
+            let invited = proto::InviteUserRequest {
+                organization_id: acme.clone(),
+                email: format!("{name}@example.com"),
+                name: name.into(),
+                ..Default::default()
+            };
+            let user_id = operator.invite_user(invited).await.unwrap().user.unwrap().id;
+            let key = scoped(&acme, name, &["a:b"]);
+            let key = CreateKeyRequest { user_id: user_id.clone(), ..key };
+            users.push((user_id, operator.create_key(key).await.unwrap().secret));
+        }
+        let _ballast = volume.fill();
+        writes_are_refused(&operator, &acme).await;
+        let organization_id = acme.clone();
+        let restored = proto::RestoreUserRequest {
+            organization_id: organization_id.clone(),
+            user_id: users[0].0.clone(),
+            ..Default::default()
+        };
+        let user_id = users[0].0.clone();
+        let suspend = proto::SuspendUserRequest { organization_id, user_id, ..Default::default() };
+        operator.suspend_user(suspend).await.unwrap();
+        assert_eq!(operator.ask(&users[0].1, &[]).await.code(), DecisionCode::Suspended);
+        let refusal = operator.restore_user(restored).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal:?}");
+        let user_id = users[1].0.clone();
+        let organization_id = acme.clone();
+        let remove = proto::RemoveUserRequest { organization_id, user_id, ..Default::default() };
+        operator.remove_user(remove).await.unwrap();
+        nothing_is_fenced(&server.kill());
+        let server = home.start().await;
+        let operator = server.client(&home.admin_key());
+        let codes = [DecisionCode::Suspended, DecisionCode::Revoked];
+        for ((_, secret), code) in users.iter().zip(codes) {
+            assert_eq!(operator.ask(secret, &[]).await.code(), code);
+        }
+        server.stop().await;
+    }
+}
+
 /// The operator's own key can be replaced with the disk full: it is a file, too.
 #[tokio::test]
 async fn the_operators_key_is_reissued_on_a_full_disk() {

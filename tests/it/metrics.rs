@@ -128,6 +128,7 @@ async fn what_happens_is_counted() {
     assert_eq!(after.value("keyledger_keys_not_revoked"), 2.0, "the operator's and an admin's");
     assert_eq!(after.value("keyledger_organizations"), 2.0);
     assert_eq!(after.value("keyledger_organizations_stopped"), 0.0);
+    assert_eq!(after.value("keyledger_accounts_stopped"), 0.0);
     assert_eq!(after.value("keyledger_ready"), 1.0);
     assert_eq!(after.value("keyledger_requests_inside"), 0.0);
     assert_eq!(after.value("keyledger_store_fenced"), 0.0);

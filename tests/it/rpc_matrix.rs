@@ -7,7 +7,7 @@ use keyledger::proto;
 use prost::Message as _;
 use tonic::{Code, Request, Status};
 
-use super::support::{Acme, Client, about, call_raw, scoped, with_roles};
+use super::support::{ADMIN, Acme, Client, about, call_raw, scoped, with_roles};
 
 /// Whose permission counts.
 #[derive(Clone, Copy, PartialEq)]
@@ -26,10 +26,10 @@ struct Row {
     /// A request that is all right, from the caller's number (so that names differ).
     request: fn(&World, usize) -> Vec<u8>,
     /// What the callers of [`CALLERS`] are told.
-    expected: [Code; 8],
+    expected: [Code; 11],
 }
 
-const CALLERS: [&str; 8] = [
+const CALLERS: [&str; 11] = [
     "no credential",
     "a garbage credential",
     "an unknown credential",
@@ -38,14 +38,19 @@ const CALLERS: [&str; 8] = [
     "a key with every permission but this one",
     "a tenant's key with this permission alone",
     "an operator's key with this permission alone",
+    "the session of a user who may administer the organization",
+    "the session of a user without roles",
+    "the session of another organization's administrator",
 ];
 
 const N: Code = Code::Unauthenticated;
 const P: Code = Code::PermissionDenied;
 const Y: Code = Code::Ok;
+/// The caller is let in, and what is there does not allow it.
+const F: Code = Code::FailedPrecondition;
 
 /// What keyledger itself asks for.
-const PERMISSIONS: [&str; 13] = [
+const PERMISSIONS: [&str; 18] = [
     "activity:read",
     "credentials:verify",
     "api-keys:read",
@@ -55,6 +60,11 @@ const PERMISSIONS: [&str; 13] = [
     "policy:write",
     "roles:read",
     "roles:write",
+    "users:read",
+    "users:write",
+    "sessions:read",
+    "sessions:write",
+    "accounts:write",
     "organizations:read",
     "organizations:write",
     "installation:read",
@@ -70,7 +80,7 @@ const ROWS: &[Row] = &[
             let organization_id = world.acme.id.clone();
             proto::QueryActivityRequest { organization_id, ..Default::default() }.encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.KeyService/CreateKey",
@@ -79,7 +89,7 @@ const ROWS: &[Row] = &[
         request: |world, caller| {
             scoped(&world.acme.id, &format!("made {caller}"), &["api-keys:write"]).encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.KeyService/GetKey",
@@ -89,7 +99,7 @@ const ROWS: &[Row] = &[
             let (organization_id, key_id) = (world.acme.id.clone(), world.keys[0].clone());
             proto::GetKeyRequest { organization_id, key_id }.encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.KeyService/ListKeys",
@@ -99,7 +109,7 @@ const ROWS: &[Row] = &[
             let organization_id = world.acme.id.clone();
             proto::ListKeysRequest { organization_id, ..Default::default() }.encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.KeyService/RevokeKey",
@@ -110,7 +120,7 @@ const ROWS: &[Row] = &[
             proto::RevokeKeyRequest { organization_id, key_id, ..Default::default() }
                 .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.KeyService/UpdateKeyLabel",
@@ -122,7 +132,7 @@ const ROWS: &[Row] = &[
             proto::UpdateKeyLabelRequest { organization_id, key_id, name, ..Default::default() }
                 .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         // Whoever rotates a key gives what it holds: the permission alone is not enough.
@@ -135,7 +145,7 @@ const ROWS: &[Row] = &[
             proto::RotateKeyRequest { organization_id, key_id, ..Default::default() }
                 .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         // The keys that the callers of the row before rotated.
@@ -148,7 +158,7 @@ const ROWS: &[Row] = &[
             proto::EndRotationRequest { organization_id, key_id, ..Default::default() }
                 .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.KeyService/DisableKey",
@@ -160,7 +170,7 @@ const ROWS: &[Row] = &[
             proto::DisableKeyRequest { organization_id, key_id, ..Default::default() }
                 .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         // The keys that the callers of the row before disabled.
@@ -173,7 +183,7 @@ const ROWS: &[Row] = &[
             proto::EnableKeyRequest { organization_id, key_id, ..Default::default() }
                 .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.KeyService/ImportKeys",
@@ -190,7 +200,7 @@ const ROWS: &[Row] = &[
             proto::ImportKeysRequest { organization_id, keys: vec![key], ..Default::default() }
                 .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.KeyService/RevokeKeys",
@@ -206,7 +216,7 @@ const ROWS: &[Row] = &[
             }
             .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.OrganizationService/UpdatePolicy",
@@ -224,7 +234,7 @@ const ROWS: &[Row] = &[
             }
             .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.OrganizationService/CreateServiceAccount",
@@ -236,7 +246,7 @@ const ROWS: &[Row] = &[
             proto::CreateServiceAccountRequest { organization_id, name, ..Default::default() }
                 .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.OrganizationService/ListServiceAccounts",
@@ -247,7 +257,7 @@ const ROWS: &[Row] = &[
             proto::ListServiceAccountsRequest { organization_id, ..Default::default() }
                 .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.RoleService/CreateRole",
@@ -264,7 +274,7 @@ const ROWS: &[Row] = &[
             }
             .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.RoleService/UpdateRole",
@@ -280,7 +290,7 @@ const ROWS: &[Row] = &[
             }
             .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.RoleService/GrantRole",
@@ -297,7 +307,7 @@ const ROWS: &[Row] = &[
             }
             .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.RoleService/RetireRole",
@@ -312,7 +322,7 @@ const ROWS: &[Row] = &[
             }
             .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.RoleService/RevokeGrant",
@@ -327,7 +337,7 @@ const ROWS: &[Row] = &[
             }
             .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.RoleService/GetRole",
@@ -338,7 +348,7 @@ const ROWS: &[Row] = &[
             proto::GetRoleRequest { organization_id, role_id: world.roles[caller].clone() }
                 .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.RoleService/ListRoles",
@@ -353,7 +363,7 @@ const ROWS: &[Row] = &[
             }
             .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.RoleService/ListGrants",
@@ -368,7 +378,7 @@ const ROWS: &[Row] = &[
             }
             .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.RoleService/EffectivePermissions",
@@ -380,10 +390,11 @@ const ROWS: &[Row] = &[
             proto::EffectivePermissionsRequest {
                 organization_id,
                 subject: Some(proto::effective_permissions_request::Subject::KeyId(key)),
+                ..Default::default()
             }
             .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.RoleService/WhoHolds",
@@ -399,21 +410,126 @@ const ROWS: &[Row] = &[
             }
             .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/InviteUser",
+        permission: "users:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            proto::InviteUserRequest {
+                organization_id: world.acme.id.clone(),
+                email: format!("made{caller}@example.com"),
+                name: "made".into(),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/RenewInvitation",
+        permission: "users:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            let user_id = world.users[caller].clone();
+            proto::RenewInvitationRequest { organization_id, user_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/GetUser",
+        permission: "users:read",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            proto::GetUserRequest { organization_id, user_id: world.users[caller].clone() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/ListUsers",
+        permission: "users:read",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            proto::ListUsersRequest {
+                organization_id,
+                page_size: u32::try_from(caller).unwrap() + 1,
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/UpdateUser",
+        permission: "users:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            proto::UpdateUserRequest {
+                organization_id: world.acme.id.clone(),
+                user_id: world.users[caller].clone(),
+                name: format!("called {caller}"),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/SuspendUser",
+        permission: "users:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            let user_id = world.users[caller].clone();
+            proto::SuspendUserRequest { organization_id, user_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        // The users whom the callers of the row before suspended.
+        method: "keyledger.v1.OrganizationService/RestoreUser",
+        permission: "users:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            let user_id = world.users[caller].clone();
+            proto::RestoreUserRequest { organization_id, user_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.OrganizationService/RemoveUser",
+        permission: "users:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let organization_id = world.acme.id.clone();
+            let user_id = world.users[caller].clone();
+            proto::RemoveUserRequest { organization_id, user_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.OperatorService/GetStatus",
         permission: "installation:read",
         held: Held::ByOperators,
         request: |_, _| Vec::new(),
-        expected: [N, N, N, N, P, P, P, Y],
+        expected: [N, N, N, N, P, P, P, Y, P, P, P],
     },
     Row {
         method: "keyledger.v1.OperatorService/ConfirmClock",
         permission: "installation:write",
         held: Held::ByOperators,
         request: |_, _| Vec::new(),
-        expected: [N, N, N, N, P, P, P, Y],
+        expected: [N, N, N, N, P, P, P, Y, P, P, P],
     },
     Row {
         method: "keyledger.v1.OrganizationService/CreateOrganization",
@@ -427,7 +543,7 @@ const ROWS: &[Row] = &[
             }
             .encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, P, Y],
+        expected: [N, N, N, N, P, P, P, Y, P, P, P],
     },
     Row {
         method: "keyledger.v1.OrganizationService/GetOrganization",
@@ -437,14 +553,14 @@ const ROWS: &[Row] = &[
             let organization_id = world.acme.id.clone();
             proto::GetOrganizationRequest { organization_id }.encode_to_vec()
         },
-        expected: [N, N, N, N, P, P, Y, Y],
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
         method: "keyledger.v1.OrganizationService/ListOrganizations",
         permission: "organizations:read",
         held: Held::ByOperators,
         request: |_, _| Vec::new(),
-        expected: [N, N, N, N, P, P, P, Y],
+        expected: [N, N, N, N, P, P, P, Y, P, P, P],
     },
     Row {
         // Another organization's administrator gets an answer: that he knows no such
@@ -456,7 +572,7 @@ const ROWS: &[Row] = &[
             let credential = world.acme.admin_secret.clone();
             proto::VerifyRequest { credential, ..Default::default() }.encode_to_vec()
         },
-        expected: [N, N, N, N, Y, P, Y, Y],
+        expected: [N, N, N, N, Y, P, Y, Y, Y, P, Y],
     },
     Row {
         method: "keyledger.v1.VerificationService/VerifyBatch",
@@ -466,7 +582,7 @@ const ROWS: &[Row] = &[
             let questions = vec![about(&world.acme.admin_secret, &[])];
             proto::VerifyBatchRequest { questions, ..Default::default() }.encode_to_vec()
         },
-        expected: [N, N, N, N, Y, P, Y, Y],
+        expected: [N, N, N, N, Y, P, Y, Y, Y, P, Y],
     },
     Row {
         // One question on a stream that ends then.
@@ -477,9 +593,195 @@ const ROWS: &[Row] = &[
             let question = Some(about(&world.acme.admin_secret, &[]));
             proto::VerifyStreamRequest { id: 7, question }.encode_to_vec()
         },
-        expected: [N, N, N, N, Y, P, Y, Y],
+        expected: [N, N, N, N, Y, P, Y, Y, Y, P, Y],
+    },
+    // From here on: what people log in with. Where no permission is asked for, one is named all
+    // the same, so that the keys have something to hold and to lack.
+    Row {
+        method: "keyledger.v1.SessionService/Login",
+        permission: "sessions:read",
+        held: Held::ByTenants,
+        request: |_, _| credentials(PEOPLE[0]).encode_to_vec(),
+        expected: [Y; 11],
+    },
+    Row {
+        method: "keyledger.v1.SessionService/Refresh",
+        permission: "sessions:read",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let refresh_token = world.refresh_tokens[caller].clone();
+            proto::RefreshRequest { refresh_token }.encode_to_vec()
+        },
+        expected: [Y; 11],
+    },
+    Row {
+        method: "keyledger.v1.SessionService/GetSigningKeys",
+        permission: "sessions:read",
+        held: Held::ByTenants,
+        request: |_, _| Vec::new(),
+        expected: [Y; 11],
+    },
+    Row {
+        method: "keyledger.v1.SessionService/WhoAmI",
+        permission: "sessions:read",
+        held: Held::ByTenants,
+        request: |_, _| Vec::new(),
+        expected: [N, N, N, N, Y, Y, Y, Y, Y, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.SessionService/ListSessions",
+        permission: "sessions:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            let user_id = world.somebody.clone();
+            proto::ListSessionsRequest { organization_id, user_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.SessionService/RevokeSessions",
+        permission: "sessions:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            use proto::revoke_sessions_request::Which;
+            let organization_id = world.acme.id.clone();
+            let which = Some(Which::SessionId(world.sessions[caller].clone()));
+            proto::RevokeSessionsRequest { organization_id, which }.encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        // Nobody has an authenticator here.
+        method: "keyledger.v1.SessionService/StepUp",
+        permission: "sessions:write",
+        held: Held::ByTenants,
+        request: |_, _| proto::StepUpRequest { code: "123456".into() }.encode_to_vec(),
+        expected: [N, N, N, N, P, P, P, P, F, F, F],
+    },
+    Row {
+        method: "keyledger.v1.SessionService/EnrollTotp",
+        permission: "sessions:write",
+        held: Held::ByTenants,
+        request: |_, _| proto::EnrollTotpRequest { password: PASSWORD.into() }.encode_to_vec(),
+        expected: [N, N, N, N, P, P, P, P, Y, Y, Y],
+    },
+    Row {
+        // Not what the authenticators of the row before show: sessions are told that it is
+        // wrong.
+        method: "keyledger.v1.SessionService/ConfirmTotp",
+        permission: "sessions:write",
+        held: Held::ByTenants,
+        request: |_, _| proto::ConfirmTotpRequest { code: "no code".into() }.encode_to_vec(),
+        expected: [N, N, N, N, P, P, P, P, N, N, N],
+    },
+    Row {
+        method: "keyledger.v1.SessionService/RemoveTotp",
+        permission: "sessions:write",
+        held: Held::ByTenants,
+        request: |_, _| {
+            let (password, code) = (PASSWORD.to_owned(), "123456".to_owned());
+            proto::RemoveTotpRequest { password, code }.encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, P, P, F, F, F],
+    },
+    Row {
+        method: "keyledger.v1.SessionService/NewRecoveryCodes",
+        permission: "sessions:write",
+        held: Held::ByTenants,
+        request: |_, _| proto::NewRecoveryCodesRequest { code: "123456".into() }.encode_to_vec(),
+        expected: [N, N, N, N, P, P, P, P, F, F, F],
+    },
+    Row {
+        method: "keyledger.v1.SessionService/ChangePassword",
+        permission: "sessions:write",
+        held: Held::ByTenants,
+        request: |_, _| {
+            let (password, new_password) = (PASSWORD.to_owned(), PASSWORD.to_owned());
+            proto::ChangePasswordRequest { password, new_password }.encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, P, P, Y, Y, Y],
+    },
+    Row {
+        method: "keyledger.v1.SessionService/Logout",
+        permission: "sessions:write",
+        held: Held::ByTenants,
+        request: |_, _| Vec::new(),
+        expected: [N, N, N, N, P, P, P, P, Y, Y, Y],
+    },
+    Row {
+        // Whoever shows nothing learns nothing; whoever shows a credential must be an operator.
+        method: "keyledger.v1.SessionService/RequestPasswordReset",
+        permission: "accounts:write",
+        held: Held::ByOperators,
+        request: |_, _| {
+            proto::RequestPasswordResetRequest { email: email(PEOPLE[2]) }.encode_to_vec()
+        },
+        expected: [Y, N, N, N, P, P, P, Y, P, P, P],
+    },
+    Row {
+        // The token is the credential: the first caller has one.
+        method: "keyledger.v1.SessionService/ResetPassword",
+        permission: "sessions:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            let token = if caller == 0 { world.reset_token.clone() } else { "klpr_x".into() };
+            proto::ResetPasswordRequest { token, new_password: PASSWORD.into() }.encode_to_vec()
+        },
+        expected: [Y, N, N, N, N, N, N, N, N, N, N],
+    },
+    Row {
+        // The token is the credential; a session beside it must be that of whom it is for.
+        method: "keyledger.v1.OrganizationService/AcceptInvitation",
+        permission: "users:write",
+        held: Held::ByTenants,
+        request: |world, caller| {
+            proto::AcceptInvitationRequest {
+                token: world.invitations[caller].clone(),
+                password: PASSWORD.into(),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [Y, N, N, N, P, P, P, P, P, P, P],
     },
 ];
+
+const PASSWORD: &str = "correct horse battery";
+
+/// Those whose sessions call: in the order of the last three of [`CALLERS`]. Each is two
+/// people: what ends sessions ends only those of the second.
+const PEOPLE: [&str; 3] = ["admin", "plain", "elsewhere"];
+
+fn email(name: &str) -> String {
+    format!("{name}@people.example")
+}
+
+fn credentials(name: &str) -> proto::LoginRequest {
+    proto::LoginRequest { email: email(name), password: PASSWORD.into(), ..Default::default() }
+}
+
+/// A client with a session that begins here.
+async fn log_in(nobody: &Client, name: &str) -> Client {
+    let begun = nobody.login(credentials(name)).await.unwrap();
+    nobody.with_key(&begun.tokens.unwrap().access_token)
+}
+
+/// Has somebody with these roles join: their identifier.
+async fn join(admin: &Client, nobody: &Client, name: &str, roles: &[&str]) -> String {
+    let grant = |role: &&str| proto::InitialGrant { role_id: (*role).into(), ..Default::default() };
+    let invite = proto::InviteUserRequest {
+        email: email(name),
+        name: name.into(),
+        grants: roles.iter().map(grant).collect(),
+        ..Default::default()
+    };
+    let token = admin.invite_user(invite).await.unwrap().invitation_token;
+    let password = PASSWORD.to_owned();
+    let accept = proto::AcceptInvitationRequest { token, password, ..Default::default() };
+    nobody.accept_invitation(accept).await.unwrap().user_id
+}
 
 /// An installation with a caller of each kind.
 struct World {
@@ -494,6 +796,18 @@ struct World {
     roles: Vec<String>,
     grants: Vec<String>,
     account: String,
+    /// Users without roles: one for each caller.
+    users: Vec<String>,
+    /// A user who logged in, their sessions, and the refresh tokens of others: one for each
+    /// caller.
+    somebody: String,
+    sessions: Vec<String>,
+    refresh_tokens: Vec<String>,
+    /// Invitations of users who did not join: one for each caller.
+    invitations: Vec<String>,
+    reset_token: String,
+    /// The sessions of [`PEOPLE`].
+    people: Vec<Client>,
     revoked: String,
     unknown: String,
     stranger: Client,
@@ -520,6 +834,10 @@ impl World {
             let domain = format!("d{number}.example");
             grants.push(super::roles::give(&acme.admin, &account, &granted, &domain).await);
         }
+        let mut users = Vec::new();
+        for number in 0..CALLERS.len() {
+            users.push(super::users::make_user(&acme.admin, &format!("user{number}")).await);
+        }
         let revoked = scoped("operator", "revoked", &["org:admin"]);
         let revoked = acme.operator.create_key(revoked).await.unwrap();
         acme.operator.revoke("operator", &revoked.key.unwrap().id).await.unwrap();
@@ -528,6 +846,37 @@ impl World {
         let stranger = acme.operator.create_key(stranger).await.unwrap().secret;
         let stranger = acme.operator.with_key(&stranger);
         let unknown = Acme::new().await.admin_secret;
+        let nobody = acme.nobody();
+        for name in PEOPLE {
+            let (admin, roles) = match name {
+                "admin" => (&acme.admin, &[ADMIN][..]),
+                "plain" => (&acme.admin, &[][..]),
+                _ => (&stranger, &[ADMIN][..]),
+            };
+            join(admin, &nobody, name, roles).await;
+            join(admin, &nobody, &format!("{name}2"), roles).await;
+        }
+        let mut people = Vec::new();
+        for name in PEOPLE {
+            people.push(log_in(&nobody, name).await);
+        }
+        let somebody = join(&acme.admin, &nobody, "somebody", &[]).await;
+        let (mut sessions, mut refresh_tokens, mut invitations) = (vec![], vec![], vec![]);
+        for number in 0..CALLERS.len() {
+            let begun = nobody.login(credentials("somebody")).await.unwrap();
+            sessions.push(begun.session.unwrap().id);
+            let begun = nobody.login(credentials("somebody")).await.unwrap();
+            refresh_tokens.push(begun.tokens.unwrap().refresh_token);
+            let invite = proto::InviteUserRequest {
+                email: email(&format!("invited{number}")),
+                name: "invited".into(),
+                ..Default::default()
+            };
+            invitations.push(acme.admin.invite_user(invite).await.unwrap().invitation_token);
+        }
+        join(&acme.admin, &nobody, "forgetful", &[]).await;
+        let asked = proto::RequestPasswordResetRequest { email: email("forgetful") };
+        let reset_token = acme.operator.request_password_reset(asked).await.unwrap().token;
         Self {
             acme,
             keys,
@@ -536,6 +885,13 @@ impl World {
             roles,
             grants,
             account,
+            users,
+            somebody,
+            sessions,
+            refresh_tokens,
+            invitations,
+            reset_token,
+            people,
             revoked: revoked.secret,
             unknown,
             stranger,
@@ -551,6 +907,15 @@ impl World {
             acme.operator.with_key(&acme.operator.create_key(request).await.unwrap().secret)
         };
         let others: Vec<_> = PERMISSIONS.into_iter().filter(|it| *it != row.permission).collect();
+        // Those rows may end the sessions that they are called with.
+        let ends = row.method.contains("SessionService");
+        let mut people = self.people.clone();
+        if ends {
+            for (person, name) in people.iter_mut().zip(PEOPLE) {
+                *person = log_in(&acme.nobody(), &format!("{name}2")).await;
+            }
+        }
+        let [with_roles, without_roles, elsewhere] = people.try_into().ok().unwrap();
         let lacking_in = if row.held == Held::ByOperators { "operator" } else { &acme.id };
         vec![
             acme.server.anonymous(),
@@ -561,6 +926,9 @@ impl World {
             make(lacking_in, "lacking", &others).await,
             make(&acme.id, "tenant", &[row.permission]).await,
             make("operator", "operator", &[row.permission]).await,
+            with_roles,
+            without_roles,
+            elsewhere,
         ]
     }
 

@@ -132,7 +132,7 @@ async fn what_cannot_be_is_refused_by_its_reason() {
         service_account_id: bot.clone(),
         ..with_roles("", "x", &[READ_ONLY_ADMIN])
     };
-    rejected(admin.create_key(roles).await, "ROLES_OF_SERVICE_ACCOUNT");
+    rejected(admin.create_key(roles).await, "ROLES_OF_OWNER");
     // Another organization's is as absent as one that never was.
     let other = acme.operator.organization("globex", "glx", "").await;
     let foreign = CreateKeyRequest { organization_id: other, ..owned(&bot, "x", &[]) };

@@ -32,7 +32,8 @@ fn offline(home: &Home, verb: &str) -> serde_json::Value {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let list = |name: &str| found[name].as_array().map_or(0, Vec::len);
-    let whole = found["unusable"].is_null() && list("differing") + list("damaged") == 0;
+    let whole = found["unusable"].is_null()
+        && list("differing") + list("differing_streams") + list("damaged") == 0;
     assert_eq!(output.status.code(), Some(i32::from(!whole)), "{found}: {said}");
     found
 }

@@ -16,6 +16,7 @@ use keyledger::proto::key_service_client::KeyServiceClient;
 use keyledger::proto::operator_service_client::OperatorServiceClient;
 use keyledger::proto::organization_service_client::OrganizationServiceClient;
 use keyledger::proto::role_service_client::RoleServiceClient;
+use keyledger::proto::session_service_client::SessionServiceClient;
 use keyledger::proto::verification_service_client::VerificationServiceClient;
 use keyledger::proto::{self, DecisionCode, Environment};
 use rusqlite::{Connection, OpenFlags};
@@ -363,12 +364,12 @@ pub(crate) struct Server {
 impl Server {
     /// A client that shows this key.
     pub(crate) fn client(&self, key: &str) -> Client {
-        Client { channel: self.channel.clone(), key: Some(key.to_owned()) }
+        Client { channel: self.channel.clone(), key: Some(key.to_owned()), page: None }
     }
 
     /// A client that shows nothing.
     pub(crate) fn anonymous(&self) -> Client {
-        Client { channel: self.channel.clone(), key: None }
+        Client { channel: self.channel.clone(), key: None, page: None }
     }
 
     /// The connection itself.
@@ -425,6 +426,8 @@ impl Server {
 pub(crate) struct Client {
     channel: Channel,
     key: Option<String>,
+    /// What a page of a browser sends: its cookies, and the token that goes with them.
+    page: Option<(String, String)>,
 }
 
 macro_rules! methods {
@@ -465,6 +468,29 @@ methods! {
     list_grants(RoleServiceClient, ListGrantsRequest) -> ListGrantsResponse;
     effective_permissions(RoleServiceClient, EffectivePermissionsRequest) -> EffectivePermissionsResponse;
     who_holds(RoleServiceClient, WhoHoldsRequest) -> WhoHoldsResponse;
+    invite_user(OrganizationServiceClient, InviteUserRequest) -> InviteUserResponse;
+    renew_invitation(OrganizationServiceClient, RenewInvitationRequest) -> RenewInvitationResponse;
+    get_user(OrganizationServiceClient, GetUserRequest) -> GetUserResponse;
+    list_users(OrganizationServiceClient, ListUsersRequest) -> ListUsersResponse;
+    accept_invitation(OrganizationServiceClient, AcceptInvitationRequest) -> AcceptInvitationResponse;
+    login(SessionServiceClient, LoginRequest) -> LoginResponse;
+    refresh(SessionServiceClient, RefreshRequest) -> RefreshResponse;
+    logout(SessionServiceClient, LogoutRequest) -> LogoutResponse;
+    who_am_i(SessionServiceClient, WhoAmIRequest) -> WhoAmIResponse;
+    step_up(SessionServiceClient, StepUpRequest) -> StepUpResponse;
+    list_sessions(SessionServiceClient, ListSessionsRequest) -> ListSessionsResponse;
+    revoke_sessions(SessionServiceClient, RevokeSessionsRequest) -> RevokeSessionsResponse;
+    enroll_totp(SessionServiceClient, EnrollTotpRequest) -> EnrollTotpResponse;
+    confirm_totp(SessionServiceClient, ConfirmTotpRequest) -> ConfirmTotpResponse;
+    remove_totp(SessionServiceClient, RemoveTotpRequest) -> RemoveTotpResponse;
+    change_password(SessionServiceClient, ChangePasswordRequest) -> ChangePasswordResponse;
+    request_password_reset(SessionServiceClient, RequestPasswordResetRequest) -> RequestPasswordResetResponse;
+    reset_password(SessionServiceClient, ResetPasswordRequest) -> ResetPasswordResponse;
+    get_signing_keys(SessionServiceClient, GetSigningKeysRequest) -> GetSigningKeysResponse;
+    update_user(OrganizationServiceClient, UpdateUserRequest) -> UpdateUserResponse;
+    suspend_user(OrganizationServiceClient, SuspendUserRequest) -> SuspendUserResponse;
+    restore_user(OrganizationServiceClient, RestoreUserRequest) -> RestoreUserResponse;
+    remove_user(OrganizationServiceClient, RemoveUserRequest) -> RemoveUserResponse;
     list_service_accounts(OrganizationServiceClient, ListServiceAccountsRequest) -> ListServiceAccountsResponse;
     create_organization(OrganizationServiceClient, CreateOrganizationRequest) -> CreateOrganizationResponse;
     get_organization(OrganizationServiceClient, GetOrganizationRequest) -> GetOrganizationResponse;
@@ -487,7 +513,29 @@ impl Client {
             let value = format!("Bearer {key}").parse().unwrap();
             request.metadata_mut().insert("authorization", value);
         }
+        if let Some((cookies, csrf)) = &self.page {
+            request.metadata_mut().insert("cookie", cookies.parse().unwrap());
+            request.metadata_mut().insert("x-csrf-token", csrf.parse().unwrap());
+        }
         request
+    }
+
+    /// The same connection, as a page of a browser that shows nothing but these.
+    pub(crate) fn page(&self, cookies: &str, csrf: &str) -> Self {
+        let page = Some((cookies.to_owned(), csrf.to_owned()));
+        Self { key: None, page, ..self.clone() }
+    }
+
+    /// Logs in for cookies: the answer, and what it has a browser keep.
+    pub(crate) async fn login_for_cookies(
+        &self,
+        message: proto::LoginRequest,
+    ) -> (proto::LoginResponse, Vec<String>) {
+        let mut client = SessionServiceClient::new(self.channel.clone());
+        let answer = client.login(self.request(message)).await.unwrap();
+        let cookies = answer.metadata().get_all("set-cookie").iter();
+        let cookies = cookies.map(|it| it.to_str().unwrap().to_owned()).collect();
+        (answer.into_inner(), cookies)
     }
 
     /// An operator makes an organization; gives its identifier.
@@ -672,6 +720,28 @@ impl Acme {
         Self { home, server, operator, id, admin, admin_secret: created.secret }
     }
 
+    /// Somebody who shows nothing.
+    pub(crate) fn nobody(&self) -> Client {
+        self.server.anonymous()
+    }
+
+    /// The administrator of another organization, whose keys begin with this.
+    pub(crate) async fn another(&self, prefix: &str) -> Client {
+        let id = self.operator.organization("another", prefix, "").await;
+        let key = scoped(&id, "admin", &["org:admin"]);
+        self.operator.with_key(&self.operator.create_key(key).await.unwrap().secret)
+    }
+
+    /// The same installation, after a restart.
+    pub(crate) async fn restarted(self) -> Self {
+        let Self { home, server, id, admin_secret, .. } = self;
+        server.stop().await;
+        let server = home.launch().start().await;
+        let operator = server.client(&home.admin_key());
+        let admin = operator.with_key(&admin_secret);
+        Self { home, server, operator, id, admin, admin_secret }
+    }
+
     /// A key of the organization with these scopes: its identifier and secret.
     pub(crate) async fn key(&self, name: &str, scopes: &[&str]) -> (String, String) {
         let created = self.admin.create_key(scoped("", name, scopes)).await.unwrap();
@@ -732,7 +802,7 @@ impl Verifiers {
         let mut tasks = Vec::new();
         for _ in 0..4 {
             let channel = acme.server.connect().await;
-            let client = Client { channel, key: acme.operator.key.clone() };
+            let client = Client { channel, ..acme.operator.clone() };
             let (over, secret) = (Arc::clone(&over), secret.to_owned());
             tasks.push(tokio::spawn(async move {
                 let (mut before, mut ended) = (0, 0);

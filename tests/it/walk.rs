@@ -4,6 +4,8 @@
 mod boundaries;
 #[path = "walk/console.rs"]
 mod console;
+#[path = "walk/people.rs"]
+mod people;
 #[path = "walk/pipeline.rs"]
 mod pipeline;
 #[path = "walk/requests.rs"]

@@ -1,11 +1,14 @@
 """An outside caller, in another language: nothing here comes from keyledger but its
 .proto files, its binary (KEYLEDGER_BIN) and what it writes.
 
-The checksum of a key, the leaf hash of an event and the density of revisions are worked
-out with the standard library, so that a mistake on our side cannot agree with itself.
+The checksum of a key, the leaf hash of an event, the density of revisions, the codes of an
+authenticator and the signatures of access tokens are worked out with the standard library,
+so that a mistake on our side cannot agree with itself.
 """
 
+import base64
 import hashlib
+import hmac
 import importlib
 import json
 import os
@@ -17,6 +20,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
+import urllib.request
 import zlib
 
 import grpc
@@ -29,7 +34,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEADLINE_S = 30
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-FILES = ["common", "key", "operator", "organization", "verification"]
+FILES = ["common", "key", "operator", "organization", "role", "session", "verification"]
 
 
 class Protos:
@@ -455,3 +460,200 @@ def test_rotation_and_headers(protos, server, data):
     for hidden in (legacy, old.secret[9:], rotated.secret[9:], "never-seen"):
         assert hidden not in text
         assert hashlib.sha256(hidden.encode()).hexdigest() not in text
+
+
+def totp(uri, offset_s=0):
+    """What an authenticator shows that was given this (RFC 6238: SHA-1, six digits, 30 s)."""
+    query = urllib.parse.parse_qs(urllib.parse.urlsplit(uri).query)
+    secret = query["secret"][0]
+    secret = base64.b32decode(secret + "=" * (-len(secret) % 8))
+    step = int(time.time() + offset_s) // 30
+    mac = hmac.new(secret, step.to_bytes(8, "big"), hashlib.sha1).digest()
+    at = mac[-1] & 15
+    return f"{(int.from_bytes(mac[at : at + 4], 'big') & 0x7FFFFFFF) % 1_000_000:06}"
+
+
+P = 2**255 - 19
+D = -121665 * pow(121666, -1, P) % P
+
+
+def ed25519_is_signed(public, message, signature):
+    """RFC 8032, 5.1.7, as slowly as it can be read."""
+
+    def add(a, b):
+        (ax, ay), (bx, by) = a, b
+        t = D * ax * bx * ay * by
+        x = (ax * by + bx * ay) * pow(1 + t, -1, P)
+        y = (ay * by + ax * bx) * pow(1 - t, -1, P)
+        return x % P, y % P
+
+    def times(number, point):
+        out = (0, 1)
+        while number:
+            out = add(out, point) if number & 1 else out
+            point, number = add(point, point), number >> 1
+        return out
+
+    def point(data):
+        y = int.from_bytes(data, "little")
+        sign, y = y >> 255, y & (2**255 - 1)
+        square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+        x = pow(square, (P + 3) // 8, P)
+        if (x * x - square) % P:
+            x = x * pow(2, (P - 1) // 4, P) % P
+        assert (x * x - square) % P == 0, "no point of the curve"
+        return (P - x if x & 1 != sign else x), y
+
+    base = point((4 * pow(5, -1, P) % P).to_bytes(32, "little"))
+    r, s = point(signature[:32]), int.from_bytes(signature[32:], "little")
+    k = hashlib.sha512(signature[:32] + public + message).digest()
+    k = int.from_bytes(k, "little")
+    return times(s, base) == add(r, times(k, point(public)))
+
+
+def claims_of(address, token):
+    """What a token says, as whoever has nothing but the published keys reads it."""
+
+    def decode(text):
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+    with urllib.request.urlopen(f"http://{address}/.well-known/jwks.json") as answer:
+        keys = json.load(answer)["keys"]
+    signed, _, signature = token.rpartition(".")
+    header, claims = (json.loads(decode(part)) for part in signed.split("."))
+    assert (header["alg"], header["typ"]) == ("EdDSA", "at+jwt")
+    (key,) = [key for key in keys if key["kid"] == header["kid"]]
+    assert (key["kty"], key["crv"]) == ("OKP", "Ed25519")
+    public, signature = decode(key["x"]), decode(signature)
+    assert ed25519_is_signed(public, signed.encode(), signature)
+    assert not ed25519_is_signed(public, signed.encode() + b".", signature)
+    return claims
+
+
+def test_people_log_in(protos, server, data):
+    """A console's people: log in, act, refresh once, and a copy that ends it all."""
+    key, organization, session = protos.key, protos.organization, protos.session
+    role, verification = protos.role, protos.verification
+    organizations = protos.organization_grpc.OrganizationServiceStub(server.channel)
+    sessions = protos.session_grpc.SessionServiceStub(server.channel)
+    roles = protos.role_grpc.RoleServiceStub(server.channel)
+    keys = protos.key_grpc.KeyServiceStub(server.channel)
+    verifier = protos.verification_grpc.VerificationServiceStub(server.channel)
+    code = verification.DecisionCode.Name
+    operator = bearer((data / "admin.key").read_text().strip())
+    email, password = "me@example.com", "correct horse battery"
+
+    acme = organizations.CreateOrganization(
+        organization.CreateOrganizationRequest(name="acme", key_prefix="cspm"), metadata=operator
+    ).organization.id
+    analyst = roles.CreateRole(
+        role.CreateRoleRequest(
+            organization_id=acme,
+            name="analyst",
+            description="looks at scans",
+            permissions=["scans:read"],
+        ),
+        metadata=operator,
+    ).role.id
+    invited = organizations.InviteUser(
+        organization.InviteUserRequest(
+            organization_id=acme,
+            email="Me@Example.com",
+            name="Me",
+            limits={"max_concurrent_bots": 5},
+            grants=[organization.InitialGrant(role_id=analyst)],
+        ),
+        metadata=operator,
+    )
+    user = invited.user.id
+    accept = organization.AcceptInvitationRequest(
+        token=invited.invitation_token, password=password
+    )
+    assert organizations.AcceptInvitation(accept).account_created
+    refused(grpc.StatusCode.UNAUTHENTICATED, organizations.AcceptInvitation, accept)
+
+    # POST /auth/login
+    wrong = session.LoginRequest(email=email, password="not the password")
+    nobody = session.LoginRequest(email="nobody@example.com", password="not the password")
+    said = {refused(grpc.StatusCode.UNAUTHENTICATED, sessions.Login, it) for it in (wrong, nobody)}
+    assert len(said) == 1, "nobody learns which of it was wrong"
+    right = session.LoginRequest(email=email, password=password)
+    tokens = sessions.Login(right).tokens
+    me = bearer(tokens.access_token)
+    claims = claims_of(server.address, tokens.access_token)
+    assert (claims["sub"], claims["tenant_id"], claims["amr"]) == (user, acme, ["pwd"])
+    assert claims["exp"] - claims["iat"] == 600
+
+    # GET /auth/me
+    who = sessions.WhoAmI(session.WhoAmIRequest(), metadata=me)
+    assert (who.email, who.organization_id, list(who.permissions)) == (email, acme, ["scans:read"])
+
+    # What the gateway asks, by the headers that came.
+    def ask(permission, **shown):
+        request = verification.VerifyRequest(permissions=[permission], **shown)
+        answer = verifier.Verify(request, metadata=operator)
+        return code(answer.code).removeprefix("DECISION_CODE_"), answer
+
+    made = keys.CreateKey(
+        key.CreateKeyRequest(user_id=user, name="automation"),
+        metadata=[*me, ("x-correlation-id", "quote-me-1")],
+    )
+    by_session = {"authorization": [f"Bearer {tokens.access_token}"]}
+    by_key = {"api_key": [made.secret]}
+    for shown in (by_session, by_key):
+        assert ask("findings:write", **shown)[0] == "PERMISSION_DENIED"
+        allowed, answer = ask("scans:read", **shown)
+        assert allowed == "ALLOWED" and answer.principal.user_id == user
+        assert answer.limits["max_concurrent_bots"] == 5
+    roles.UpdateRole(
+        role.UpdateRoleRequest(
+            organization_id=acme,
+            role_id=analyst,
+            permissions=role.RolePermissions(permissions=["findings:write"]),
+        ),
+        metadata=operator,
+    )
+    for shown in (by_session, by_key):
+        assert ask("findings:write", **shown)[0] == "ALLOWED", "felt by the next question"
+        assert ask("scans:read", **shown)[0] == "PERMISSION_DENIED"
+    refused(
+        grpc.StatusCode.PERMISSION_DENIED,
+        keys.ListKeys,
+        key.ListKeysRequest(organization_id="operator"),
+        metadata=me,
+    )
+
+    # POST /auth/refresh
+    first = session.RefreshRequest(refresh_token=tokens.refresh_token)
+    following = sessions.Refresh(first).tokens
+    assert ask("findings:write", credential=following.access_token)[0] == "ALLOWED"
+    refused(grpc.StatusCode.UNAUTHENTICATED, sessions.Refresh, first)
+    for token in (tokens, following):
+        assert ask("findings:write", credential=token.access_token)[0] == "REVOKED"
+        refresh = session.RefreshRequest(refresh_token=token.refresh_token)
+        refused(grpc.StatusCode.UNAUTHENTICATED, sessions.Refresh, refresh)
+    assert ask("findings:write", **by_key)[0] == "ALLOWED", "a key is no session"
+
+    # A code beside the password.
+    me = bearer(sessions.Login(right).tokens.access_token)
+    uri = sessions.EnrollTotp(session.EnrollTotpRequest(password=password), metadata=me).uri
+    confirm = session.ConfirmTotpRequest(code=totp(uri, -30))
+    recovery = sessions.ConfirmTotp(confirm, metadata=me).recovery_codes
+    assert len(set(recovery)) == 10
+    refused(grpc.StatusCode.UNAUTHENTICATED, sessions.Login, right)
+    with_code = session.LoginRequest(email=email, password=password, code=totp(uri))
+    again = sessions.Login(with_code)
+    assert claims_of(server.address, again.tokens.access_token)["amr"][0] == "pwd"
+    refused(grpc.StatusCode.UNAUTHENTICATED, sessions.Login, with_code)
+
+    # The history says all of it, and nothing by which anybody could log in, or be known.
+    streams = audit(data)
+    types = [event["type"] for event in streams[f"org-{acme}"]]
+    for expected in ("UserInvited", "UserJoined", "SessionStarted", "SessionEnded"):
+        assert expected in types, types
+    text = json.dumps(streams)
+    hidden = [email, password, invited.invitation_token, made.secret[9:], *recovery]
+    hidden += [tokens.access_token, tokens.refresh_token, following.refresh_token]
+    for secret in hidden:
+        assert secret not in text
+        assert hashlib.sha256(secret.encode()).hexdigest() not in text

@@ -1,5 +1,7 @@
 //! What each type of event says of itself: one arm, and what it needs.
 
+mod accounts;
+
 use std::borrow::Cow;
 
 mod people;
@@ -10,13 +12,14 @@ use crate::event::{
     BuiltInRoleDefined, CountedDenial, Denial, DenialCode, DenialsSummarized, Event, GrantRevoked,
     GrantTerms, InstallationCreated, KeyCreated, KeyLabel, KeyOrigin, KeyRelabelled, KeyRevoked,
     KeyRotated, KeyRotationEnded, KeyStateBefore, KeyUses, OrganizationCreated,
-    OrganizationRegistered, PepperRotated, PlanDefined, PolicyUpdated, RevocationReason,
-    RoleCreated, RoleDefinition, RoleGranted, RoleRetired, RoleUpdated, SchemaActivated,
-    ServiceAccountCreated,
+    OrganizationRegistered, PepperRotated, PermissionRule, PermissionRuleDefined,
+    PermissionRuleRemoved, PlanDefined, PlanRules, PolicyUpdated, RevocationReason, RoleCreated,
+    RoleDefinition, RoleGranted, RoleRetired, RoleUpdated, SchemaActivated, ServiceAccountCreated,
+    SigningKeyAdded, SigningKeyRetired,
 };
 use crate::id::{GrantId, KeyId, OrganizationId, RoleId};
 use crate::network::Networks;
-use crate::permission::Scopes;
+use crate::permission::{PermissionPattern, Scopes};
 use crate::policy::Policy;
 use crate::principal::Credential;
 use crate::text::{KeyPrefix, Name, PlanName};
@@ -49,6 +52,13 @@ pub(super) fn tell(event: &Event) -> Told<'_> {
         Event::InstallationCreated(data) => installation_created(data),
         Event::SchemaActivated(data) => schema_activated(data),
         Event::PlanDefined(data) => plan_defined(data),
+        Event::PermissionRuleDefined(PermissionRuleDefined { permission, rule, before }) => {
+            let deed = defined(before.is_some());
+            permission_rule(deed, permission, before.as_ref(), Some(rule))
+        }
+        Event::PermissionRuleRemoved(PermissionRuleRemoved { permission, before }) => {
+            permission_rule("was removed", permission, Some(before), None)
+        }
         Event::BuiltInRoleDefined(data) => role_defined(data),
         Event::OrganizationRegistered(OrganizationRegistered {
             organization_id,
@@ -72,6 +82,8 @@ pub(super) fn tell(event: &Event) -> Told<'_> {
         Event::ServiceAccountCreated(data) => service_account_created(data),
         Event::PolicyUpdated(data) => policy_updated(data),
         Event::PepperRotated(data) => pepper_rotated(data),
+        Event::SigningKeyAdded(data) => signing_key_added(data),
+        Event::SigningKeyRetired(data) => signing_key_retired(data),
         Event::DenialsSummarized(data) => denials_summarized(data),
         Event::RoleCreated(RoleCreated { role_id, definition }) => {
             role("was created", *role_id, definition, None)
@@ -100,6 +112,18 @@ pub(super) fn tell(event: &Event) -> Told<'_> {
         Event::SessionStarted(data) => people::session_started(data),
         Event::SessionSteppedUp(data) => people::session_stepped_up(data),
         Event::SessionEnded(data) => people::session_ended(data),
+        Event::EmailReserved(data) => accounts::email_reserved(data),
+        Event::EmailConfirmed(data) => accounts::email_confirmed(data),
+        Event::EmailReleased(data) => accounts::email_released(data),
+        Event::AccountCreated(data) => accounts::created(data),
+        Event::PasswordSet(data) => accounts::password_set(data),
+        Event::TotpEnrolled(data) => accounts::totp_enrolled(data),
+        Event::TotpRemoved(data) => accounts::totp_removed(data),
+        Event::RecoveryCodesReplaced(data) => accounts::recovery_codes_replaced(data),
+        Event::RecoveryCodeUsed(data) => accounts::recovery_code_used(data),
+        Event::SessionsEnded(data) => accounts::sessions_ended(data),
+        Event::AccountLocked(data) => accounts::locked(data),
+        Event::DefaultOrganizationSet(data) => accounts::default_organization_set(data),
         Event::UsageRecorded(data) => {
             let mut told = Told::of(TargetId::Credentials, None, "had their use recorded");
             told.changes.made("keys", texts(&key_ids(&data.keys)));
@@ -227,6 +251,31 @@ fn plan_defined(data: &PlanDefined) -> Told<'_> {
         lifetime(data.before.as_ref().and_then(|it| it.key_lifetime_max_seconds)),
         lifetime(data.rules.key_lifetime_max_seconds),
     );
+    let features =
+        |rules: &PlanRules| Some(texts(&rules.features)).filter(|_| !rules.features.is_empty());
+    told.changes.changed(
+        "features",
+        data.before.as_ref().and_then(features),
+        features(&data.rules),
+    );
+    told
+}
+
+fn permission_rule<'a>(
+    deed: &'static str,
+    permission: &'a PermissionPattern,
+    before: Option<&'a PermissionRule>,
+    now: Option<&'a PermissionRule>,
+) -> Told<'a> {
+    let mut told = Told::of(TargetId::PermissionRule(permission), None, deed);
+    let mfa = |it: &PermissionRule| it.mfa.map(|_| text("true"));
+    told.changes.changed("mfa", before.and_then(mfa), now.and_then(mfa));
+    let age = |it: &PermissionRule| it.mfa?.max_age_seconds.map(|it| Value::Number(it.into()));
+    told.changes.changed("mfa_max_age_seconds", before.and_then(age), now.and_then(age));
+    let keys = |it: &PermissionRule| it.mfa?.api_keys_satisfy.then(|| text("true"));
+    told.changes.changed("api_keys_satisfy_mfa", before.and_then(keys), now.and_then(keys));
+    let feature = |it: &'a PermissionRule| it.feature.as_ref().map(|it| text(it.as_str()));
+    told.changes.changed("feature", before.and_then(feature), now.and_then(feature));
     told
 }
 
@@ -420,6 +469,21 @@ fn policy_updated(data: &PolicyUpdated) -> Told<'_> {
 fn pepper_rotated(data: &PepperRotated) -> Told<'_> {
     let mut told = Told::of(TargetId::Installation, None, "had its pepper rotated");
     told.changes.made("pepper", Value::Number(data.pepper.into()));
+    told
+}
+
+fn signing_key_added(data: &SigningKeyAdded) -> Told<'_> {
+    let SigningKeyAdded { signing_key_id, public_key } = data;
+    let mut told = Told::of(TargetId::Installation, None, "had a signing key added");
+    told.changes.made("signing_key_id", text(signing_key_id.to_string()));
+    told.changes.made("public_key", text(public_key.to_string()));
+    told
+}
+
+fn signing_key_retired(data: &SigningKeyRetired) -> Told<'_> {
+    let mut told = Told::of(TargetId::Installation, None, "had a signing key retired");
+    let id = text(data.signing_key_id.to_string());
+    told.changes.changed("signing_key_id", Some(id), None);
     told
 }
 

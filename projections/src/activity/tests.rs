@@ -85,7 +85,7 @@ fn what_stays_as_it_was_is_no_change() {
     assert!(entry.sentence.contains("was redefined by the ledger"), "{}", entry.sentence);
     let plan = PlanDefined {
         plan: "free".parse().unwrap(),
-        rules: PlanRules { key_lifetime_max_seconds: None },
+        rules: PlanRules { key_lifetime_max_seconds: None, ..Default::default() },
         before: None,
     };
     assert_eq!(sentence(plan.into()), "Plan `free` was defined by the ledger");

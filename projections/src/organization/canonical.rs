@@ -15,11 +15,11 @@ use super::people::People;
 use super::roles::place;
 use super::{Change, Departed, Head, Organization, Profile, RememberedRequest};
 use crate::digest::{NameDigest, RequestContent, RequestId};
-use crate::event::GrantTerms;
+use crate::event::{GrantTerms, PlanRules};
 use crate::id::{KeyId, OrganizationId};
-use crate::installation::{Installation, Registration};
+use crate::installation::{Installation, PermissionRules, Registration, SigningKeyRow};
 use crate::key::{Key, Maker, ROW_BYTES_MIN, Shared};
-use crate::permission::Scopes;
+use crate::permission::{PermissionPattern, Scopes};
 use crate::policy::Policy;
 use crate::principal::Principal;
 use crate::recorded::Revision;
@@ -29,12 +29,14 @@ use crate::session::{Session, SessionEnd};
 use crate::snapshot::{
     Canonical, FORM, Malformed, Reader, ascending, row, write_count, write_text,
 };
+use crate::text::PlanName;
 use crate::time::Timestamp;
 use crate::user::{Identity, User, UserState};
 
 row!(Head { revision, leaf_hash, at });
+row!(SigningKeyRow { public_key, added_at, retired_at });
 row!(Profile { name, key_prefix, plan, created_at });
-row!(Role { id, definition, built_in, created_at, retired_at, changed_at });
+row!(Role { id, name, description, permissions, built_in, created_at, retired_at, changed_at });
 row!(GrantTerms { principal, role_id, domain, expires_at });
 row!(Grant { id, terms, granted_at, granted_by, changed_at });
 row!(SessionEnd { reason, act });
@@ -173,7 +175,17 @@ row!(Remembered { at, id, content, outcome, revision });
 impl Canonical for Installation {
     fn write(&self, out: &mut Vec<u8>) {
         // Whose prefix is whose follows from the organizations.
-        let Self { id, pepper, peppers, organizations, prefixes: _, plans, schemas } = self;
+        let Self {
+            id,
+            pepper,
+            peppers,
+            organizations,
+            prefixes: _,
+            plans,
+            permission_rules,
+            schemas,
+            signing_keys,
+        } = self;
         id.write(out);
         pepper.write(out);
         write_map(peppers, out);
@@ -184,8 +196,14 @@ impl Canonical for Installation {
             event_id.write(out);
         }
         write_map(plans, out);
+        write_count(permission_rules.iter().len(), out);
+        for (pattern, rule) in permission_rules.iter() {
+            pattern.write(out);
+            rule.write(out);
+        }
         write_count(schemas.len(), out);
         schemas.iter().for_each(|schema| schema.write(out));
+        write_map(signing_keys, out);
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let id = Canonical::read(from)?;
@@ -203,14 +221,34 @@ impl Canonical for Installation {
             }
             organizations.insert(id, Registration { profile, event_id });
         }
-        let plans = read_map(from)?;
+        let plans: OrdMap<PlanName, PlanRules> = read_map(from)?;
+        if plans.values().any(|it| !it.features.is_sorted_by(|a, b| a < b)) {
+            return Err(Malformed("features have another spelling"));
+        }
+        let mut permission_rules = PermissionRules::default();
+        for _ in 0..from.count(3)? {
+            let pattern: PermissionPattern = Canonical::read(from)?;
+            ascending(permission_rules.iter().next_back().map(|(last, _)| last), &pattern)?;
+            permission_rules.insert(pattern, Canonical::read(from)?);
+        }
         let mut schemas = OrdSet::new();
         for _ in 0..from.count(2)? {
             let schema = Canonical::read(from)?;
             ascending(schemas.get_max(), &schema)?;
             schemas.insert(schema);
         }
-        Ok(Self { id, pepper, peppers, organizations, prefixes, plans, schemas })
+        let signing_keys = read_map(from)?;
+        Ok(Self {
+            id,
+            pepper,
+            peppers,
+            organizations,
+            prefixes,
+            plans,
+            permission_rules,
+            schemas,
+            signing_keys,
+        })
     }
 }
 
@@ -301,7 +339,7 @@ impl Organization {
         write_count(roles.len(), &mut out);
         for role in roles.values() {
             role.write(&mut out);
-            (role_names.get(&place(&role.definition.name)) == Some(&role.id)).write(&mut out);
+            (role_names.get(&place(&role.name)) == Some(&role.id)).write(&mut out);
         }
         write_count(grants.len(), &mut out);
         grants.values().for_each(|grant| grant.write(&mut out));
@@ -369,12 +407,14 @@ impl Organization {
         for _ in 0..from.count(16)? {
             let role = Role::read(from)?;
             ascending(self.roles.get_max().map(|(last, _)| last), &role.id)?;
+            if !role.permissions.is_sorted() {
+                return Err(Malformed("permissions have another order"));
+            }
             let bears_name = bool::read(from)?;
             if bears_name && (role.built_in || !role.is_in_force()) {
                 return Err(Malformed("a role bears a name that is not its own"));
             }
-            if bears_name && self.role_names.insert(place(&role.definition.name), role.id).is_some()
-            {
+            if bears_name && self.role_names.insert(place(&role.name), role.id).is_some() {
                 return Err(Malformed("two roles bear one name"));
             }
             self.roles.insert(role.id, Arc::new(role));

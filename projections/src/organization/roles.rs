@@ -7,12 +7,13 @@ use crate::corrupt::Fault;
 use crate::digest::NameDigest;
 use crate::envelope::Envelope;
 use crate::event::{
-    BuiltInRoleDefined, GrantRevoked, RoleCreated, RoleGranted, RoleRetired, RoleUpdated,
+    BuiltInRoleDefined, GrantRevoked, RoleCreated, RoleDefinition, RoleGranted, RoleRetired,
+    RoleUpdated,
 };
 use crate::id::{GrantId, RoleId};
 use crate::principal::Principal;
 use crate::recorded::Revision;
-use crate::role::{Grant, Role};
+use crate::role::{Grant, Role, in_order};
 use crate::text::Name;
 use crate::time::Timestamp;
 use crate::user::UserState;
@@ -40,6 +41,12 @@ impl Organization {
     #[must_use]
     pub fn own_roles_in_force(&self) -> usize {
         self.role_names.len()
+    }
+
+    /// How many roles of its own the organization ever made.
+    #[must_use]
+    pub fn own_roles_made(&self) -> usize {
+        self.roles.values().filter(|role| !role.built_in).count()
     }
 
     /// The grant of this identifier; none where it was revoked, or ended by the stream's
@@ -86,12 +93,9 @@ impl Organization {
     ) -> Change {
         let before = self.roles.get(&event.role_id);
         let role = Role {
-            id: event.role_id,
-            definition: event.definition.clone(),
             built_in: true,
             created_at: before.map_or(at, |it| it.created_at),
-            retired_at: None,
-            changed_at: revision,
+            ..made(event.role_id, &event.definition, at, revision)
         };
         self.roles.insert(event.role_id, Arc::new(role));
         Change::Rule
@@ -107,14 +111,7 @@ impl Organization {
         if self.roles.contains_key(&id) {
             return Err(Fault::DuplicateTarget(envelope.event.event_type()));
         }
-        let role = Role {
-            id,
-            definition: event.definition.clone(),
-            built_in: false,
-            created_at: envelope.at,
-            retired_at: None,
-            changed_at: revision,
-        };
+        let role = made(id, &event.definition, envelope.at, revision);
         self.role_names.insert(place(&event.definition.name), id);
         self.roles.insert(id, Arc::new(role));
         Ok(Change::Role(id))
@@ -127,7 +124,7 @@ impl Organization {
     }
 
     fn release_role_name(&mut self, role: &Role) {
-        let place = place(&role.definition.name);
+        let place = place(&role.name);
         if self.role_names.get(&place) == Some(&role.id) {
             self.role_names.remove(&place);
         }
@@ -142,8 +139,7 @@ impl Organization {
         let role = self.own_role(envelope, event.role_id)?;
         self.release_role_name(&role);
         self.role_names.insert(place(&event.definition.name), role.id);
-        let definition = event.definition.clone();
-        let row = Role { definition, changed_at: revision, ..(*role).clone() };
+        let row = Role { changed_at: revision, ..(*role).clone() }.defined(&event.definition);
         self.roles.insert(row.id, Arc::new(row));
         Ok(Change::Role(role.id))
     }
@@ -156,7 +152,14 @@ impl Organization {
     ) -> Result<Change, Fault> {
         let role = self.own_role(envelope, event.role_id)?;
         self.release_role_name(&role);
-        let row = Role { retired_at: Some(envelope.at), changed_at: revision, ..(*role).clone() };
+        // It permits nothing any more: what it was, history says.
+        let row = Role {
+            description: None,
+            permissions: Vec::new(),
+            retired_at: Some(envelope.at),
+            changed_at: revision,
+            ..(*role).clone()
+        };
         self.roles.insert(row.id, Arc::new(row));
         Ok(Change::Role(role.id))
     }
@@ -191,7 +194,7 @@ impl Organization {
             Principal::User(id) => {
                 self.user(id).is_some_and(|user| user.state() != UserState::Removed)
             }
-            Principal::Organization(_) | Principal::Ledger => false,
+            Principal::Organization(_) | Principal::Account(_) | Principal::Ledger => false,
         }
     }
 
@@ -237,6 +240,21 @@ impl Organization {
             self.granted.insert(terms.principal, Arc::new(left));
         }
         true
+    }
+}
+
+/// A role of an organization's own, as an event makes it.
+fn made(id: RoleId, definition: &RoleDefinition, at: Timestamp, revision: Revision) -> Role {
+    let RoleDefinition { name, description, permissions } = in_order(definition);
+    Role {
+        id,
+        name,
+        description: Some(description),
+        permissions,
+        built_in: false,
+        created_at: at,
+        retired_at: None,
+        changed_at: revision,
     }
 }
 

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{KeyLabel, KeyRelabelled, KeyRotationEnded};
+use crate::event::{KeyLabel, KeyRelabelled, KeyRotationEnded, SigningKeyAdded, SigningKeyRetired};
+use crate::event::{OrganizationRegistered, PepperRotated};
 use crate::sample::{
     ACME, OTHER, at, created, envelope, installation_created, key_created, key_disabled,
     key_enabled, key_id, key_revoked, key_rotated, recorded, role_defined, service_account_created,
@@ -278,6 +279,32 @@ fn peppers_only_go_forward() {
     check(&operator, 9, rotated(4), Ok(Change::Rule));
     check(&operator, 9, rotated(3), Err(Fault::DuplicateTarget("PepperRotated")));
     check(&acme(), 9, rotated(4), Err(Fault::Misplaced("PepperRotated")));
+}
+
+#[test]
+fn a_signing_key_is_added_once_and_retired_once() {
+    let id = crate::digest::SigningKeyId;
+    let added = |n: u8| -> Event {
+        let public_key = crate::digest::SigningPublicKey([n; 32]);
+        SigningKeyAdded { signing_key_id: id([n; 16]), public_key }.into()
+    };
+    let retired = |n: u8| -> Event { SigningKeyRetired { signing_key_id: id([n; 16]) }.into() };
+    let history = [installation_created(), added(1), added(2), retired(1)];
+    let operator = tables(OrganizationId::OPERATOR, &history);
+    let keys = &operator.installation().unwrap().signing_keys;
+    assert_eq!(keys.len(), 2);
+    assert!(keys[&id([1; 16])].retired_at.is_some() && keys[&id([2; 16])].retired_at.is_none());
+    check(&operator, 9, added(3), Ok(Change::Rule));
+    check(&operator, 9, retired(2), Ok(Change::Rule));
+    for again in [added(1), added(2)] {
+        check(&operator, 9, again, Err(Fault::DuplicateTarget("SigningKeyAdded")));
+    }
+    for none in [retired(1), retired(3)] {
+        check(&operator, 9, none, Err(Fault::MissingTarget("SigningKeyRetired")));
+    }
+    check(&acme(), 9, added(3), Err(Fault::Misplaced("SigningKeyAdded")));
+    check(&acme(), 9, retired(2), Err(Fault::Misplaced("SigningKeyRetired")));
+    assert_eq!(Organization::from_canonical(&operator.to_canonical()).unwrap(), operator);
 }
 
 #[test]

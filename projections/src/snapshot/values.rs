@@ -2,10 +2,12 @@
 
 use super::{Canonical, Malformed, Reader, row, variants, write_count, write_text};
 use crate::api_key::Environment;
-use crate::digest::{EmailDigest, LeafHash, RequestContent, RequestId, SecretDigest};
+use crate::digest::{
+    EmailDigest, LeafHash, RequestContent, RequestId, SecretDigest, SigningKeyId, SigningPublicKey,
+};
 use crate::event::{
-    ActivatedSchema, AuthenticationMethod, DigestForm, KeyOrigin, KeyedDigest, PlanRules,
-    RevocationReason, RoleDefinition, SessionEndReason,
+    ActivatedSchema, AuthenticationMethod, DigestForm, KeyOrigin, KeyedDigest, MfaRule,
+    PermissionRule, PlanRules, RevocationReason, RoleDefinition, SessionEndReason,
 };
 use crate::id::{
     AccountId, EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
@@ -18,7 +20,7 @@ use crate::principal::{Credential, Owner, Principal};
 use crate::recorded::Revision;
 use crate::sealed::Sealed;
 use crate::text::{
-    Description, Domain, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName,
+    Description, Domain, FeatureName, KeyPrefix, Label, MetadataValue, Name, PlanName, ServiceName,
 };
 use crate::time::Timestamp;
 
@@ -59,7 +61,15 @@ macro_rules! digests {
         }
     )+};
 }
-digests!(EmailDigest, LeafHash, RequestContent, RequestId, SecretDigest);
+digests!(
+    EmailDigest,
+    LeafHash,
+    RequestContent,
+    RequestId,
+    SecretDigest,
+    SigningKeyId,
+    SigningPublicKey
+);
 
 macro_rules! texts {
     ($($name:ident),+) => {$(
@@ -78,6 +88,7 @@ macro_rules! texts {
 texts!(
     Description,
     Domain,
+    FeatureName,
     KeyPrefix,
     Label,
     MetadataValue,
@@ -135,6 +146,10 @@ impl Canonical for Principal {
                 out.push(3);
                 id.write(out);
             }
+            Self::Account(id) => {
+                out.push(4);
+                id.write(out);
+            }
         }
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -143,6 +158,7 @@ impl Canonical for Principal {
             1 => Canonical::read(from).map(Self::Organization),
             2 => Canonical::read(from).map(Self::ServiceAccount),
             3 => Canonical::read(from).map(Self::User),
+            4 => Canonical::read(from).map(Self::Account),
             _ => Err(Malformed("a principal is of an unknown kind")),
         }
     }
@@ -243,6 +259,8 @@ variants!(RevocationReason {
 row!(KeyedDigest { form, pepper, blake3 });
 row!(RateLimit { requests, per_seconds });
 row!(Policy { key_lifetime_max_seconds, rotation_grace_max_seconds, allowed_ips_required });
-row!(PlanRules { key_lifetime_max_seconds });
+row!(PlanRules { key_lifetime_max_seconds, features });
+row!(MfaRule { max_age_seconds, api_keys_satisfy });
+row!(PermissionRule { mfa, feature });
 row!(ActivatedSchema { event_type, schema });
 row!(RoleDefinition { name, description, permissions });

@@ -1,4 +1,8 @@
 use super::*;
+use crate::permission::PermissionPattern;
+
+mod gates;
+
 use crate::event::{
     Event, GrantRevoked, KeyCreated, KeyRotated, OrganizationCreated, RoleRetired, RoleUpdated,
 };
@@ -520,4 +524,50 @@ fn effective_permissions_are_what_is_held() {
     assert_eq!(listed(None, true), ["dns:*"]);
     assert_eq!(listed(Some(&["org:admin"]), true), ["dns:*"]);
     assert_eq!(listed(Some(&["org:admin"]), false), ["org:admin"]);
+}
+
+/// Each role is looked at once for all that is wanted: the answer is that of asking for each.
+#[test]
+fn what_is_wanted_together_is_what_is_wanted_one_by_one() {
+    let domains = [None, Some("example.com"), Some("other.example")];
+    let roles = [&["dns:read", "a:b"][..], &["dns:*"], &["*:read", "c:d"], &["cache:purge"]];
+    let texts = ["dns:read", "dns:write", "a:b", "c:d", "cache:purge", "x:read", "x:y"];
+    for held in 0..3_u32.pow(4) {
+        // Each role is granted everywhere, here, or not at all.
+        let mut history = vec![created(), service_account_created(1, &[])];
+        for (number, permissions) in (0_u8..).zip(roles) {
+            history.push(role_created(100 + number, permissions));
+            let domain = match held / 3_u32.pow(number.into()) % 3 {
+                0 => continue,
+                1 => None,
+                _ => Some("example.com"),
+            };
+            history.push(role_granted(number, terms(1, 100 + number, domain, None)));
+        }
+        history.push(key_created(1, |key| {
+            key.owner = Some(service_account_id(1).into());
+            key.scopes = None;
+        }));
+        let (organization, operator) = (tables(ACME, &history), operator(&[]));
+        let key = organization.key(key_id(1)).unwrap();
+        let code = |permissions: Wanted<'_>, domain| {
+            let question = Question { permissions, domain, ..ask() };
+            decide(key, &organization, &operator, &question).code
+        };
+        for domain in domains {
+            for first in 0..texts.len() {
+                let wanted: Vec<String> =
+                    texts.iter().skip(first).take(3).map(|it| (*it).to_owned()).collect();
+                let each = wanted
+                    .iter()
+                    .map(|it| code(Wanted::One(Permission::parse(it).unwrap()), domain));
+                let expected = each.min();
+                assert_eq!(Some(code(Wanted::Texts(&wanted), domain)), expected, "{wanted:?}");
+            }
+        }
+    }
+    // More than any question may want is not half looked at.
+    let many = vec!["dns:read".to_owned(); PERMISSIONS_MAX + 1];
+    let question = Question { permissions: Wanted::Texts(&many), ..ask() };
+    check(|_| {}, &[], &[], &question, Code::PermissionDenied);
 }

@@ -19,6 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   keyledger key create --org vtx --name ci --scope workflows:read,events:write
   keyledger key create --org vtx --name dns-bot --role dns-manager --environment live --lifetime 90d
+  keyledger key create --org vtx --name laptop --user usr_01M3250V000000000000000001 --scope dns:read
   KEY=$(keyledger key create --org vtx --name edge --scope cache:purge --allow-ip 192.0.2.0/24 \
 --secret-only)";
 
@@ -76,6 +77,11 @@ pub(in crate::cli) struct Create {
     #[arg(long, value_name = "SERVICE_ACCOUNT", conflicts_with = "roles")]
     service_account: Option<String>,
 
+    /// Make it the key of this user: it holds what they were granted, and for anybody but
+    /// yourself needs scopes, all of which you hold
+    #[arg(long, value_name = "USER", conflicts_with_all = ["roles", "service_account"])]
+    user: Option<String>,
+
     /// Where it may be used from, such as 192.0.2.7 or 192.0.2.0/24; repeat for more
     #[arg(long = "allow-ip", value_name = "NETWORK")]
     allowed_ips: Vec<String>,
@@ -119,6 +125,7 @@ impl Create {
             expected_revision: self.expected_revision,
             idempotency_key: self.repeat.idempotency_key(),
             service_account_id: self.service_account.unwrap_or_default(),
+            user_id: self.user.unwrap_or_default(),
             allowed_ips: self.allowed_ips,
             rate_limit: self.rate_limit,
         };

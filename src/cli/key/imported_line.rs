@@ -24,6 +24,7 @@ pub(super) const FIELDS: &[&str] = &[
     "metadata",
     "limits",
     "service_account",
+    "user",
     "allowed_ips",
     "rate_limit",
 ];
@@ -85,6 +86,7 @@ pub(super) fn read(line: &str, secret: Secret) -> Result<proto::ImportedKey, Str
         metadata: line.map("metadata", "texts by their names")?,
         limits: line.map("limits", "whole numbers by their names")?,
         service_account_id: line.may("service_account", "a text")?.unwrap_or_default(),
+        user_id: line.may("user", "a text")?.unwrap_or_default(),
         allowed_ips: line.list("allowed_ips")?,
         rate_limit: rate_limit
             .map(|it| flags::rate_limit(&it))

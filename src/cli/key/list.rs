@@ -29,6 +29,10 @@ pub(in crate::cli) struct List {
     #[arg(long, value_name = "SERVICE_ACCOUNT")]
     service_account: Option<String>,
 
+    /// Only keys of this user
+    #[arg(long, value_name = "USER", conflicts_with = "service_account")]
+    user: Option<String>,
+
     /// Only keys whose name begins so
     #[arg(long, value_name = "TEXT")]
     name_prefix: Option<String>,
@@ -64,6 +68,7 @@ impl List {
             role_id: self.role.as_deref().map(role::id_of).transpose()?.unwrap_or_default(),
             name_prefix: self.name_prefix.unwrap_or_default(),
             service_account_id: self.service_account.unwrap_or_default(),
+            user_id: self.user.unwrap_or_default(),
             page_size: 0,
             page_token: String::new(),
         };

@@ -20,21 +20,25 @@ use crate::proto::revoke_keys_request::Which;
 /// Revoke keys, for good.
 ///
 /// When this returns, they are refused everywhere. Names keys by their identifiers, or all of
-/// a service account, or as they leaked. Of several keys those of one organization are revoked
+/// a service account or a user, or as they leaked. Of several keys those of one organization are revoked
 /// all or none; exit code 1 says that some are not known.
 #[derive(Args)]
 pub(in crate::cli) struct Revoke {
     /// The keys
-    #[arg(value_name = "ID", required_unless_present_any = ["leaked", "service_account"])]
+    #[arg(value_name = "ID", required_unless_present_any = ["leaked", "service_account", "user"])]
     key_ids: Vec<String>,
 
     /// A file of whole keys as they leaked, one to a line; `-` for standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "service_account")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["service_account", "user"])]
     leaked: Option<PathBuf>,
 
     /// All keys of this service account
     #[arg(long, value_name = "SERVICE_ACCOUNT", conflicts_with = "key_ids")]
     service_account: Option<String>,
+
+    /// All keys of this user
+    #[arg(long, value_name = "USER", conflicts_with_all = ["key_ids", "service_account"])]
+    user: Option<String>,
 
     /// Why, by the names of RFC 5280
     #[arg(long, value_enum, default_value_t = Reason::Unspecified, hide_default_value = true)]
@@ -80,10 +84,16 @@ enum Reason {
 
 impl Revoke {
     pub(in crate::cli) fn run(self: Box<Self>) -> Outcome {
-        match (&self.leaked, &self.service_account, self.key_ids.as_slice()) {
+        match (&self.leaked, self.owner(), self.key_ids.as_slice()) {
             (None, None, [_]) => self.one(),
             _ => self.many(),
         }
+    }
+
+    /// Whose keys are meant, where it is all of somebody's.
+    fn owner(&self) -> Option<Which> {
+        let account = self.service_account.clone().map(Which::ServiceAccountId);
+        account.or(self.user.clone().map(Which::UserId))
     }
 
     fn one(self) -> Outcome {
@@ -109,6 +119,7 @@ impl Revoke {
     }
 
     fn many(self) -> Outcome {
+        let owner = self.owner();
         let idempotency_key = self.repeat.idempotency_key();
         if self.expected_revision.is_some() || !idempotency_key.is_empty() {
             return Err(Failure::fault(
@@ -117,8 +128,8 @@ impl Revoke {
             .hint("leave them out: to revoke several keys once more changes nothing"));
         }
         let mut lines = Vec::new();
-        let which = match self.service_account {
-            Some(id) => vec![Which::ServiceAccountId(id)],
+        let which = match owner {
+            Some(which) => vec![which],
             None => lists(self.key_ids, self.leaked.as_deref(), &mut lines)?,
         };
         let mut request = proto::RevokeKeysRequest {

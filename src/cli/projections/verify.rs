@@ -32,9 +32,12 @@ pub(in crate::cli) struct Verify {
 struct Verified {
     organizations: u64,
     snapshots: u64,
+    accounts: u64,
     /// Why projections.db cannot be used; none where it can, or where there is none.
     unusable: Option<String>,
     differing: Vec<Differing>,
+    /// Streams of accounts and e-mails that differ.
+    differing_streams: Vec<String>,
     damaged: Vec<Damaged>,
 }
 
@@ -64,7 +67,7 @@ impl Verify {
         } else {
             print(&verified.to_text())?;
         }
-        if verified.unusable.is_some() || !verified.differing.is_empty() {
+        if verified.unusable.is_some() || !verified.is_as_history_says() {
             talk("next: ask how it came to that, then `keyledger projections rebuild`\n");
         }
         Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -82,7 +85,8 @@ async fn verified(directories: Directories) -> Result<Verified, NodeError> {
     let node = Opened::open(directories).await?.replay().await?;
     let differing = node.differing().await;
     node.leave().await;
-    let differing = differing?.into_iter().map(|(id, revision)| Differing {
+    let (differing, differing_streams) = differing?;
+    let differing = differing.into_iter().map(|(id, revision)| Differing {
         organization_id: id.text(),
         revision: revision.map(|it| it.0),
     });
@@ -93,20 +97,33 @@ async fn verified(directories: Directories) -> Result<Verified, NodeError> {
     Ok(Verified {
         organizations: node.replayed.organizations,
         snapshots: node.replayed.snapshots,
+        accounts: node.replayed.accounts,
         unusable: node.replayed.snapshots_refused.clone(),
         differing: differing.collect(),
+        differing_streams: differing_streams.iter().map(ToString::to_string).collect(),
         damaged: damaged.collect(),
     })
 }
 
 impl Verified {
     fn is_whole(&self) -> bool {
-        let Self { organizations: _, snapshots: _, unusable, differing, damaged } = self;
-        unusable.is_none() && differing.is_empty() && damaged.is_empty()
+        self.unusable.is_none() && self.is_as_history_says() && self.damaged.is_empty()
+    }
+
+    fn is_as_history_says(&self) -> bool {
+        self.differing.is_empty() && self.differing_streams.is_empty()
     }
 
     fn to_text(&self) -> String {
-        let Self { organizations, snapshots, unusable, differing, damaged } = self;
+        let Self {
+            organizations,
+            snapshots,
+            accounts,
+            unusable,
+            differing,
+            differing_streams,
+            damaged,
+        } = self;
         let mut text = String::new();
         if let Some(why) = unusable {
             text.push_str(&format!("projections.db cannot be used: {why}\n"));
@@ -117,9 +134,12 @@ impl Verified {
         for Differing { organization_id, .. } in differing {
             text.push_str(&format!("{organization_id} differs from what history says\n"));
         }
+        for stream in differing_streams {
+            text.push_str(&format!("stream {stream} differs from what history says\n"));
+        }
         if self.is_whole() {
             text.push_str(&format!(
-                "{organizations} organizations, {snapshots} of them from snapshots: what history says\n"
+                "{organizations} organizations, {snapshots} of them from snapshots, and {accounts} accounts: what history says\n"
             ));
         }
         text

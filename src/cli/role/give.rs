@@ -14,18 +14,27 @@ use super::super::view::role::{Granted, ListedGrants, Revoked};
 use super::service;
 use crate::proto;
 
-/// Give a service account a role, everywhere or for one domain, for good or for a time.
+/// Give a service account or a user a role, everywhere or for one domain, for good or for a time.
 ///
 /// You can give only what your own key holds, there and for as long.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyledger role grant dns-manager --org vtx --service-account sva_01M3250V000000000000000001
+  keyledger role grant dns-manager --org vtx --user usr_01M3250V000000000000000001 \
+--domain example.com --lifetime 8h")]
 pub(in crate::cli) struct Grant {
     /// The role, by identifier or by the name of a built-in one
     #[arg(value_name = "ROLE")]
     role: String,
 
-    /// Who shall have it
+    /// The service account that shall have it
+    #[arg(long, value_name = "ID", required_unless_present = "user", conflicts_with = "user")]
+    service_account: Option<String>,
+
+    /// The user who shall have it
     #[arg(long, value_name = "ID")]
-    service_account: String,
+    user: Option<String>,
 
     /// The one domain that it is for, such as example.com [default: the whole organization]
     #[arg(long, value_name = "DOMAIN", value_parser = flags::not_empty)]
@@ -60,6 +69,7 @@ pub(in crate::cli) struct Grant {
 impl Grant {
     pub(in crate::cli) fn run(self) -> Outcome {
         use proto::grant_role_request::{Expiry, Principal};
+        let account = self.service_account.map(Principal::ServiceAccountId);
         let lifetime = self.lifetime.map(flags::wire).map(Expiry::Lifetime);
         let mut request = proto::GrantRoleRequest {
             organization_id: self.target.organization_id(),
@@ -68,7 +78,7 @@ impl Grant {
             comment: self.comment,
             expected_revision: self.expected_revision,
             idempotency_key: self.repeat.idempotency_key(),
-            principal: Some(Principal::ServiceAccountId(self.service_account)),
+            principal: account.or(self.user.map(Principal::UserId)),
             expiry: self.expires_at.map(Expiry::ExpiresAt).or(lifetime),
         };
         self.client.run(async |session| {
@@ -140,6 +150,15 @@ pub(in crate::cli) struct Grants {
     #[arg(long, value_name = "ID", value_parser = flags::not_empty)]
     service_account: Option<String>,
 
+    /// Those of this user alone
+    #[arg(
+        long,
+        value_name = "ID",
+        value_parser = flags::not_empty,
+        conflicts_with = "service_account"
+    )]
+    user: Option<String>,
+
     #[command(flatten)]
     pages: Pages,
 
@@ -156,6 +175,7 @@ impl Grants {
             organization_id: self.target.organization_id(),
             role_id: self.role.as_deref().map(id_of).transpose()?.unwrap_or_default(),
             service_account_id: self.service_account.unwrap_or_default(),
+            user_id: self.user.unwrap_or_default(),
             ..Default::default()
         };
         self.client.run(async |session| {

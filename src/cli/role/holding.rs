@@ -9,7 +9,7 @@ use super::super::view::role::{Effective as Shown, Holders};
 use super::service;
 use crate::proto;
 
-/// List who holds a permission now: service accounts, then the organization's own keys.
+/// List who holds a permission now: service accounts, users, then the organization's own keys.
 #[derive(Args)]
 pub(in crate::cli) struct WhoHolds {
     /// The permission, such as dns:write
@@ -52,12 +52,21 @@ impl WhoHolds {
     }
 }
 
-/// Show what a service account or a key may do now, and what lets it.
+/// Show what a service account, a user or a key may do now, and what lets it.
 #[derive(Args)]
 pub(in crate::cli) struct Effective {
     /// The service account
-    #[arg(long, value_name = "ID", required_unless_present = "key", conflicts_with = "key")]
+    #[arg(
+        long,
+        value_name = "ID",
+        required_unless_present_any = ["user", "key"],
+        conflicts_with_all = ["user", "key"]
+    )]
     service_account: Option<String>,
+
+    /// The user
+    #[arg(long, value_name = "ID", conflicts_with = "key")]
+    user: Option<String>,
 
     /// The key
     #[arg(long, value_name = "ID")]
@@ -74,15 +83,25 @@ impl Effective {
     pub(in crate::cli) fn run(self) -> Outcome {
         use proto::effective_permissions_request::Subject;
         let account = self.service_account.map(Subject::ServiceAccountId);
+        let user = self.user.map(Subject::UserId);
         let mut request = proto::EffectivePermissionsRequest {
             organization_id: self.target.organization_id(),
-            subject: account.or(self.key.map(Subject::KeyId)),
+            subject: account.or(user).or(self.key.map(Subject::KeyId)),
+            page_token: String::new(),
         };
         self.client.run(async |session| {
             session.aim(&mut request.organization_id).await?;
-            let request = session.request(request)?;
-            let answer = session.answer(service(session).effective_permissions(request)).await?;
-            let shown = Shown::from(answer);
+            let mut shown = Shown::default();
+            loop {
+                let page = session.request(request.clone())?;
+                let call = async { service(session).effective_permissions(page).await };
+                let mut answer = session.answer(call).await?;
+                request.page_token = std::mem::take(&mut answer.next_page_token);
+                shown.join(answer.into());
+                if request.page_token.is_empty() {
+                    break;
+                }
+            }
             session.print(&shown, || shown.to_text())
         })
     }

@@ -48,6 +48,7 @@ pub(in crate::cli) struct Key {
     limits: BTreeMap<String, i64>,
     origin: String,
     service_account_id: String,
+    user_id: String,
     allowed_ips: Vec<String>,
     rate_limit: Option<RateLimit>,
     predecessor_id: String,
@@ -110,6 +111,7 @@ impl From<proto::Key> for Key {
             limits: message.limits,
             origin: short(message.origin, "KEY_ORIGIN_", proto::KeyOrigin::as_str_name),
             service_account_id: message.service_account_id,
+            user_id: message.user_id,
             allowed_ips: message.allowed_ips,
             rate_limit: message
                 .rate_limit
@@ -177,6 +179,7 @@ impl Key {
             .add("masked", &self.masked)
             .add("origin", if self.origin == "minted" { "" } else { &self.origin })
             .add("service account", &self.service_account_id)
+            .add("user", &self.user_id)
             .add("state", &self.state)
             .add("environment", &self.environment)
             .add_all("roles", self.roles.iter().map(RoleReference::to_text))
@@ -254,8 +257,10 @@ impl Key {
         if self.origin != "minted" {
             remarks.push(self.origin.clone());
         }
-        if !self.service_account_id.is_empty() {
-            remarks.push(format!("of {}", self.service_account_id));
+        for owner in [&self.service_account_id, &self.user_id] {
+            if !owner.is_empty() {
+                remarks.push(format!("of {owner}"));
+            }
         }
         if !self.allowed_ips.is_empty() {
             remarks.push(format!("from {}", abridged(&self.allowed_ips)));

@@ -235,6 +235,7 @@ impl ListedGrants {
 #[derive(Serialize)]
 struct Holder {
     service_account_id: String,
+    user_id: String,
     key_id: String,
     name: String,
     everywhere: bool,
@@ -245,13 +246,16 @@ struct Holder {
 impl From<proto::Holder> for Holder {
     fn from(message: proto::Holder) -> Self {
         use proto::holder::Holder as Who;
-        let (service_account_id, key_id) = match message.holder {
-            Some(Who::ServiceAccountId(id)) => (id, String::new()),
-            Some(Who::KeyId(id)) => (String::new(), id),
+        let none = String::new;
+        let (service_account_id, user_id, key_id) = match message.holder {
+            Some(Who::ServiceAccountId(id)) => (id, none(), none()),
+            Some(Who::UserId(id)) => (none(), id, none()),
+            Some(Who::KeyId(id)) => (none(), none(), id),
             None => Default::default(),
         };
         Self {
             service_account_id,
+            user_id,
             key_id,
             name: message.name,
             everywhere: message.everywhere,
@@ -278,7 +282,7 @@ impl Holders {
                 let everywhere = it.everywhere.then(|| "everywhere".to_owned());
                 let roles: Vec<String> = it.roles.iter().map(RoleReference::to_text).collect();
                 [
-                    [it.service_account_id.as_str(), &it.key_id].concat(),
+                    [it.service_account_id.as_str(), &it.user_id, &it.key_id].concat(),
                     it.name.clone(),
                     everywhere.unwrap_or_else(|| it.domains.join(",")),
                     if roles.is_empty() { "scopes".to_owned() } else { roles.join(",") },
@@ -333,8 +337,8 @@ struct Held {
     expires_at: Option<String>,
 }
 
-/// See `EffectivePermissionsResponse`.
-#[derive(Serialize)]
+/// See `EffectivePermissionsResponse`; all pages of it.
+#[derive(Default, Serialize)]
 pub(in crate::cli) struct Effective {
     in_force: bool,
     permissions: Vec<Held>,
@@ -359,6 +363,13 @@ impl From<proto::EffectivePermissionsResponse> for Effective {
 }
 
 impl Effective {
+    /// Puts a later page behind this one.
+    pub(in crate::cli) fn join(&mut self, later: Self) {
+        self.in_force = later.in_force;
+        self.permissions.extend(later.permissions);
+        self.revision = later.revision;
+    }
+
     /// For people.
     pub(in crate::cli) fn to_text(&self) -> String {
         if self.permissions.is_empty() {

@@ -83,6 +83,8 @@ fn meaning(code: proto::DecisionCode) -> &'static str {
         Code::ServiceNotAllowed => "the credential is limited to other services",
         Code::PermissionDenied => "a wanted permission is not held",
         Code::DomainNotAllowed => "a wanted permission is held, but not for this domain",
+        Code::FeatureNotLicensed => "a wanted permission asks for a feature that is not licensed",
+        Code::MfaRequired => "a wanted permission asks for a second factor",
         Code::RateLimited => "the credential was used as often as it may be for now",
     }
 }

@@ -239,7 +239,10 @@ async fn a_page_of_a_long_stream_reads_no_more_than_the_page() {
 async fn a_walk_over_large_events_ends_by_their_bytes() {
     let fact = PlanDefined {
         plan: "x".repeat(60).parse().unwrap(),
-        rules: projections::event::PlanRules { key_lifetime_max_seconds: None },
+        rules: projections::event::PlanRules {
+            key_lifetime_max_seconds: None,
+            ..Default::default()
+        },
         before: None,
     };
     let large = Envelope {

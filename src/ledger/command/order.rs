@@ -7,6 +7,7 @@ use projections::envelope::RequestStamp;
 use projections::id::{EventId, KeyId, OrganizationId, SessionId, UserId};
 use projections::principal::{Credential, Owner, Principal};
 use projections::recorded::Revision;
+use projections::sealed::Subject;
 use projections::text::CorrelationId;
 
 use super::Command;
@@ -107,6 +108,18 @@ pub struct Order {
     pub causation_id: Option<EventId>,
     /// Personal data around it, to be sealed: never logged, never in clear.
     pub personal: Personal,
+    /// Personal data about whomever it is about, if it holds any.
+    pub about: Option<About>,
+}
+
+/// Personal data about one subject, sealed under a key of the subject's own into the first
+/// event that comes of a command. It has no `Debug`.
+#[derive(Clone)]
+pub struct About {
+    /// The subject.
+    pub subject: Subject,
+    /// What is said of it.
+    pub data: Personal,
 }
 
 /// Personal data around a command. It has no `Debug`.
@@ -160,6 +173,14 @@ impl RequestStamper {
         hasher.update(content);
         let content = RequestContent(first_half(hasher.finalize().as_bytes()));
         RequestStamp { id, content }
+    }
+
+    /// What a page that uses a session in cookies sends beside them: the session's own.
+    #[must_use]
+    pub fn csrf_token(&self, session: SessionId) -> String {
+        let csrf_key = blake3::derive_key("keyledger 2026-11 csrf tokens", &self.lookup_key[..]);
+        let token = blake3::keyed_hash(&csrf_key, &session.to_bytes());
+        token.to_hex().to_string()
     }
 
     /// What shows that a page token is of our making, and of which list.

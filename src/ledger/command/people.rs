@@ -9,6 +9,10 @@ use projections::text::Label;
 
 use super::GrantRole;
 
+/// How long an invitation is accepted where nothing is said, in milliseconds: a week.
+pub const INVITATION_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
+/// How long it is accepted at the most: thirty days.
+pub const INVITATION_MAX_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 /// Most users of one organization who were not removed.
 pub const USERS_MAX: usize = 1_000_000;
 /// Most sessions of one user that are not over: another one ends the oldest.

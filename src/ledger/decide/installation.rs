@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use projections::digest::SigningKeyId;
 use projections::event::{
     ActivatedSchema, BuiltInRoleDefined, Event, InstallationCreated, KeyOrigin, KeyRevoked,
-    KeyStateBefore, OrganizationCreated, PepperRotated, PlanDefined, RevocationReason, SCHEMAS,
-    SchemaActivated,
+    KeyStateBefore, OrganizationCreated, PepperRotated, PermissionRule, PermissionRuleDefined,
+    PermissionRuleRemoved, PlanDefined, RevocationReason, SCHEMAS, SchemaActivated,
+    SigningKeyAdded, SigningKeyRetired,
 };
 use projections::id::OrganizationId;
+use projections::installation::Installation;
 use projections::key::{Key, KeyState};
+use projections::permission::PermissionPattern;
 
 use super::{Decided, Given, key};
 use crate::ledger::built_in;
@@ -75,11 +79,37 @@ fn changed_rules(given: &Given<'_>, rules: &Rules) -> Vec<Event> {
             events.push(PlanDefined { plan: plan.clone(), rules: rules.clone(), before }.into());
         }
     }
+    if let Some(wanted) = &rules.permission_rules {
+        events.extend(changed_permission_rules(installation, wanted));
+    }
     for (role_id, definition) in &rules.roles {
-        let before = given.state.role(*role_id).map(|role| role.definition.clone());
+        let before = given.state.role(*role_id).and_then(|role| role.definition());
         if before.as_ref() != Some(definition) {
             let definition = definition.clone();
             events.push(BuiltInRoleDefined { role_id: *role_id, definition, before }.into());
+        }
+    }
+    events
+}
+
+/// One event for each rule that comes, changes or goes.
+fn changed_permission_rules(
+    installation: Option<&Arc<Installation>>,
+    wanted: &[(PermissionPattern, PermissionRule)],
+) -> Vec<Event> {
+    let there = || installation.into_iter().flat_map(|it| it.permission_rules.iter());
+    let mut events: Vec<Event> = Vec::new();
+    for (permission, before) in there() {
+        if !wanted.iter().any(|(pattern, _)| pattern == permission) {
+            let (permission, before) = (permission.clone(), before.clone());
+            events.push(PermissionRuleRemoved { permission, before }.into());
+        }
+    }
+    for (permission, rule) in wanted {
+        let before = installation.and_then(|it| it.permission_rules.get(permission)).cloned();
+        if before.as_ref() != Some(rule) {
+            let (permission, rule) = (permission.clone(), rule.clone());
+            events.push(PermissionRuleDefined { permission, rule, before }.into());
         }
     }
     events
@@ -135,6 +165,28 @@ pub(super) fn rotate_pepper(
 ) -> Result<Decided, Rejection> {
     let known = given.state.installation().is_some_and(|it| it.pepper >= event.pepper);
     Ok(if known { Decided::Nothing } else { Decided::Events(vec![event.clone().into()]) })
+}
+
+/// Lets access tokens be signed with a key, unless it may already, or might once.
+pub(super) fn add_signing_key(
+    given: &Given<'_>,
+    event: &SigningKeyAdded,
+) -> Result<Decided, Rejection> {
+    let keys = given.state.installation().map(|it| &it.signing_keys);
+    let known = keys.is_some_and(|keys| keys.contains_key(&event.signing_key_id));
+    Ok(if known { Decided::Nothing } else { Decided::Events(vec![event.clone().into()]) })
+}
+
+/// Lets what a key signed count no more.
+pub(super) fn retire_signing_key(
+    given: &Given<'_>,
+    signing_key_id: SigningKeyId,
+) -> Result<Decided, Rejection> {
+    let keys = given.state.installation().map(|it| &it.signing_keys);
+    let row = keys.and_then(|keys| keys.get(&signing_key_id));
+    let counts = row.is_some_and(|row| row.retired_at.is_none());
+    let retired = || vec![SigningKeyRetired { signing_key_id }.into()];
+    Ok(if counts { Decided::Events(retired()) } else { Decided::Nothing })
 }
 
 fn superseded(given: &Given<'_>, key: &Key) -> Option<Event> {

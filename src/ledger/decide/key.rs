@@ -20,8 +20,8 @@ use projections::verification::Authority;
 
 use super::{Decided, Given};
 use crate::ledger::command::{
-    CreateKey, Expiry, ImportKeys, KEYS_AT_ONCE_MAX, RevokeKey, RevokeKeys, UpdateKeyLabel,
-    WhichKeys,
+    CreateKey, Expiry, ImportKeys, KEYS_AT_ONCE_MAX, RevokeKey, RevokeKeys, USER_KEYS_MAX,
+    UpdateKeyLabel, WhichKeys,
 };
 use crate::ledger::rejection::Rejection;
 
@@ -44,6 +44,7 @@ pub(super) fn import(given: &Given<'_>, command: &ImportKeys) -> Result<Decided,
     let mut events: Vec<Event> = Vec::with_capacity(command.keys.len());
     let mut names = BTreeSet::new();
     let mut owned: BTreeMap<Owner, usize> = BTreeMap::new();
+    let mut given_before = GivenBefore::default();
     for (place, imported) in command.keys.iter().enumerate() {
         let key = &imported.key;
         if let Some(made) = given.state.key(key.key_id) {
@@ -53,7 +54,8 @@ pub(super) fn import(given: &Given<'_>, command: &ImportKeys) -> Result<Decided,
                 repeat: false,
             });
         }
-        let event = may_create(given, key).map_err(|rejection| rejection.of_item(LIST, place))?;
+        let event = may_create_one_of(given, key, &mut given_before)
+            .map_err(|rejection| rejection.of_item(LIST, place))?;
         if !names.insert(&key.name) {
             let taken = Rejection::KeyNameTaken(key.name.to_string());
             return Err(taken.of_item(LIST, place));
@@ -71,8 +73,30 @@ pub(super) fn import(given: &Given<'_>, command: &ImportKeys) -> Result<Decided,
     Ok(Decided::Events(events))
 }
 
+/// What the caller may give, as was found for other keys of the same command.
+#[derive(Default)]
+struct GivenBefore<'a>(Vec<Gift<'a>>);
+
+/// What somebody is given with a key: whose it is, its scopes and roles, and until when.
+#[derive(PartialEq)]
+struct Gift<'a> {
+    owner: Option<Owner>,
+    scopes: Option<&'a Scopes>,
+    roles: &'a [RoleId],
+    end: Option<Timestamp>,
+}
+
 /// The event that brings a key into force, unless a rule speaks against it.
 fn may_create(given: &Given<'_>, command: &CreateKey) -> Result<KeyCreated, Rejection> {
+    may_create_one_of(given, command, &mut GivenBefore::default())
+}
+
+/// As [`may_create`], for one of many keys.
+fn may_create_one_of<'a>(
+    given: &Given<'_>,
+    command: &'a CreateKey,
+    given_before: &mut GivenBefore<'a>,
+) -> Result<KeyCreated, Rejection> {
     let expires_at = expires_at(given, command.expiry);
     let given_with = match command.owner {
         Some(owner) => {
@@ -92,7 +116,14 @@ fn may_create(given: &Given<'_>, command: &CreateKey) -> Result<KeyCreated, Reje
     if let Some((key, authority)) = given.caller()? {
         // An end that is refused below matters to nobody here.
         let end = expires_at.as_ref().ok().copied().flatten();
-        may_give(&authority, command.scopes.as_ref(), &given_with, end)?;
+        let scopes = command.scopes.as_ref();
+        let gift = Gift { owner: command.owner, scopes, roles: &command.roles, end };
+        if is_oneself(given, command.owner) {
+            may_give_oneself(&authority, scopes)?;
+        } else if !given_before.0.contains(&gift) {
+            may_give(&authority, scopes, &given_with, end)?;
+            given_before.0.push(gift);
+        }
         within_reach(key, command.environment, command.services.as_deref())?;
     }
     name_is_free(given, &command.name, None)?;
@@ -128,11 +159,21 @@ fn owner_known(given: &Given<'_>, owner: Owner) -> Result<(), Rejection> {
 
 /// A key that is made for another person says what it is for: what they will come to hold
 /// is not for whoever makes it to take.
-fn for_another(given: &Given<'_>, owner: Owner, scopes: Option<&Scopes>) -> Result<(), Rejection> {
-    let another = matches!(owner, Owner::User(_)) && given.caller.owner() != Some(owner);
+pub(super) fn for_another(
+    given: &Given<'_>,
+    owner: Owner,
+    scopes: Option<&Scopes>,
+) -> Result<(), Rejection> {
+    let another = matches!(owner, Owner::User(_)) && !is_oneself(given, Some(owner));
     let by_somebody = given.caller.home().is_some();
     let listed = scopes.is_some_and(|scopes| !scopes.imply_everything());
     if another && by_somebody && !listed { Err(Rejection::ScopesForAnother) } else { Ok(()) }
+}
+
+/// Whether a key is the caller's own, where the caller is a user of this organization.
+fn is_oneself(given: &Given<'_>, owner: Option<Owner>) -> bool {
+    let here = given.caller.home() == Some(given.state.id);
+    here && matches!(owner, Some(Owner::User(_))) && given.caller.owner() == owner
 }
 
 /// A service account or a user has room for one key more.
@@ -142,7 +183,11 @@ pub(super) fn has_room(given: &Given<'_>, owner: Owner) -> Result<(), Rejection>
 
 fn has_room_for(given: &Given<'_>, owner: Owner, more: usize) -> Result<(), Rejection> {
     let there = keys_to_end(given, owner).count();
-    if there + more <= KEYS_AT_ONCE_MAX { Ok(()) } else { Err(Rejection::TooManyKeys(owner)) }
+    let max = match owner {
+        Owner::ServiceAccount(_) => KEYS_AT_ONCE_MAX,
+        Owner::User(_) => USER_KEYS_MAX,
+    };
+    if there + more <= max { Ok(()) } else { Err(Rejection::TooManyKeys(owner, max)) }
 }
 
 /// The keys of a service account or a user that are in force, or may come into force again.
@@ -196,10 +241,13 @@ pub(super) fn may_bring_into_force(
     let Some((caller, authority)) = given.caller()? else { return Ok(()) };
     if let Some(owner) = key.owner() {
         owner_in_force(given, owner)?;
-        for_another(given, owner, key.scopes.as_ref())?;
     }
-    let held = Authority::of(key, given.state, given.operator, given.now);
-    may_give(&authority, key.scopes.as_ref(), &GivenWith::of(&held), end)?;
+    if is_oneself(given, key.owner()) {
+        may_give_oneself(&authority, key.scopes.as_ref())?;
+    } else {
+        let held = Authority::of(key, given.state, given.operator, given.now);
+        may_give(&authority, key.scopes.as_ref(), &GivenWith::of(&held), end)?;
+    }
     within_reach(caller, Some(key.effective_environment()), key.services())
 }
 
@@ -323,6 +371,21 @@ pub(super) fn may_give(
         return Err(Rejection::PermissionNotHeld(Permission::ORG_ADMIN.to_string()));
     }
     Ok(())
+}
+
+/// A user's own key holds what the user does, and no more than the credential that it is made
+/// with: now, there and for as long, whatever they will be granted. So whatever narrows that
+/// credential narrows the key, and what it is made for is held by now, if only for a domain.
+fn may_give_oneself(authority: &Authority<'_>, scopes: Option<&Scopes>) -> Result<(), Rejection> {
+    let Some(scopes) = scopes.filter(|scopes| !scopes.imply_everything()) else {
+        return match authority.scopes().is_none_or(Scopes::imply_everything) {
+            true => Ok(()),
+            false => Err(Rejection::PermissionNotHeld(Permission::ORG_ADMIN.to_string())),
+        };
+    };
+    let held = |it| authority.holds(it) || authority.holds_for_a_domain(it);
+    let missing = scopes.iter().find(|it| !held(*it));
+    missing.map_or(Ok(()), |it| Err(Rejection::PermissionNotHeld(it.to_string())))
 }
 
 /// Nobody lets others have what they do not hold.

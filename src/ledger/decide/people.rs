@@ -67,7 +67,7 @@ pub(super) fn invite(given: &Given<'_>, command: &InviteUser) -> Result<Decided,
 
 /// Whoever lets a user come to what they were granted holds all of it.
 fn may_let_in(given: &Given<'_>, user: UserId) -> Result<(), Rejection> {
-    key::may_act_on_live(given)?;
+    key::may_act_for_all(given)?;
     let Some((_, authority)) = given.caller()? else { return Ok(()) };
     // As if the user were in force: what they hold then.
     let grants = given.state.grants_of(Principal::User(user));

@@ -17,7 +17,7 @@ use projections::user::UserState;
 
 use super::{Decided, Given, key};
 use crate::ledger::command::{
-    CreateRole, Expiry, GRANTS_MAX, GrantRole, OWN_ROLES_MAX, UpdateRole,
+    CreateRole, Expiry, GRANTS_MAX, GrantRole, OWN_ROLES_MAX, ROLES_MADE_MAX, UpdateRole,
 };
 use crate::ledger::rejection::Rejection;
 
@@ -33,6 +33,9 @@ pub(super) fn create(given: &Given<'_>, command: &CreateRole) -> Result<Decided,
     if given.state.own_roles_in_force() >= OWN_ROLES_MAX {
         return Err(Rejection::TooManyRoles);
     }
+    if given.state.own_roles_made() >= ROLES_MADE_MAX {
+        return Err(Rejection::TooManyRolesMade);
+    }
     may_mean(given, &command.permissions)?;
     let definition = RoleDefinition {
         name,
@@ -45,19 +48,20 @@ pub(super) fn create(given: &Given<'_>, command: &CreateRole) -> Result<Decided,
 /// Lets a role of the organization's own mean something else, for everybody who has it.
 pub(super) fn update(given: &Given<'_>, command: &UpdateRole) -> Result<Decided, Rejection> {
     let role = own(given, command.role_id)?;
-    let before = role.definition.clone();
+    let before = role.definition().ok_or(Rejection::RoleIsRetired(role.id))?;
     let definition = RoleDefinition {
         name: command.name.clone().map_or_else(|| before.name.clone(), Name::from),
         description: command.description.clone().unwrap_or_else(|| before.description.clone()),
         permissions: command.permissions.clone().unwrap_or_else(|| before.permissions.clone()),
     };
-    if definition == before {
-        return Ok(done(Change::Role(role.id), role));
-    }
     if definition.name != before.name {
         name_is_free(given, &definition.name)?;
     }
+    // Before it is said that nothing changes: that tells what the role means.
     may_mean(given, &definition.permissions)?;
+    if definition == before {
+        return Ok(done(Change::Role(role.id), role));
+    }
     Ok(Decided::Events(vec![RoleUpdated { role_id: role.id, definition, before }.into()]))
 }
 
@@ -65,7 +69,7 @@ pub(super) fn update(given: &Given<'_>, command: &UpdateRole) -> Result<Decided,
 pub(super) fn retire(given: &Given<'_>, id: RoleId) -> Result<Decided, Rejection> {
     let role = own(given, id)?;
     key::may_act_on_live(given)?;
-    let name = role.definition.name.clone();
+    let name = role.name.clone();
     Ok(Decided::Events(vec![RoleRetired { role_id: id, name }.into()]))
 }
 
@@ -86,7 +90,9 @@ pub(super) fn grant(given: &Given<'_>, command: &GrantRole) -> Result<Decided, R
             None | Some(UserState::Removed) => return Err(Rejection::UserNotFound(id)),
             Some(UserState::Invited | UserState::Active | UserState::Suspended) => {}
         },
-        Principal::Organization(_) | Principal::Ledger => return Err(Rejection::NotGrantable),
+        Principal::Organization(_) | Principal::Account(_) | Principal::Ledger => {
+            return Err(Rejection::NotGrantable);
+        }
     }
     let terms = terms(given, command)?;
     Ok(Decided::Events(vec![RoleGranted { grant_id: id, terms }.into()]))
@@ -141,7 +147,7 @@ fn own<'a>(given: &'a Given<'_>, id: RoleId) -> Result<&'a Role, Rejection> {
 /// Neither a built-in role nor another one in force has this name.
 fn name_is_free(given: &Given<'_>, name: &Name) -> Result<(), Rejection> {
     let mut built_in = given.operator.roles().filter(|role| role.built_in);
-    if built_in.any(|role| role.definition.name == *name) {
+    if built_in.any(|role| role.name == *name) {
         return Err(Rejection::RoleNameReserved(name.to_string()));
     }
     match given.state.role_named(name) {

@@ -33,6 +33,8 @@ pub(super) fn rotate(given: &Given<'_>, command: &RotateKey) -> Result<Decided, 
     let end = expires_at.as_ref().ok().copied().flatten();
     key::may_bring_into_force(given, old, end)?;
     if let Some(owner) = old.owner() {
+        // Whoever rotates it is shown the new secret.
+        key::for_another(given, owner, old.scopes.as_ref())?;
         key::has_room(given, owner)?;
     }
     within_policy(given, old.allowed_ips())?;

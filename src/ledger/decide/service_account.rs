@@ -24,6 +24,9 @@ pub(super) fn create(
         });
     }
     let roles = key::roles(given, &draft.roles)?;
+    if !roles.is_empty() {
+        key::may_act_for_all(given)?;
+    }
     if let Some((_, authority)) = given.caller()? {
         key::may_give(&authority, None, &key::GivenWith::roles(roles, true), None)?;
     }

@@ -1,29 +1,37 @@
 //! Given a history, when a command is given, then exactly this comes of it.
 
+mod people;
+
 use projections::api_key::Environment;
-use projections::digest::{RequestContent, RequestId, SecretDigest};
+use projections::digest::{
+    RequestContent, RequestId, SecretDigest, SigningKeyId, SigningPublicKey,
+};
 use projections::envelope::Envelope;
 use projections::event::{
-    DigestForm, Event, Hint, KeyOrigin, KeyRevoked, KeyStateBefore, KeyedDigest, RevocationReason,
-    RoleCreated, RoleUpdated, ServiceAccountCreated,
+    DigestForm, Event, Hint, KeyOrigin, KeyRevoked, KeyStateBefore, KeyedDigest, MfaRule,
+    PermissionRule, RevocationReason, RoleCreated, RoleUpdated, ServiceAccountCreated,
+    SigningKeyAdded,
 };
 use projections::id::{
-    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId, UserId,
 };
 use projections::key::KeyState;
 use projections::network::Networks;
 use projections::permission::{PermissionPattern, Scopes};
 use projections::policy::Policy;
 use projections::principal::Principal;
+use projections::user::UserState;
 use proptest::prelude::*;
 
 use super::*;
 use crate::ledger::built_in;
 use crate::ledger::command::{
     ConfigureKeys, CreateInstallation, CreateKey, CreateRole, Expiry, GRANTS_MAX, GrantRole,
-    ImportKeys, ImportedKey, KEYS_AT_ONCE_MAX, OrganizationDraft, ROTATION_GRACE_MAX_SECONDS,
-    RevokeKey, RevokeKeys, RotateKey, Rules, UpdateKeyLabel, UpdateRole, WhichKeys,
+    ImportKeys, ImportedKey, KEYS_AT_ONCE_MAX, OWN_ROLES_MAX, OrganizationDraft, ROLES_MADE_MAX,
+    ROTATION_GRACE_MAX_SECONDS, RevokeKey, RevokeKeys, RotateKey, Rules, UpdateKeyLabel,
+    UpdateRole, WhichKeys,
 };
+use crate::ledger::start::ConfiguredRules;
 
 const ACME: OrganizationId = OrganizationId::from_bytes([7; 16]);
 const NOW: i64 = 1_800_000_000_000;
@@ -210,12 +218,26 @@ impl World {
     }
 
     fn fold(&mut self, target: OrganizationId, events: &[Event], request: Option<RequestStamp>) {
+        self.fold_by(target, (Principal::Ledger, request), events);
+    }
+
+    /// Folds what this caller did, in their name.
+    fn fold_as(&mut self, target: OrganizationId, caller: Caller, events: &[Event]) {
+        self.fold_by(target, (caller.principal(target), None), events);
+    }
+
+    fn fold_by(
+        &mut self,
+        target: OrganizationId,
+        (actor, request): (Principal, Option<RequestStamp>),
+        events: &[Event],
+    ) {
         let state = if target.is_operator() { &mut self.operator } else { &mut self.acme };
         for event in events {
             let envelope = Envelope {
                 id: EventId::from_bytes([9; 16]),
                 at: at(self.now),
-                actor: Principal::Ledger,
+                actor,
                 credential: None,
                 request,
                 correlation_id: "c".parse().unwrap(),
@@ -290,6 +312,26 @@ fn a_first_start_makes_everything_at_once() {
     assert_eq!(again, Err(Rejection::InstallationExists));
 }
 
+/// To ask again adds nothing, and what was retired comes back in no way.
+#[test]
+fn a_signing_key_is_added_and_retired_once() {
+    let mut world = World::on("paid");
+    let operator = OrganizationId::OPERATOR;
+    let id = SigningKeyId([1; 16]);
+    let public_key = SigningPublicKey([2; 32]);
+    let add = Command::AddSigningKey(SigningKeyAdded { signing_key_id: id, public_key });
+    let retire = Command::RetireSigningKey(id);
+    world.check_in(operator, Caller::Ledger, &retire, Ok(&["nothing"]));
+    world.check_in(operator, Caller::Ledger, &add, Ok(&["SigningKeyAdded"]));
+    world.must(operator, Caller::Ledger, &add);
+    world.check_in(operator, Caller::Ledger, &add, Ok(&["nothing"]));
+    world.check_in(operator, Caller::Ledger, &retire, Ok(&["SigningKeyRetired"]));
+    world.must(operator, Caller::Ledger, &retire);
+    for again in [&add, &retire] {
+        world.check_in(operator, Caller::Ledger, again, Ok(&["nothing"]));
+    }
+}
+
 #[test]
 fn configuration_becomes_events_only_where_it_changed() {
     let world = World::on("paid");
@@ -315,6 +357,41 @@ fn configuration_becomes_events_only_where_it_changed() {
         Some(3_600),
         "what it was is kept"
     );
+}
+
+#[test]
+fn rules_of_permissions_come_change_and_go_with_the_configuration() {
+    let mut world = World::on("paid");
+    let operator = OrganizationId::OPERATOR;
+    let rules = |list: &[(&str, bool)]| {
+        let rule = |(pattern, mfa): &(&str, bool)| {
+            let feature = Some("sso".parse().unwrap());
+            let mfa = mfa.then(MfaRule::default);
+            (pattern.parse().unwrap(), PermissionRule { mfa, feature })
+        };
+        let permission_rules = list.iter().map(rule).collect();
+        let rules = ConfiguredRules { permission_rules, plans: Vec::new() };
+        Command::ConfigureInstallation(built_in::rules_with(&rules))
+    };
+    let mut check = |list: &[(&str, bool)], events: &[&str]| {
+        let command = rules(list);
+        world.check_in(operator, Caller::Ledger, &command, Ok(events));
+        if events != ["nothing"] {
+            world.must(operator, Caller::Ledger, &command);
+        }
+    };
+    check(&[], &["nothing"]);
+    check(&[("a:b", true), ("*:*", false)], &["PermissionRuleDefined"; 2]);
+    check(&[("*:*", false), ("a:b", true)], &["nothing"]);
+    check(&[("a:b", false), ("*:*", false)], &["PermissionRuleDefined"]);
+    check(&[("c:d", true), ("*:*", false)], &["PermissionRuleRemoved", "PermissionRuleDefined"]);
+    // What changes no rule leaves them as they are.
+    let nothing = Command::ConfigureInstallation(built_in::no_rules());
+    world.check_in(operator, Caller::Ledger, &nothing, Ok(&["nothing"]));
+    let check = |list: &[(&str, bool)], events: &[&str]| {
+        world.check_in(operator, Caller::Ledger, &rules(list), Ok(events));
+    };
+    check(&[], &["PermissionRuleRemoved"; 2]);
 }
 
 #[test]
@@ -968,7 +1045,7 @@ fn an_import_is_checked_key_by_key() {
         };
         import((0..count).map(key).collect())
     };
-    let full = Rejection::TooManyKeys(account_id(1).into());
+    let full = Rejection::TooManyKeys(account_id(1).into(), KEYS_AT_ONCE_MAX);
     world.check(by(1), &many(KEYS_AT_ONCE_MAX + 1), item(KEYS_AT_ONCE_MAX, full.clone()));
     world.must(ACME, by(1), &many(KEYS_AT_ONCE_MAX));
     world.check(by(1), &import(vec![owned(3)]), item(0, full.clone()));
@@ -1306,6 +1383,50 @@ fn roles_and_grants_are_refused_by_their_reason() {
     world.check(by(1), &named("own-10"), Ok(&["RoleCreated"]));
 }
 
+/// An edit that changes nothing says what the role means, and so is for those who may give it.
+#[test]
+fn what_a_role_means_is_told_to_nobody_by_an_edit() {
+    let mut world = with_roles();
+    world.must(ACME, by(1), &role_draft(11, &["dns:*"]));
+    let nothing = Command::UpdateRole(Box::new(UpdateRole {
+        role_id: own_role(11),
+        name: None,
+        description: None,
+        permissions: None,
+    }));
+    world.check(by(1), &nothing, Ok(&["done"]));
+    world.check(by(2), &nothing, Err(Rejection::PermissionNotHeld("dns:*".into())));
+    world.must(ACME, by(1), &Command::RetireRole(own_role(11)));
+    let retired = world.acme.role(own_role(11)).unwrap();
+    assert_eq!((retired.description.as_ref(), retired.permissions.len()), (None, 0));
+    assert_eq!(retired.name.as_str(), "own-11");
+}
+
+#[test]
+fn an_organization_has_so_many_roles_of_its_own_and_makes_no_more_than_so_many() {
+    let mut world = with_roles();
+    let id = |number: usize| RoleId::from_parts(NOW.unsigned_abs(), number as u128);
+    let make = |number: usize| {
+        Command::CreateRole(Box::new(CreateRole {
+            role_id: id(number),
+            name: format!("role-{number}").parse().unwrap(),
+            description: "a role".parse().unwrap(),
+            permissions: patterns(&["dns:read"]),
+        }))
+    };
+    for number in 0..OWN_ROLES_MAX {
+        world.must(ACME, by(1), &make(number));
+    }
+    world.check(by(1), &make(OWN_ROLES_MAX), Err(Rejection::TooManyRoles));
+    for number in OWN_ROLES_MAX..ROLES_MADE_MAX {
+        world.must(ACME, by(1), &Command::RetireRole(id(number - 1)));
+        world.must(ACME, by(1), &make(number));
+    }
+    world.must(ACME, by(1), &Command::RetireRole(id(0)));
+    world.check(by(1), &make(ROLES_MADE_MAX), Err(Rejection::TooManyRolesMade));
+    world.check(by(1), &edit_role(id(1), &["dns:write"]), Ok(&["RoleUpdated"]));
+}
+
 /// Roles bind live keys, and keys for any service: who is limited to less defines none.
 #[test]
 fn a_limited_key_defines_and_grants_nothing() {
@@ -1321,6 +1442,30 @@ fn a_limited_key_defines_and_grants_nothing() {
     world.must(ACME, by(1), &limited(3, |key| key.environment = Some(Environment::Test)));
     let services = |key: &mut CreateKey| key.services = Some(vec!["keyledger".parse().unwrap()]);
     world.must(ACME, by(1), &limited(4, services));
+    world.must(
+        ACME,
+        by(1),
+        &create(5, |key| {
+            key.scopes = scopes(&["service-accounts:write", "dns:read"]);
+            key.services = Some(vec!["keyledger".parse().unwrap()]);
+        }),
+    );
+    world.must(
+        ACME,
+        by(1),
+        &create(6, |key| {
+            key.scopes = scopes(&["service-accounts:write", "dns:read"]);
+            key.environment = Some(Environment::Test);
+        }),
+    );
+    let bot = |roles: &[u8]| {
+        let Command::CreateServiceAccount(mut bot) = account(9, &[]) else { panic!() };
+        bot.roles = roles.iter().map(|number| own_role(*number)).collect();
+        Command::CreateServiceAccount(bot)
+    };
+    world.check(by(5), &bot(&[10]), Err(Rejection::ServiceNotHeld));
+    world.check(by(6), &bot(&[10]), Err(Rejection::EnvironmentNotHeld));
+    world.check(by(5), &bot(&[]), Ok(&["ServiceAccountCreated"]));
     let giving = [
         role_draft(11, &["dns:read"]),
         edit_role(own_role(10), &["roles:write"]),
@@ -1354,6 +1499,13 @@ enum Step {
     RetireRole(u8),
     Grant { account: u8, role: u8, domain: Option<&'static str>, lifetime: Option<i64> },
     RevokeGrant(u8),
+    Invite { email: u8, role: u8, lifetime: Option<i64> },
+    Renew(u8),
+    Suspend(u8),
+    Restore(u8),
+    Remove(u8),
+    UserKey { user: u8, scopes: Vec<&'static str>, lifetime: i64, test: bool },
+    GrantUser { user: u8, role: u8, domain: Option<&'static str>, lifetime: Option<i64> },
     Wait(i64),
 }
 
@@ -1362,10 +1514,22 @@ fn arb_step() -> impl Strategy<Value = (Option<u8>, Step)> {
         vec!["api-keys:write", "dns:read", "dns:write", "cache:purge", "org:admin"],
         0..3,
     );
+    let user_scopes = prop::sample::subsequence(
+        vec![
+            "api-keys:write",
+            "users:write",
+            "dns:read",
+            "dns:write",
+            "cache:purge",
+            "routing:write",
+        ],
+        0..3,
+    );
     let role_permissions = || {
         prop::sample::subsequence(
             vec![
                 "roles:write",
+                "users:write",
                 "dns:read",
                 "dns:write",
                 "dns:*",
@@ -1417,6 +1581,24 @@ fn arb_step() -> impl Strategy<Value = (Option<u8>, Step)> {
                 Step::Grant { account, role, domain, lifetime }
             }),
         1 => key().prop_map(Step::RevokeGrant),
+        2 => (0..6_u8, key(), prop::option::of(1..20_000_000_i64))
+            .prop_map(|(email, role, lifetime)| Step::Invite { email, role, lifetime }),
+        1 => key().prop_map(Step::Renew),
+        2 => key().prop_map(Step::Suspend),
+        3 => key().prop_map(Step::Restore),
+        1 => key().prop_map(Step::Remove),
+        6 => (key(), user_scopes, 1..4_000_000_i64, prop::bool::weighted(0.2)).prop_map(
+            |(user, scopes, lifetime, test)| Step::UserKey { user, scopes, lifetime, test }
+        ),
+        4 => (
+            key(),
+            key(),
+            prop::option::of(prop_oneof![Just("a.example"), Just("b.example")]),
+            prop::option::of(1..20_000_000_i64),
+        )
+            .prop_map(|(user, role, domain, lifetime)| {
+                Step::GrantUser { user, role, domain, lifetime }
+            }),
         1 => (1..400_000_i64).prop_map(Step::Wait),
     ];
     // Mostly whoever may do something.
@@ -1525,6 +1707,10 @@ fn holdings(world: &World) -> std::collections::BTreeSet<Held> {
             let authority = Authority::of_owner(account.id.into(), acme, operator, then);
             held.extend(held_by(authority, then, &account.id.text()));
         }
+        for user in acme.users_after(None) {
+            let authority = Authority::of_owner(user.id.into(), acme, operator, then);
+            held.extend(held_by(authority, then, &user.id.text()));
+        }
         for key in acme.keys_after(None).filter(|key| key.state(then) == KeyState::Active) {
             let authority = Authority::of(key, acme, operator, then);
             held.extend(held_by(authority, then, &key.id.text()));
@@ -1533,8 +1719,20 @@ fn holdings(world: &World) -> std::collections::BTreeSet<Held> {
     held
 }
 
-const PROBED: [&str; 6] =
-    ["dns:read", "dns:write", "cache:purge", "roles:write", "routing:write", "org:admin"];
+const PROBED: [&str; 7] = [
+    "users:write",
+    "dns:read",
+    "dns:write",
+    "cache:purge",
+    "roles:write",
+    "routing:write",
+    "org:admin",
+];
+
+fn some_user(world: &World, number: u8) -> UserId {
+    let all: Vec<_> = world.acme.users_after(None).map(|it| it.id).collect();
+    all[usize::from(number) % all.len()]
+}
 
 /// The command of a step; `next` is the number of the key that it may make.
 fn command_of(world: &World, step: Step, next: u8) -> Option<Command> {
@@ -1582,6 +1780,34 @@ fn command_of(world: &World, step: Step, next: u8) -> Option<Command> {
             let all: Vec<_> = world.acme.grants_after(None).map(|it| it.id).collect();
             Command::RevokeGrant(*all.get(usize::from(number) % all.len().max(1))?)
         }
+        Step::Invite { email, role, lifetime } => {
+            let role = some_role(world, role);
+            let Command::InviteUser(mut invited) = people::invite(next, email, &[role]) else {
+                return None;
+            };
+            for grant in &mut invited.grants {
+                grant.grant_id = grant_id(next);
+                grant.expiry = lifetime.map(Expiry::After);
+            }
+            Command::InviteUser(invited)
+        }
+        Step::Renew(user) => people::renew(some_user(world, user)),
+        Step::Suspend(user) => Command::SuspendUser(some_user(world, user)),
+        Step::Restore(user) => Command::RestoreUser(some_user(world, user)),
+        Step::Remove(user) => Command::RemoveUser(some_user(world, user)),
+        Step::UserKey { user, scopes: wanted, lifetime, test } => create(next, |key| {
+            key.name = format!("key {next}").parse().unwrap();
+            key.scopes = (!wanted.is_empty()).then(|| Scopes::new(&wanted).unwrap());
+            key.owner = Some(some_user(world, user).into());
+            key.expiry = Expiry::After(lifetime);
+            let environment = if test { Environment::Test } else { Environment::Live };
+            key.environment = Some(environment);
+        }),
+        Step::GrantUser { user, role, domain, lifetime } => {
+            let (user, role) = (some_user(world, user), some_role(world, role));
+            let grant = people::to_user(next, 0, role, domain, lifetime, |_| user);
+            Command::GrantRole(Box::new(grant))
+        }
         Step::Policy { lifetime } => Command::UpdatePolicy(Policy {
             key_lifetime_max_seconds: lifetime,
             ..Policy::default()
@@ -1610,6 +1836,7 @@ proptest! {
                 "policy:write",
                 "roles:write",
                 "service-accounts:write",
+                "users:write",
             ]);
         }));
         // Somebody who holds something for a time, and something for one domain.
@@ -1625,7 +1852,22 @@ proptest! {
             key.scopes = None;
             key.owner = Some(account_id(2).into());
         }));
-        let mut number = 2_u8;
+        // And a user, with what they made of it.
+        world.must(ACME, Caller::Ledger, &people::invite(1, 1, &[]));
+        let user = |number, role, domain, lifetime| {
+            let to_user = |_| UserId::from_bytes([1; 16]);
+            let grant = people::to_user(number, 0, role, domain, lifetime, to_user);
+            Command::GrantRole(Box::new(grant))
+        };
+        world.must(ACME, Caller::Ledger, &role_draft(252, &["users:write", "dns:write"]));
+        world.must(ACME, Caller::Ledger, &user(252, own_role(252), None, hours_2));
+        world.must(ACME, Caller::Ledger, &user(253, own_role(251), Some("a.example"), None));
+        world.must(ACME, Caller::Ledger, &create(2, |key| {
+            key.scopes = None;
+            key.owner = Some(UserId::from_bytes([1; 16]).into());
+        }));
+        let mut number = 3_u8;
+        let mut removed = std::collections::BTreeSet::new();
         let mut revoked = std::collections::BTreeSet::new();
         for (caller, step) in steps {
             if let Step::Wait(millis) = step {
@@ -1698,24 +1940,43 @@ proptest! {
                         None
                     }
                     Event::RoleRetired(_) | Event::RoleGranted(_) | Event::GrantRevoked(_) => None,
+                    Event::UserRemoved(event) => {
+                        removed.insert(event.user_id);
+                        None
+                    }
                     Event::UserInvited(_)
                     | Event::InvitationRenewed(_)
                     | Event::UserJoined(_)
                     | Event::UserUpdated(_)
                     | Event::UserSuspended(_)
                     | Event::UserRestored(_)
-                    | Event::UserRemoved(_)
                     | Event::SessionStarted(_)
                     | Event::SessionSteppedUp(_)
                     | Event::SessionEnded(_) => None,
                     Event::DenialsSummarized(_)
                     | Event::UsageRecorded(_)
+                    | Event::EmailReserved(_)
+                    | Event::EmailConfirmed(_)
+                    | Event::EmailReleased(_)
+                    | Event::AccountCreated(_)
+                    | Event::PasswordSet(_)
+                    | Event::TotpEnrolled(_)
+                    | Event::TotpRemoved(_)
+                    | Event::RecoveryCodesReplaced(_)
+                    | Event::RecoveryCodeUsed(_)
+                    | Event::SessionsEnded(_)
+                    | Event::AccountLocked(_)
+                    | Event::DefaultOrganizationSet(_)
                     | Event::InstallationCreated(_)
                     | Event::SchemaActivated(_)
                     | Event::PlanDefined(_)
+                    | Event::PermissionRuleDefined(_)
+                    | Event::PermissionRuleRemoved(_)
                     | Event::BuiltInRoleDefined(_)
                     | Event::OrganizationRegistered(_)
                     | Event::PepperRotated(_)
+                    | Event::SigningKeyAdded(_)
+                    | Event::SigningKeyRetired(_)
                     | Event::OrganizationCreated(_) => {
                         prop_assert!(false, "{event:?}");
                         None
@@ -1739,6 +2000,11 @@ proptest! {
                 for now in [now, at(NOW)] {
                     prop_assert_eq!(world.acme.key(*id).unwrap().state(now), KeyState::Revoked);
                 }
+            }
+            for id in &removed {
+                prop_assert_eq!(world.acme.user(*id).unwrap().state(), UserState::Removed);
+                prop_assert!(world.acme.grants_of(Principal::User(*id)).is_empty());
+                prop_assert_eq!(world.acme.keys_of((*id).into(), now).count(), 0);
             }
             let active: Vec<_> =
                 world.acme.keys_after(None).filter(|key| key.state(now) == KeyState::Active).collect();

@@ -97,7 +97,11 @@ impl Check {
             Err((_, error)) => return Err(Some(damage(error))),
         };
         let (stream, revision) = (event.stream, event.revision);
-        if stream.as_organization().is_none() && stream.as_usage().is_none() {
+        let is_known = stream.as_organization().is_some()
+            || stream.as_usage().is_some()
+            || stream.as_account().is_some()
+            || stream.as_email().is_some();
+        if !is_known {
             return Err(Some(Damage::Somewhere(format!("stream `{stream}` is of no known kind"))));
         }
         let expected = Revision::after(self.seen.get(&stream).copied());
@@ -175,6 +179,13 @@ impl Ledger {
                 tracing::error!(
                     "the operator's history is corrupt; restore the data directory from a backup"
                 );
+            }
+        }
+        if let Damage::In(stream, fault) = &damage {
+            if let Some(id) = stream.as_account() {
+                self.accounts.stop(id, fault.clone());
+            } else if let Some(email) = stream.as_email() {
+                self.accounts.stop_email(email, fault.clone());
             }
         }
         let damage = super::in_one_line(&damage);

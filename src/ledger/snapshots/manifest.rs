@@ -15,11 +15,12 @@ use projections::time::Timestamp;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use crate::ledger::accounts::snapshots::Part;
 use crate::ledger::event_store::Position;
 use crate::ledger::snapshot_store::SnapshotOf;
 
 /// The form of manifests, and of what they list, that this version writes and reads.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 
 /// A keyed checksum.
 pub(in crate::ledger) type Checksum = [u8; 32];
@@ -48,6 +49,9 @@ impl Seal {
             Of::Manifest => hasher.update(&[0, FORM]),
             Of::Snapshot(SnapshotOf::Tables(id)) => hasher.update(&[1]).update(&id.to_bytes()),
             Of::Snapshot(SnapshotOf::Usage(id)) => hasher.update(&[4]).update(&id.to_bytes()),
+            Of::Snapshot(SnapshotOf::Accounts(part)) => {
+                hasher.update(&[5]).update(&part.to_le_bytes())
+            }
             Of::DeadKey(organization, key) => {
                 hasher.update(&[2]).update(&organization.to_bytes()).update(&key.to_bytes())
             }
@@ -110,6 +114,14 @@ pub(in crate::ledger) struct UsageEntry {
     pub(in crate::ledger) checksum: Checksum,
 }
 
+/// One part of the accounts and e-mails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::ledger) struct PartEntry {
+    /// How many rows are in it.
+    pub(in crate::ledger) rows: u64,
+    pub(in crate::ledger) checksum: Checksum,
+}
+
 /// The manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::ledger) struct Manifest {
@@ -124,13 +136,16 @@ pub(in crate::ledger) struct Manifest {
     pub(in crate::ledger) dead_need: BTreeMap<u32, u64>,
     pub(in crate::ledger) entries: BTreeMap<OrganizationId, Entry>,
     pub(in crate::ledger) usage: BTreeMap<OrganizationId, UsageEntry>,
+    /// The parts of the accounts and e-mails, by number.
+    pub(in crate::ledger) accounts: BTreeMap<Part, PartEntry>,
     /// The runs of fingerprints, by number.
     pub(in crate::ledger) runs: BTreeMap<u64, Checksum>,
 }
 
 impl Manifest {
     pub(in crate::ledger) fn to_bytes(&self) -> Option<Vec<u8>> {
-        let Self { anchor, dead_sha256, dead_foreign, dead_need, entries, usage, runs } = self;
+        let Self { anchor, dead_sha256, dead_foreign, dead_need, entries, usage, accounts, runs } =
+            self;
         let Anchor { before, position, stream, revision, leaf_hash } = anchor.as_ref()?;
         let mut out =
             Vec::with_capacity(256 + (entries.len() + usage.len()) * 104 + runs.len() * 40);
@@ -164,6 +179,12 @@ impl Manifest {
             out.extend(revision.0.to_le_bytes());
             out.extend(leaf_hash.0);
             out.extend(at.as_millis().to_le_bytes());
+            out.extend(checksum);
+        }
+        out.extend((accounts.len() as u64).to_le_bytes());
+        for (part, PartEntry { rows, checksum }) in accounts {
+            out.extend(part.to_le_bytes());
+            out.extend(rows.to_le_bytes());
             out.extend(checksum);
         }
         out.extend((runs.len() as u64).to_le_bytes());
@@ -220,6 +241,11 @@ impl Manifest {
             manifest.usage.insert(id, UsageEntry { head, checksum: array(from)? });
         }
         for _ in 0..number(from)? {
+            let part = array(from).map(Part::from_le_bytes)?;
+            let entry = PartEntry { rows: number(from)?, checksum: array(from)? };
+            manifest.accounts.insert(part, entry);
+        }
+        for _ in 0..number(from)? {
             manifest.runs.insert(number(from)?, array(from)?);
         }
         bytes.is_empty().then_some(manifest)
@@ -274,6 +300,7 @@ mod tests {
                 },
             )]
             .into(),
+            accounts: [(3, PartEntry { rows: 4, checksum: [8; 32] })].into(),
             runs: [(1, [1; 32]), (9, [9; 32])].into(),
         }
     }
@@ -312,6 +339,8 @@ mod tests {
             Of::Snapshot(SnapshotOf::Tables(one)),
             Of::Snapshot(SnapshotOf::Tables(two)),
             Of::Snapshot(SnapshotOf::Usage(one)),
+            Of::Snapshot(SnapshotOf::Accounts(1)),
+            Of::Snapshot(SnapshotOf::Accounts(2)),
             Of::DeadKey(one, key),
             Of::DeadKey(one, other),
             Of::DeadKey(two, key),

@@ -144,6 +144,7 @@ impl World {
             correlation_id: self.ledger.new_correlation_id(),
             causation_id: None,
             personal: Personal::default(),
+            about: None,
         };
         self.ledger.execute(organization, &order).await
     }

@@ -8,7 +8,7 @@ use projections::event::{DigestForm, Hint, KeyOrigin, KeyedDigest};
 use projections::id::{OrganizationId, RoleId};
 use projections::text::{CorrelationId, KeyPrefix, Name};
 
-use super::{ConfiguredKeys, StartError, check_admin_api_token};
+use super::{ConfiguredKeys, GlobalKeyError, StartError, check_admin_api_token};
 use crate::ledger::command::{
     Caller, Command, ConfigureKeys, CreateInstallation, CreateKey, Expiry, ImportedKey, Order,
     OrganizationDraft, Personal,
@@ -25,11 +25,15 @@ impl Ledger {
         admin_key: Option<&Secret>,
         configured: &ConfiguredKeys,
     ) -> Result<(), StartError> {
+        if let Some(global) = &configured.global {
+            // There is no organization yet whose key it could be.
+            return Err(GlobalKeyError::Organization(global.organization.clone()).into());
+        }
         let command = CreateInstallation {
             installation_id: self.ids.installation(self.clock.now()),
             pepper: self.peppers.current().0,
             pepper_check: pepper_use::check(&self.peppers),
-            rules: built_in::rules(),
+            rules: built_in::rules_with(&configured.rules),
             admin_key: admin_key.map(|secret| self.admin_key(secret)),
             configured: self.configured(configured)?.into_iter().map(|it| it.key).collect(),
         };
@@ -43,11 +47,13 @@ impl Ledger {
         self: &Arc<Self>,
         configured: &ConfiguredKeys,
     ) -> Result<(), StartError> {
-        self.as_ledger(OrganizationId::OPERATOR, Command::ConfigureInstallation(built_in::rules()))
-            .await?;
+        let rules = Command::ConfigureInstallation(built_in::rules_with(&configured.rules));
+        self.as_ledger(OrganizationId::OPERATOR, rules).await?;
         let keys = ConfigureKeys { keys: self.configured(configured)? };
         self.as_ledger(OrganizationId::OPERATOR, Command::ConfigureKeys(keys)).await?;
-        self.finish_organizations().await
+        self.finish_organizations().await?;
+        self.finish_accounts().await;
+        self.configure_global_key(configured).await
     }
 
     /// Begins the stream of every organization that was admitted but not begun.
@@ -104,6 +110,7 @@ impl Ledger {
             correlation_id: self.new_correlation_id(),
             causation_id: None,
             personal: Personal::default(),
+            about: None,
         }
     }
 
@@ -166,18 +173,29 @@ impl Ledger {
         hint: Option<Hint>,
         digest: KeyedDigest,
     ) -> CreateKey {
-        const ROLES: [RoleId; 1] = [built_in::OPERATOR_ADMIN];
+        let role = built_in::OPERATOR_ADMIN;
+        CreateKey { prefix, hint, ..self.key_of_role(role, name, origin, digest) }
+    }
+
+    /// A key that holds what one role permits, and never ends by itself.
+    pub(super) fn key_of_role(
+        &self,
+        role: RoleId,
+        name: Name,
+        origin: KeyOrigin,
+        digest: KeyedDigest,
+    ) -> CreateKey {
         CreateKey {
             key_id: self.ids.key(self.clock.now()),
             name,
             description: None,
             origin,
-            prefix,
+            prefix: None,
             environment: None,
-            hint,
+            hint: None,
             digest,
             scopes: None,
-            roles: ROLES.to_vec(),
+            roles: vec![role],
             services: None,
             expiry: Expiry::PlanDefault,
             metadata: BTreeMap::new(),

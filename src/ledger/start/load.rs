@@ -18,6 +18,8 @@ use projections::organization::Organization;
 use projections::recorded::{Revision, StreamName};
 
 use super::replay::{self, Before, Folded, Replaying};
+use crate::ledger::accounts::replay::Replaying as AccountsReplaying;
+use crate::ledger::accounts::snapshots::ReadPart;
 use crate::ledger::event_store::{EventStore, READ_EVENTS_MAX, ReadError};
 use crate::ledger::fingerprints::{Fingerprints, Run};
 use crate::ledger::snapshot_store::{SnapshotError, SnapshotOf, SnapshotStore};
@@ -71,16 +73,18 @@ pub(super) async fn load(
     let reading = tokio::task::spawn_blocking(move || {
         let fingerprints = fingerprints(&*from, &by, &its)?;
         let organizations = organizations(&*from, &by, &its)?;
-        Ok::<_, Unusable>((fingerprints, organizations, usage(&*from, &by, &its)?))
+        let accounts = accounts(&*from, &by, &its)?;
+        Ok::<_, Unusable>((fingerprints, organizations, usage(&*from, &by, &its)?, accounts))
     });
-    ends_are_there(store, &manifest).await?;
+    ends_are_there(store, &ends(&manifest)).await?;
     let ended = |error: tokio::task::JoinError| SnapshotError::Unavailable(error.to_string());
-    let (fingerprints, organizations, usage) = reading.await.map_err(ended)??;
+    let (fingerprints, organizations, usage, (accounts, ends)) = reading.await.map_err(ended)??;
+    ends_are_there(store, &ends).await?;
     let streams: HashMap<StreamName, Replaying> = organizations
         .into_iter()
         .map(|tables| (StreamName::organization(tables.id), Replaying::behind(tables)))
         .collect();
-    let before = Before { streams, usage, last: Some(anchor) };
+    let before = Before { streams, usage, accounts, last: Some(anchor) };
     let folded = replay::fold_all(store, before).await.map_err(|error| {
         tracing::warn!(%error, "history behind the snapshots");
         Unusable::Tail
@@ -117,8 +121,11 @@ async fn is_there(store: &Arc<dyn EventStore>, anchor: &Anchor) -> Result<(), Un
     if same { Ok(()) } else { Err(Unusable::OtherHistory(anchor.stream.to_string())) }
 }
 
-/// The store holds, for each snapshot, the event that it ends with.
-async fn ends_are_there(store: &Arc<dyn EventStore>, manifest: &Manifest) -> Result<(), Unusable> {
+/// The event that a stream ends with, as a snapshot has it.
+type End = (StreamName, Revision, LeafHash);
+
+/// The events that the snapshots of organizations and their usage end with.
+fn ends(manifest: &Manifest) -> Vec<End> {
     let tables = manifest
         .entries
         .iter()
@@ -127,12 +134,14 @@ async fn ends_are_there(store: &Arc<dyn EventStore>, manifest: &Manifest) -> Res
         .usage
         .iter()
         .map(|(id, it)| (StreamName::usage(*id), it.head.revision, it.head.leaf_hash));
-    let ends: Vec<_> = tables.chain(usage).collect();
+    tables.chain(usage).collect()
+}
+
+/// The store holds each of these events.
+async fn ends_are_there(store: &Arc<dyn EventStore>, ends: &[End]) -> Result<(), Unusable> {
     // Side by side, as many as a page of events: the store's own readers set the pace.
     for ends in ends.chunks(READ_EVENTS_MAX) {
-        let read = |(stream, revision, _): &(StreamName, Revision, LeafHash)| {
-            store.read_stream(stream, *revision, 1)
-        };
+        let read = |(stream, revision, _): &End| store.read_stream(stream, *revision, 1);
         let reads: Vec<_> = ends.iter().map(read).collect();
         for ((stream, _, leaf_hash), read) in ends.iter().zip(reads) {
             let there = read.await.ok().and_then(|found| found.into_iter().next());
@@ -179,6 +188,29 @@ fn usage(
         usage.behind(*id, entry.head, last_uses);
     }
     Ok(usage)
+}
+
+/// Reads the accounts and e-mails, and one event of each part that the store must hold:
+/// there are too many streams to look for the end of each.
+fn accounts(
+    from: &dyn SnapshotStore,
+    seal: &Seal,
+    manifest: &Manifest,
+) -> Result<(AccountsReplaying, Vec<End>), Unusable> {
+    let (mut accounts, mut ends) = (AccountsReplaying::default(), Vec::new());
+    for (part, entry) in &manifest.accounts {
+        let of = SnapshotOf::Accounts(*part);
+        let bytes = from.snapshot(of)?;
+        let name = || format!("part {part} of the accounts");
+        if !seal.is(Of::Snapshot(of), &bytes, &entry.checksum) {
+            return Err(Unusable::Checksum(name()));
+        }
+        let read = ReadPart::from_bytes(*part, entry.rows, &bytes);
+        let read = read.ok_or_else(|| Unusable::Form(name()))?;
+        ends.extend(read.end());
+        read.put_into(&mut accounts);
+    }
+    Ok((accounts, ends))
 }
 
 /// Reads every snapshot of tables, on as many threads as may run.

@@ -13,6 +13,8 @@ use projections::recorded::{Recorded, Revision, StreamName};
 use tokio::sync::mpsc;
 
 use super::{Replayed, StartError};
+use crate::ledger::accounts::Accounts;
+use crate::ledger::accounts::replay::Replaying as AccountsReplaying;
 use crate::ledger::event_store::{EventStore, Position, Positioned, ReadError, ReadItem};
 use crate::ledger::snapshots::{Anchor, Manifest, anchor};
 use crate::ledger::tables::Tables;
@@ -63,6 +65,7 @@ const BATCHES_WAITING_MAX: usize = 2;
 pub(super) struct Before {
     pub(super) streams: HashMap<StreamName, Replaying>,
     pub(super) usage: UsageReplaying,
+    pub(super) accounts: AccountsReplaying,
     /// The last event that is known; none where all of history is to be read.
     pub(super) last: Option<Anchor>,
 }
@@ -72,6 +75,8 @@ pub(in crate::ledger) struct Folded {
     streams: HashMap<StreamName, Replaying>,
     /// When keys were last used.
     pub(in crate::ledger) usage: UsageReplaying,
+    /// Accounts and e-mails.
+    pub(in crate::ledger) accounts: AccountsReplaying,
     /// Events folded.
     pub(super) events: u64,
     /// The last event that was read; none where there is none.
@@ -97,6 +102,7 @@ impl Folded {
     pub(super) fn is_whole(&self) -> bool {
         self.lost == 0
             && !self.usage.is_damaged()
+            && !self.accounts.is_damaged()
             && self.streams.values().all(|it| it.fault.is_none() && it.missing == 0)
     }
 }
@@ -109,12 +115,13 @@ pub(super) async fn fold_all(
     store: &Arc<dyn EventStore>,
     before: Before,
 ) -> Result<Folded, StartError> {
-    let Before { streams, usage, last } = before;
+    let Before { streams, usage, accounts, last } = before;
     let (read, mut to_decode) = mpsc::channel(BATCHES_WAITING_MAX);
     let (decoded, mut to_fold) = mpsc::channel(BATCHES_WAITING_MAX);
     let after = last.as_ref().map(|it| it.position);
     let reading = tokio::spawn(read_all(Arc::clone(store), after, read));
-    let mut folded = Folded { streams, usage, events: 0, last, lost: 0, lost_what: String::new() };
+    let mut folded =
+        Folded { streams, usage, accounts, events: 0, last, lost: 0, lost_what: String::new() };
     let decoding = tokio::task::spawn_blocking(move || {
         let mut before = after;
         while let Some(batch) = to_decode.blocking_recv() {
@@ -131,9 +138,14 @@ pub(super) async fn fold_all(
         for arriving in arriving {
             match arriving {
                 Arriving::In(stream, revision, arrived) => {
-                    match stream.as_usage() {
-                        Some(id) => folded.usage.fold(id, revision, arrived),
-                        None => fold(&mut folded.streams, stream, revision, arrived)?,
+                    if let Some(id) = stream.as_account() {
+                        folded.accounts.fold_account(id, revision, arrived);
+                    } else if let Some(email) = stream.as_email() {
+                        folded.accounts.fold_email(email, revision, arrived);
+                    } else if let Some(id) = stream.as_usage() {
+                        folded.usage.fold(id, revision, arrived);
+                    } else {
+                        fold(&mut folded.streams, stream, revision, arrived)?;
                     }
                     folded.events += 1;
                 }
@@ -151,7 +163,7 @@ pub(super) async fn fold_all(
     // A loss is known by the gap it left in its stream, and stops that stream alone. One
     // that left none was somebody's last word, perhaps a revocation: nobody can be believed.
     let missing: u64 = folded.streams.values().map(|it| it.missing).sum();
-    if folded.lost > missing + folded.usage.missing() {
+    if folded.lost > missing + folded.usage.missing() + folded.accounts.missing() {
         return Err(StartError::Lost(folded.lost_what));
     }
     Ok(folded)
@@ -246,12 +258,16 @@ fn fold(
 }
 
 /// Publishes the tables that a replay came to.
-pub(super) fn publish(folded: Folded, tables: &Tables) -> Result<Replayed, StartError> {
+pub(super) fn publish(
+    folded: Folded,
+    tables: &Tables,
+    accounts: &Accounts,
+) -> Result<Replayed, StartError> {
     let mut streams = folded.streams;
     let mut replayed = Replayed { events: folded.events, ..Replayed::default() };
     let operator_stream = StreamName::organization(OrganizationId::OPERATOR);
     let Some(operator) = streams.remove(&operator_stream) else {
-        return match streams.into_keys().next() {
+        return match streams.into_keys().next().or_else(|| folded.accounts.any_stream()) {
             Some(other) => Err(StartError::OperatorMissing(other)),
             None => Ok(replayed),
         };
@@ -280,6 +296,9 @@ pub(super) fn publish(folded: Folded, tables: &Tables) -> Result<Replayed, Start
         }
         whole.push(replaying);
     }
+    let counts = folded.accounts.publish(accounts);
+    replayed.accounts = counts.accounts;
+    replayed.accounts_stopped = counts.stopped;
     in_parallel(whole, |Replaying { tables: its, departed, .. }| {
         let organization = tables.obtain(its.id);
         for (revision, key) in departed {

@@ -15,6 +15,7 @@ use crate::ledger::secret::Ids;
 use crate::ledger::start::Parts;
 use crate::ledger::urgency::Urgency;
 use crate::ledger::vault::peppers::{PepperId, Peppers};
+use crate::ledger::vault::rows::{RowName, RowSecret, RowVersion, RowWritten, SecretRow};
 use crate::ledger::vault::seal::seal;
 use crate::ledger::vault::{SubjectKey, Vault, VaultFuture};
 use crate::proto::PersonalDataState as State;
@@ -46,6 +47,21 @@ impl Vault for Counting {
     }
     fn obtain_named_key(&self, name: &'static str) -> VaultFuture<Zeroizing<[u8; 32]>> {
         self.vault.obtain_named_key(name)
+    }
+    fn read_row(&self, name: &RowName) -> VaultFuture<Option<SecretRow>> {
+        self.vault.read_row(name)
+    }
+    fn write_row(
+        &self,
+        name: &RowName,
+        expected: Option<RowVersion>,
+        secret: Option<RowSecret>,
+        urgency: Urgency,
+    ) -> VaultFuture<RowWritten> {
+        self.vault.write_row(name, expected, secret, urgency)
+    }
+    fn row_names(&self, after: Option<&RowName>) -> VaultFuture<Vec<RowName>> {
+        self.vault.row_names(after)
     }
 }
 
@@ -93,7 +109,7 @@ impl World {
     fn page(&self, organization_id: OrganizationId) -> PersonalData<'_> {
         let caller =
             Caller::Key { organization_id, key_id: KeyId::from_bytes([2; 16]), owner: None };
-        PersonalData::new(&self.ledger, &Authenticated { organization_id, caller })
+        PersonalData::new(&self.ledger, &Authenticated { organization_id, caller, tenant: None })
     }
 }
 

@@ -2,8 +2,6 @@
 
 use projections::event::KeyOrigin;
 use projections::id::KeyId;
-use projections::id::ServiceAccountId;
-use projections::principal::Owner;
 use projections::text::Name;
 use tonic::Status;
 
@@ -28,10 +26,8 @@ pub(super) fn create_key(
     let services = read::services(message.services.as_ref())?;
     let expiry = read::expiry!(create_key_request, message)?.unwrap_or(Expiry::PlanDefault);
     let metadata = read::metadata(&message.metadata)?;
-    let limits = read::limits(&message.limits)?;
-    let owner: Option<ServiceAccountId> =
-        read::optional("service_account_id", &message.service_account_id)?;
-    let owner = owner.map(Owner::from);
+    let limits = read::limits("limits", &message.limits)?;
+    let owner = read::owner(&message.service_account_id, &message.user_id)?;
     let allowed_ips = read::allowed_ips(&message.allowed_ips)?;
     let rate_limit = read::rate_limit(message.rate_limit.as_ref())?;
     let tables = organization.tables();

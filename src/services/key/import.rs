@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use projections::event::KeyOrigin;
 use projections::id::KeyId;
-use projections::id::ServiceAccountId;
-use projections::principal::Owner;
 use prost::Message as _;
 use tonic::Status;
 
-use super::{Context, row, write_key};
+use super::{Context, row, write_row};
 use crate::ledger::Ledger;
 use crate::ledger::command::{
     Command, CreateKey, Expiry, ImportKeys, ImportedKey, KEYS_AT_ONCE_MAX,
@@ -17,6 +15,7 @@ use crate::ledger::command::{
 use crate::ledger::mint::{digest_of_sha256, retired_digests_of_sha256};
 use crate::ledger::tables::Published;
 use crate::proto;
+use crate::services::warnings::Measure;
 use crate::services::{page, read, status, write};
 
 /// Carries out an import.
@@ -56,15 +55,17 @@ pub(super) async fn import_keys(
         ids = made.into_iter().map(|(id, _)| id).collect();
     }
     let tables = Arc::clone(&organization.tables());
+    let operator = Arc::clone(&ledger.tables().operator().tables());
+    let mut measure = Measure::new(&tables, &operator, ledger.now_for(&tables));
     let (mut keys, mut bytes) = (Vec::with_capacity(ids.len()), 0);
     for id in ids {
         let row = row(ledger, organization, &tables, id).await?;
-        let mut key = write_key(ledger, &row, &tables);
         // What clients take unless told otherwise is 4 MiB. The rest of a key is about as
         // long as it was in the request; its warnings may be many times that.
         if bytes >= page::PAGE_BYTES_MAX {
-            key.warnings.clear();
+            measure.be_silent();
         }
+        let key = write_row(&row, &mut measure);
         bytes += key.encoded_len();
         keys.push(key);
     }
@@ -91,9 +92,8 @@ fn imported(ledger: &Ledger, item: &proto::ImportedKey) -> Result<ImportedKey, S
         services: read::services(item.services.as_ref())?,
         expiry: read::expiry!(imported_key, item)?.unwrap_or(Expiry::PlanDefault),
         metadata: read::metadata(&item.metadata)?,
-        limits: read::limits(&item.limits)?,
-        owner: read::optional::<ServiceAccountId>("service_account_id", &item.service_account_id)?
-            .map(Owner::from),
+        limits: read::limits("limits", &item.limits)?,
+        owner: read::owner(&item.service_account_id, &item.user_id)?,
         allowed_ips: read::allowed_ips(&item.allowed_ips)?,
         rate_limit: read::rate_limit(item.rate_limit.as_ref())?,
     };

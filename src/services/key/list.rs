@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 
 use projections::api_key::Environment;
-use projections::id::{KeyId, RoleId, ServiceAccountId};
+use projections::id::{KeyId, RoleId};
 use projections::key::{Key, KeyState};
 use projections::principal::Owner;
 use projections::text::Name;
@@ -13,11 +13,12 @@ use projections::time::Timestamp;
 use prost::Message as _;
 use tonic::Status;
 
-use super::write_key;
+use super::write_row;
 use crate::ledger::Ledger;
 use crate::ledger::dead::KeyRow;
 use crate::ledger::tables::Published;
 use crate::proto;
+use crate::services::warnings::Measure;
 use crate::services::{page, read, status, write};
 
 /// Which keys a list shows.
@@ -88,6 +89,9 @@ impl<'a, I: Iterator<Item = &'a Arc<Key>>> Rows<'a, I> {
     }
 }
 
+/// How many keys are written before others get their turn.
+const KEYS_PER_TURN: usize = 100;
+
 /// A page of the keys that a request asks for.
 pub(super) async fn list_keys(
     ledger: &Ledger,
@@ -98,11 +102,7 @@ pub(super) async fn list_keys(
         state: state(message.state)?,
         environment: read::environment(message.environment)?,
         role: read::optional("role_id", &message.role_id)?,
-        owner: read::optional::<ServiceAccountId>(
-            "service_account_id",
-            &message.service_account_id,
-        )?
-        .map(Owner::from),
+        owner: read::owner(&message.service_account_id, &message.user_id)?,
         name_prefix: read::optional::<Name>("name_prefix", &message.name_prefix)?
             .map_or("", |_| message.name_prefix.as_str()),
         now: ledger.now_for(&organization.tables()),
@@ -114,6 +114,7 @@ pub(super) async fn list_keys(
         &message.environment.to_string(),
         &message.role_id,
         &message.service_account_id,
+        &message.user_id,
         &message.name_prefix,
     ];
     let list = page::List::new(ledger.stamper(), "ListKeys", &parameters);
@@ -132,11 +133,16 @@ pub(super) async fn list_keys(
         last: after,
         dead: may_be_dead.then(VecDeque::new),
     };
+    let operator = Arc::clone(&ledger.tables().operator().tables());
+    let mut measure = Measure::new(&tables, &operator, filter.now);
     let mut looked_at = 0;
     while let Some(row) = rows.next().await? {
         looked_at += 1;
+        if keys.len() % KEYS_PER_TURN == KEYS_PER_TURN - 1 {
+            tokio::task::yield_now().await;
+        }
         if filter.shows(&row.key) {
-            let key = write_key(ledger, &row, &tables);
+            let key = write_row(&row, &mut measure);
             bytes += key.encoded_len();
             keys.push(key);
         }

@@ -62,4 +62,10 @@ repeatable! {
     RetireRoleRequest => "RetireRole",
     GrantRoleRequest => "GrantRole",
     RevokeGrantRequest => "RevokeGrant",
+    InviteUserRequest => "InviteUser",
+    RenewInvitationRequest => "RenewInvitation",
+    UpdateUserRequest => "UpdateUser",
+    SuspendUserRequest => "SuspendUser",
+    RestoreUserRequest => "RestoreUser",
+    RemoveUserRequest => "RemoveUser",
 }

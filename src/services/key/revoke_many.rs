@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use projections::event::RevocationReason;
-use projections::id::{KeyId, OrganizationId, ServiceAccountId};
+use projections::id::{KeyId, OrganizationId};
 use tonic::Status;
 
 use super::{Context, known, left_behind};
@@ -27,12 +27,19 @@ pub(super) async fn revoke_keys(
 ) -> Result<proto::RevokeKeysResponse, Status> {
     use proto::revoke_keys_request::Which;
     let reason = read::revocation_reason(message.reason)?;
+    let (account, user) = match &message.which {
+        Some(Which::ServiceAccountId(id)) => (id.as_str(), ""),
+        Some(Which::UserId(id)) => ("", id.as_str()),
+        Some(Which::List(_)) | None => ("", ""),
+    };
+    let owner = read::owner(account, user)?;
+    let which = |problem| status::invalid("which", problem);
     match message.which {
-        None => Err(status::invalid("which", "must be `list` or `service_account_id`")),
-        Some(Which::ServiceAccountId(id)) => {
-            let owner: ServiceAccountId = read::field("service_account_id", &id)?;
+        None => Err(which("must be `list`, `service_account_id` or `user_id`")),
+        Some(Which::ServiceAccountId(_) | Which::UserId(_)) => {
+            let owner = owner.ok_or_else(|| which("must name whose keys"))?;
             let target = caller.target(ledger, &message.organization_id)?;
-            let command = RevokeKeys { which: WhichKeys::Of(owner.into()), reason };
+            let command = RevokeKeys { which: WhichKeys::Of(owner), reason };
             let mut answer = proto::RevokeKeysResponse::default();
             let organization = known(ledger, target)?;
             let order = context.plain_order(Command::RevokeKeys(command));

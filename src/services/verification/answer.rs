@@ -70,7 +70,7 @@ fn decided(decision: &Decision<'_>, out: &mut Vec<u8>) {
             None => {}
         }
     });
-    nested(out, 4, |out| organization_id.push_to(out));
+    nested(out, 4, |out| decision.tenant_id.push_to(out));
     let (kind, environment) = match credential {
         Recognised::Key(key) => {
             let kind = match key.origin() {
@@ -92,7 +92,7 @@ fn decided(decision: &Decision<'_>, out: &mut Vec<u8>) {
     for role in decision.authority.roles() {
         nested(out, 8, |out| {
             nested(out, 1, |out| role.id.push_to(out));
-            text(out, 2, role.definition.name.as_str());
+            text(out, 2, role.name.as_str());
         });
     }
     for permission in decision.authority.permissions() {
@@ -155,6 +155,8 @@ fn wire_code(code: Code) -> proto::DecisionCode {
         Code::ServiceNotAllowed => proto::DecisionCode::ServiceNotAllowed,
         Code::PermissionDenied => proto::DecisionCode::PermissionDenied,
         Code::DomainNotAllowed => proto::DecisionCode::DomainNotAllowed,
+        Code::FeatureNotLicensed => proto::DecisionCode::FeatureNotLicensed,
+        Code::MfaRequired => proto::DecisionCode::MfaRequired,
         Code::RateLimited => proto::DecisionCode::RateLimited,
         Code::Allowed => proto::DecisionCode::Allowed,
     }

@@ -53,7 +53,7 @@ pub(super) fn read<'a>(
         client_ip: client_ip(message, asked.trusted_proxies)?,
         now: asked.now,
     };
-    Ok((presented(message)?, question))
+    Ok((presented(message, asked.ledger)?, question))
 }
 
 fn service(text: &str) -> Result<Option<&str>, Wrong> {
@@ -94,8 +94,9 @@ fn client_ip(message: &VerifyRequest, trusted: &[IpNet]) -> Result<Option<IpAddr
         .map_err(|error| Wrong::new("forwarded_for", error))
 }
 
-fn presented(message: &VerifyRequest) -> Result<Presented<'_>, Wrong> {
+fn presented<'a>(message: &'a VerifyRequest, ledger: &Ledger) -> Result<Presented<'a>, Wrong> {
     let lists = [
+        ("master_key", &message.master_key),
         ("authorization", &message.authorization),
         ("api_key", &message.api_key),
         ("admin_api_key", &message.admin_api_key),
@@ -108,7 +109,10 @@ fn presented(message: &VerifyRequest) -> Result<Presented<'_>, Wrong> {
         presented.bearer(&message.credential);
     }
     message.authorization.iter().for_each(|value| presented.authorization(value));
-    message.api_key.iter().chain(&message.admin_api_key).for_each(|value| presented.api_key(value));
+    let is_global = |text: &str| ledger.is_global_key(text);
+    message.api_key.iter().for_each(|value| presented.api_key(value, is_global));
+    message.admin_api_key.iter().for_each(|value| presented.admin_api_key(value));
+    message.master_key.iter().for_each(|value| presented.master_key(value));
     Ok(presented)
 }
 

@@ -24,6 +24,9 @@ use prost::Message as _;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::*;
+
+mod users;
+
 use crate::ledger::clock::Clock;
 use crate::ledger::secret::Ids;
 use crate::ledger::start::{ConfiguredKeys, Parts};
@@ -171,6 +174,8 @@ fn built(
             Code::RateLimited => proto::DecisionCode::RateLimited,
             Code::PermissionDenied => proto::DecisionCode::PermissionDenied,
             Code::DomainNotAllowed => proto::DecisionCode::DomainNotAllowed,
+            Code::FeatureNotLicensed => proto::DecisionCode::FeatureNotLicensed,
+            Code::MfaRequired => proto::DecisionCode::MfaRequired,
             other @ (Code::NoCredential
             | Code::Ambiguous
             | Code::Malformed

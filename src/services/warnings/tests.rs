@@ -6,10 +6,13 @@ use projections::api_key::Environment;
 use projections::digest::SecretDigest;
 use projections::envelope::Envelope;
 use projections::event::{
-    BuiltInRoleDefined, DigestForm, Event, InstallationCreated, KeyCreated, KeyOrigin, KeyedDigest,
-    OrganizationCreated, ServiceAccountCreated,
+    BuiltInRoleDefined, DigestForm, Event, GrantTerms, InstallationCreated, KeyCreated, KeyOrigin,
+    KeyedDigest, OrganizationCreated, RoleCreated, RoleDefinition, RoleGranted, RoleRetired,
+    ServiceAccountCreated,
 };
-use projections::id::{EventId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId};
+use projections::id::{
+    EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+};
 use projections::permission::Scopes;
 use projections::principal::Principal;
 use projections::time::Timestamp;
@@ -62,30 +65,28 @@ fn role(name: &str) -> RoleId {
     roles.iter().find(|(_, it)| it.name.as_str() == name).unwrap().0
 }
 
-/// What is said of a key with these roles, scopes and services; of a service account's,
-/// with those roles, if `owned`.
-fn said(owned: bool, roles: &[&str], scopes: &[&str], services: &[&str]) -> Vec<String> {
-    let roles: Vec<RoleId> = roles.iter().map(|name| role(name)).collect();
-    let mut events: Vec<Event> = vec![
-        OrganizationCreated {
-            organization_id: ACME,
-            name: "Acme".parse().unwrap(),
-            key_prefix: "vtx".parse().unwrap(),
-            plan: "paid".parse().unwrap(),
-        }
-        .into(),
-    ];
-    if owned {
-        let account = ServiceAccountCreated {
-            service_account_id: ACCOUNT,
-            name: "bot".parse().unwrap(),
-            description: None,
-            roles: roles.clone(),
-        };
-        events.push(account.into());
+fn organization_created() -> Event {
+    OrganizationCreated {
+        organization_id: ACME,
+        name: "Acme".parse().unwrap(),
+        key_prefix: "vtx".parse().unwrap(),
+        plan: "paid".parse().unwrap(),
     }
-    let list = |texts: &[&str]| texts.iter().map(|it| it.parse().unwrap()).collect();
-    let key = KeyCreated {
+    .into()
+}
+
+fn account_created(roles: Vec<RoleId>) -> Event {
+    ServiceAccountCreated {
+        service_account_id: ACCOUNT,
+        name: "bot".parse().unwrap(),
+        description: None,
+        roles,
+    }
+    .into()
+}
+
+fn key_created(otherwise: impl FnOnce(&mut KeyCreated)) -> Event {
+    let mut key = KeyCreated {
         key_id: KEY,
         name: "key".parse().unwrap(),
         description: None,
@@ -94,25 +95,49 @@ fn said(owned: bool, roles: &[&str], scopes: &[&str], services: &[&str]) -> Vec<
         environment: Some(Environment::Live),
         hint: None,
         digest: KeyedDigest { form: DigestForm::Text, pepper: 1, blake3: SecretDigest([2; 32]) },
-        scopes: (!scopes.is_empty()).then(|| Scopes::new(scopes).unwrap()),
-        roles: if owned { Vec::new() } else { roles },
-        services: (!services.is_empty()).then(|| list(services)),
+        scopes: None,
+        roles: Vec::new(),
+        services: None,
         expires_at: None,
         metadata: BTreeMap::new(),
         limits: BTreeMap::new(),
-        owner: owned.then_some(ACCOUNT.into()),
+        owner: None,
         allowed_ips: None,
         rate_limit: None,
         rotates: None,
     };
-    events.push(key.into());
-    let (organization, operator) = (tables(ACME, events), operator());
-    let found = of(organization.key(KEY).unwrap(), &organization, &operator, Timestamp::MAX);
+    otherwise(&mut key);
+    key.into()
+}
+
+/// The warnings about the one key.
+fn codes(organization: &Organization) -> Vec<String> {
+    let operator = operator();
+    let mut measure = Measure::new(organization, &operator, Timestamp::MAX);
+    let found = measure.warnings(organization.key(KEY).unwrap());
     let code = |it: &proto::KeyWarning| {
         it.code().as_str_name().trim_start_matches("KEY_WARNING_CODE_").to_lowercase()
     };
     let quoted = |it: &proto::KeyWarning| it.message.split('`').nth(1).unwrap().to_owned();
     found.iter().map(|it| format!("{} {}", code(it), quoted(it))).collect()
+}
+
+/// What is said of a key with these roles, scopes and services; of a service account's,
+/// with those roles, if `owned`.
+fn said(owned: bool, roles: &[&str], scopes: &[&str], services: &[&str]) -> Vec<String> {
+    let roles: Vec<RoleId> = roles.iter().map(|name| role(name)).collect();
+    let mut events = vec![organization_created()];
+    if owned {
+        events.push(account_created(roles.clone()));
+    }
+    let list = |texts: &[&str]| texts.iter().map(|it| it.parse().unwrap()).collect();
+    events.push(key_created(|key| {
+        key.scopes = (!scopes.is_empty()).then(|| Scopes::new(scopes).unwrap());
+        key.roles = if owned { Vec::new() } else { roles };
+        key.services = (!services.is_empty()).then(|| list(services));
+        key.owner = owned.then_some(ACCOUNT.into());
+    }));
+    codes(&tables(ACME, events))
 }
 
 #[test]
@@ -162,4 +187,76 @@ fn a_service_accounts_key_is_measured_by_its_accounts_roles() {
     // Without a role its scopes give it nothing.
     let expected = ["service_without_permission dns", "scope_outside_roles dns:read"];
     assert_eq!(said(true, &[], &["dns:read"], &["dns"]), expected);
+}
+
+/// What is held for a domain alone is held all the same; what a retired role was about is
+/// known no more.
+#[test]
+fn what_is_held_for_a_domain_counts_and_what_was_retired_does_not() {
+    let said = |retired: bool, domain: Option<&str>, scopes: Option<&[&str]>| {
+        let grant = RoleGranted {
+            grant_id: GrantId::from_bytes([4; 16]),
+            terms: GrantTerms {
+                principal: Principal::ServiceAccount(ACCOUNT),
+                role_id: RoleId::from_bytes([100; 16]),
+                domain: domain.map(|it| it.parse().unwrap()),
+                expires_at: None,
+            },
+        };
+        let permissions = ["zones:read", "zones:write"].map(|it| it.parse().unwrap()).to_vec();
+        let definition = RoleDefinition {
+            name: "zones".parse().unwrap(),
+            description: "z".parse().unwrap(),
+            permissions,
+        };
+        let role_id = RoleId::from_bytes([100; 16]);
+        let name = definition.name.clone();
+        let mut events: Vec<Event> = vec![
+            organization_created(),
+            account_created(Vec::new()),
+            RoleCreated { role_id, definition }.into(),
+            grant.into(),
+        ];
+        events.extend(retired.then(|| RoleRetired { role_id, name }.into()));
+        let key = key_created(|key| {
+            key.scopes = scopes.map(|it| Scopes::new(it).unwrap());
+            key.services = Some(vec!["zones".parse().unwrap()]);
+            key.owner = Some(ACCOUNT.into());
+        });
+        events.push(key);
+        codes(&tables(ACME, events))
+    };
+    for domain in [None, Some("example.com")] {
+        assert_eq!(said(false, domain, None), [""; 0], "{domain:?}");
+        assert_eq!(said(false, domain, Some(&["zones:read"])), [""; 0], "{domain:?}");
+        let expected = ["scope_outside_roles dns:read"];
+        assert_eq!(said(false, domain, Some(&["zones:read", "dns:read"])), expected);
+        // Nobody is about it any more, by name: nothing is known of it.
+        assert_eq!(said(true, domain, None), [""; 0], "{domain:?}");
+    }
+}
+
+/// A page of keys looks at each role once, and at what each holder has once.
+#[test]
+fn what_many_keys_have_in_common_is_worked_out_once() {
+    let mut events = vec![organization_created(), account_created(vec![role("dns-manager")])];
+    for number in 0..50 {
+        events.push(key_created(|key| {
+            key.key_id = KeyId::from_bytes([number; 16]);
+            key.name = format!("key {number}").parse().unwrap();
+            key.services = Some(vec!["waf".parse().unwrap()]);
+            key.owner = (number % 2 == 0).then_some(ACCOUNT.into());
+            key.roles = if number % 2 == 0 { Vec::new() } else { vec![role("dns-manager")] };
+        }));
+    }
+    let (organization, operator) = (tables(ACME, events), operator());
+    let mut measure = Measure::new(&organization, &operator, Timestamp::MAX);
+    for key in organization.keys_after(None) {
+        assert_eq!(measure.warnings(key).len(), 2);
+    }
+    assert_eq!(measure.held.len(), 2, "one for the account, one for the list of roles");
+    let named: *const _ = measure.named();
+    measure.be_silent();
+    assert!(measure.warnings(organization.keys_after(None).next().unwrap()).is_empty());
+    assert_eq!(named, std::ptr::from_ref(measure.named()));
 }

@@ -9,11 +9,14 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, param
 use subtle::ConstantTimeEq as _;
 
 use super::{OpenVaultError, Start};
+use crate::ledger::vault::rows::RowName;
 use crate::vault::files::{self, SecretFileError};
 use crate::vault::wrap::Wrapped;
 
 /// The form of the file, kept in SQLite's `user_version`.
-const FORM: i64 = 1;
+const FORM: i64 = 2;
+/// The form before secret rows.
+const FORM_WITHOUT_ROWS: i64 = 1;
 
 /// A subject without a wrapped key was erased.
 const SCHEMA: &str = "
@@ -26,6 +29,14 @@ const SCHEMA: &str = "
         name TEXT PRIMARY KEY, salt BLOB NOT NULL, sealed BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
     PRAGMA user_version = 1;
+";
+
+/// What the second form has beside that. Replaced whenever it changes, its salt too.
+const ROWS_SCHEMA: &str = "
+    CREATE TABLE secret_rows (
+        name TEXT PRIMARY KEY, salt BLOB NOT NULL, sealed BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    PRAGMA user_version = 2;
 ";
 
 /// The open file.
@@ -52,6 +63,7 @@ impl Tables {
         if start == Start::First {
             make_tables(&mut connection).map_err(failed)?;
         }
+        add_rows(&mut connection).map_err(failed)?;
         match form(&connection).map_err(failed)? {
             FORM => Ok(Self(connection)),
             form => Err(OpenVaultError::Form { path: path.to_owned(), form }),
@@ -82,6 +94,14 @@ impl Tables {
         self.0.query_row("SELECT EXISTS (SELECT 1 FROM subject_keys)", [], |row| row.get(0))
     }
 
+    /// Lets the file grow no more: what else it is asked to hold finds the disk full.
+    #[cfg(test)]
+    pub(super) fn stop_growing(&self) {
+        let pages: i64 = self.0.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        let most = format!("PRAGMA max_page_count = {pages}");
+        self.0.query_row(&most, [], |_| Ok(())).unwrap();
+    }
+
     /// Begins a transaction.
     pub(super) fn begin(&mut self) -> rusqlite::Result<Rows<'_>> {
         self.0.transaction().map(Rows)
@@ -109,6 +129,15 @@ fn make_tables(connection: &mut Connection) -> rusqlite::Result<()> {
     let tables: i64 = transaction.query_row(count, [], |row| row.get(0))?;
     if tables == 0 && form(&transaction)? == 0 {
         transaction.execute_batch(SCHEMA)?;
+    }
+    transaction.commit()
+}
+
+/// Brings a vault of the first form to the second.
+fn add_rows(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    if form(&transaction)? == FORM_WITHOUT_ROWS {
+        transaction.execute_batch(ROWS_SCHEMA)?;
     }
     transaction.commit()
 }
@@ -152,6 +181,37 @@ impl Rows<'_> {
     pub(super) fn keep_named(&self, name: &str, key: &Wrapped) -> rusqlite::Result<()> {
         let insert = "INSERT INTO named_keys (name, salt, sealed) VALUES (?1, ?2, ?3)";
         self.0.prepare_cached(insert)?.execute(params![name, key.salt, key.sealed]).map(|_| ())
+    }
+
+    pub(super) fn secret_row(&self, name: &RowName) -> rusqlite::Result<Option<Wrapped>> {
+        let query = "SELECT salt, sealed FROM secret_rows WHERE name = ?1";
+        let wrapped =
+            |row: &rusqlite::Row<'_>| Ok(Wrapped { salt: row.get(0)?, sealed: row.get(1)? });
+        self.0.prepare_cached(query)?.query_row([name.as_str()], wrapped).optional()
+    }
+
+    pub(super) fn keep_secret_row(&self, name: &RowName, row: &Wrapped) -> rusqlite::Result<()> {
+        let upsert = "INSERT INTO secret_rows (name, salt, sealed) VALUES (?1, ?2, ?3)
+                      ON CONFLICT (name) DO UPDATE SET salt = ?2, sealed = ?3";
+        let mut statement = self.0.prepare_cached(upsert)?;
+        statement.execute(params![name.as_str(), row.salt, row.sealed]).map(|_| ())
+    }
+
+    pub(super) fn remove_secret_row(&self, name: &RowName) -> rusqlite::Result<()> {
+        let delete = "DELETE FROM secret_rows WHERE name = ?1";
+        self.0.prepare_cached(delete)?.execute([name.as_str()]).map(|_| ())
+    }
+
+    /// The first `most` names behind this text.
+    pub(super) fn secret_row_names(
+        &self,
+        after: &str,
+        most: usize,
+    ) -> rusqlite::Result<Vec<String>> {
+        let query = "SELECT name FROM secret_rows WHERE name > ?1 ORDER BY name LIMIT ?2";
+        let mut statement = self.0.prepare_cached(query)?;
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        statement.query_map(params![after, most], |row| row.get(0))?.collect()
     }
 
     /// Ends the transaction; what it wrote is on disk when this returns.

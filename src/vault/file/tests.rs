@@ -9,6 +9,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::vault::conformance::{self, subject};
 
+mod rows;
+
 fn open(home: &TempDir, start: Start) -> (FileVault, Peppers) {
     FileVault::open(home.path(), start).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -138,8 +140,8 @@ async fn a_newer_vault_is_left_alone() {
     let home = TempDir::new().unwrap();
     drop(open(&home, Start::First));
     let file = Connection::open(home.path().join(VAULT_FILE)).unwrap();
-    file.execute_batch("PRAGMA user_version = 2").unwrap();
-    assert!(refused(&home, Start::Later).contains("form 2"));
+    file.execute_batch("PRAGMA user_version = 3").unwrap();
+    assert!(refused(&home, Start::Later).contains("form 3"));
 }
 
 /// More callers than fit in a batch, in the queue and in the cache: none is lost, and

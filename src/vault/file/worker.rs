@@ -11,8 +11,11 @@ use zeroize::Zeroizing;
 
 use super::tables::{Rows, SubjectRow, Tables};
 use super::{CACHED_SUBJECT_KEYS_MAX, Cache, RESERVE_STEP_BYTES};
-use crate::ledger::secret::random_key;
+use crate::ledger::secret::{NoEntropy, random_key};
 use crate::ledger::urgency::Urgency;
+use crate::ledger::vault::rows::{
+    ROW_NAMES_MAX, RowName, RowSecret, RowVersion, RowWritten, SecretRow,
+};
 use crate::ledger::vault::{SubjectKey, SubjectKeyState, VaultError};
 use crate::reserve::Reserve;
 use crate::vault::wrap::{Purpose, RootKey, Wrapped};
@@ -33,6 +36,17 @@ pub(super) enum Job {
     Existing(Subject, Reply<SubjectKeyState>),
     Erase(Subject, Reply<bool>),
     Named(&'static str, Reply<Zeroizing<[u8; 32]>>),
+    Row(RowName, Reply<Option<SecretRow>>),
+    WriteRow(RowChange, Urgency, Reply<RowWritten>),
+    RowNames(Option<RowName>, Reply<Vec<RowName>>),
+}
+
+/// A change of a secret row.
+pub(super) struct RowChange {
+    pub(super) name: RowName,
+    pub(super) expected: Option<RowVersion>,
+    /// None: the row is taken away.
+    pub(super) secret: Option<RowSecret>,
 }
 
 /// A job that was carried out, waiting for the commit. Gives the job back where there was
@@ -165,7 +179,10 @@ impl Job {
         match self {
             Self::Obtain(_, urgency, _) => *urgency == Urgency::Reserved,
             Self::Erase(..) => true,
-            Self::Existing(..) | Self::Named(..) => false,
+            Self::WriteRow(change, urgency, _) => {
+                change.secret.is_none() || *urgency == Urgency::Reserved
+            }
+            Self::Existing(..) | Self::Named(..) | Self::Row(..) | Self::RowNames(..) => false,
         }
     }
 
@@ -177,6 +194,9 @@ impl Job {
             Self::Existing(_, reply) => drop(reply.send(Err(VaultError::Full))),
             Self::Erase(_, reply) => drop(reply.send(Err(VaultError::Full))),
             Self::Named(_, reply) => drop(reply.send(Err(VaultError::Full))),
+            Self::Row(_, reply) => drop(reply.send(Err(VaultError::Full))),
+            Self::WriteRow(_, _, reply) => drop(reply.send(Err(VaultError::Full))),
+            Self::RowNames(_, reply) => drop(reply.send(Err(VaultError::Full))),
         }
     }
 }
@@ -232,6 +252,38 @@ impl Attempts<'_> {
                         return Some(Job::Erase(subject, reply));
                     }
                     let _ = reply.send(committed.and(held));
+                    None
+                })
+            }
+            Job::Row(name, reply) => {
+                let row = self.attempt(|rows, root| read_row(rows, root, &name));
+                Box::new(move |committed, _| {
+                    if committed == Err(VaultError::Full) {
+                        return Some(Job::Row(name, reply));
+                    }
+                    let _ = reply.send(committed.and(row));
+                    None
+                })
+            }
+            Job::WriteRow(change, urgency, reply) => {
+                let may_write =
+                    self.whole || urgency == Urgency::Reserved || change.secret.is_none();
+                let written = self.attempt(|rows, root| write_row(rows, root, &change, may_write));
+                Box::new(move |committed, _| {
+                    if committed == Err(VaultError::Full) {
+                        return Some(Job::WriteRow(change, urgency, reply));
+                    }
+                    let _ = reply.send(committed.and(written));
+                    None
+                })
+            }
+            Job::RowNames(after, reply) => {
+                let names = self.attempt(|rows, _| row_names(rows, after.as_ref()));
+                Box::new(move |committed, _| {
+                    if committed == Err(VaultError::Full) {
+                        return Some(Job::RowNames(after, reply));
+                    }
+                    let _ = reply.send(committed.and(names));
                     None
                 })
             }
@@ -331,6 +383,58 @@ fn named(
     }
 }
 
+/// Which state of a row this is: part of what is drawn anew whenever it is written.
+fn version(wrapped: &Wrapped) -> RowVersion {
+    let head = wrapped.salt.first_chunk().copied().unwrap_or_default();
+    RowVersion(u64::from_le_bytes(head))
+}
+
+fn read_row(
+    rows: &Rows<'_>,
+    root: &RootKey,
+    name: &RowName,
+) -> rusqlite::Result<Result<Option<SecretRow>, VaultError>> {
+    let Some(wrapped) = rows.secret_row(name)? else { return Ok(Ok(None)) };
+    let secret = root.unwrap_secret(Purpose::Row, name.as_str(), &wrapped).and_then(RowSecret::new);
+    let row = secret.map(|secret| Some(SecretRow { version: version(&wrapped), secret }));
+    Ok(row.ok_or_else(|| VaultError::Damaged(name.to_string())))
+}
+
+fn write_row(
+    rows: &Rows<'_>,
+    root: &RootKey,
+    change: &RowChange,
+    may_write: bool,
+) -> rusqlite::Result<Result<RowWritten, VaultError>> {
+    let RowChange { name, expected, secret } = change;
+    if rows.secret_row(name)?.as_ref().map(version) != *expected {
+        return Ok(Ok(RowWritten::Conflict));
+    }
+    let Some(secret) = secret else {
+        rows.remove_secret_row(name)?;
+        return Ok(Ok(RowWritten::Written(None)));
+    };
+    if !may_write {
+        return Ok(Err(VaultError::Full));
+    }
+    match wrap(root, Purpose::Row, name.as_str(), secret.expose()) {
+        Err(error) => Ok(Err(error)),
+        Ok(wrapped) => {
+            rows.keep_secret_row(name, &wrapped)?;
+            Ok(Ok(RowWritten::Written(Some(version(&wrapped)))))
+        }
+    }
+}
+
+fn row_names(
+    rows: &Rows<'_>,
+    after: Option<&RowName>,
+) -> rusqlite::Result<Result<Vec<RowName>, VaultError>> {
+    let names = rows.secret_row_names(after.map_or("", RowName::as_str), ROW_NAMES_MAX)?;
+    let known = |name: String| name.parse().map_err(|_| VaultError::Damaged(name));
+    Ok(names.into_iter().map(known).collect())
+}
+
 fn unwrap(
     root: &RootKey,
     purpose: Purpose,
@@ -345,11 +449,21 @@ fn fresh(
     purpose: Purpose,
     name: &str,
 ) -> Result<(Zeroizing<[u8; 32]>, Wrapped), VaultError> {
-    let no_entropy =
-        |error: crate::ledger::secret::NoEntropy| VaultError::Unavailable(error.to_string());
     let key = random_key().map_err(no_entropy)?;
-    let wrapped = root.wrap(purpose, name, &key).map_err(no_entropy)?;
-    let wrapped =
-        wrapped.ok_or_else(|| VaultError::Unavailable("the cipher refused".to_owned()))?;
+    let wrapped = wrap(root, purpose, name, key.as_slice())?;
     Ok((key, wrapped))
+}
+
+fn wrap(
+    root: &RootKey,
+    purpose: Purpose,
+    name: &str,
+    secret: &[u8],
+) -> Result<Wrapped, VaultError> {
+    let wrapped = root.wrap(purpose, name, secret).map_err(no_entropy)?;
+    wrapped.ok_or_else(|| VaultError::Unavailable("the cipher refused".to_owned()))
+}
+
+fn no_entropy(error: NoEntropy) -> VaultError {
+    VaultError::Unavailable(error.to_string())
 }

@@ -82,7 +82,7 @@ async fn what_is_presented_decides_in_a_fixed_way() {
         check(with(&[], &[bad], &[]), Malformed).await;
     }
     // A session's form is tried first, and its failure is no reason to try the key.
-    check(with(&[bearer("a.b.c")], &[&a], &[]), Unknown).await;
+    check(with(&[bearer("a.b.c")], &[&a], &[]), Malformed).await;
     // Well formed, never issued: the same text of another installation.
     let elsewhere = Acme::new().await;
     check(with(&[], &[&elsewhere.admin_secret], &[]), Unknown).await;

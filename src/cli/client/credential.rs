@@ -1,4 +1,4 @@
-//! The caller's own API key, and where it comes from.
+//! The caller's own credential, an API key or a session, and where it comes from.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::super::failure::Failure;
+use super::super::saved_session::Saved;
 use super::super::{output, secret_text};
 use super::server::Server;
 use crate::config::DATA_DIR_DEFAULT;
@@ -17,8 +18,8 @@ const VARIABLE: &str = "KEYLEDGER_API_KEY";
 /// The variable that names a file with a key.
 const FILE_VARIABLE: &str = "KEYLEDGER_API_KEY_FILE";
 
-/// The caller's API key.
-pub(super) struct ApiKey {
+/// The caller's API key, or the access token of their session. Both go the same way.
+pub(super) struct Credential {
     text: Zeroizing<String>,
     source: Source,
 }
@@ -26,9 +27,10 @@ pub(super) struct ApiKey {
 enum Source {
     Variable,
     File(PathBuf),
+    Session(PathBuf),
 }
 
-impl ApiKey {
+impl Credential {
     /// Finds the key: by the flag, else by the variables, else, for a server on this
     /// machine and no other, the operator's in the usual place.
     pub(super) fn obtain(file: Option<&Path>, server: &Server) -> Result<Self, Failure> {
@@ -55,7 +57,8 @@ impl ApiKey {
         )))
     }
 
-    fn read(path: &Path) -> Result<Self, Failure> {
+    /// Reads a file that holds a key, an access token, or a session that was saved.
+    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
         let text = secret_text::read_file(path).map_err(|error| {
             let path = path.display();
             let failure = Failure::fault(format!("cannot read the API key in `{path}`"));
@@ -76,7 +79,10 @@ impl ApiKey {
                 output::safe(&path.display().to_string())
             ));
         }
-        Self::of(&text, Source::File(path.to_owned()))
+        match Saved::parse(&text) {
+            Some(saved) => Self::of(&saved.access_token, Source::Session(path.to_owned())),
+            None => Self::of(&text, Source::File(path.to_owned())),
+        }
     }
 
     fn of(text: &str, source: Source) -> Result<Self, Failure> {
@@ -100,6 +106,21 @@ impl ApiKey {
         match &self.source {
             Source::Variable => format!("the environment variable `{VARIABLE}`"),
             Source::File(path) => format!("`{}`", path.display()),
+            Source::Session(path) => format!("the session in `{}`", path.display()),
+        }
+    }
+
+    /// What to do where a session's access token is too old.
+    pub(super) fn renewed_by(&self) -> Option<String> {
+        let path = self.saved_session()?.display();
+        Some(format!("`keyledger session refresh {path}` goes on with it"))
+    }
+
+    /// The file of the session that was saved.
+    pub(super) fn saved_session(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Session(path) => Some(path),
+            Source::Variable | Source::File(_) => None,
         }
     }
 

@@ -1,0 +1,302 @@
+//! What somebody does with their own account: passwords, authenticators, recovery codes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use projections::digest::EmailDigest;
+use projections::event::PasswordCause;
+use projections::id::AccountId;
+use projections::principal::Principal;
+use projections::time::Timestamp;
+use tonic::{Request, Status};
+
+use super::{SessionCaller, login, signing_in, totp_is_right};
+use crate::delivery::{Delivery, Message, Offered, TokenKind};
+use crate::ledger::Ledger;
+use crate::ledger::accounts::command::{AccountCommand, AccountOrder};
+use crate::ledger::email::Email;
+use crate::ledger::permissions::ACCOUNTS_WRITE;
+use crate::ledger::secret::Secret;
+use crate::ledger::sign_in::one_time::{Looked, Occasion, PresentedOneTime};
+use crate::ledger::sign_in::password::{NewPassword, Password};
+use crate::ledger::sign_in::passwords::{Checked, PasswordError};
+use crate::ledger::sign_in::recovery::CODES;
+use crate::ledger::vault::rows::RowVersion;
+use crate::proto;
+use crate::services::authentication::{
+    authenticate_operator, correlation_id, origin, origin_ip, shows_credential,
+};
+use crate::services::{read, status, write};
+
+/// How long a token is good by which a password can be reset: half an hour.
+const RESET_MS: i64 = 30 * 60 * 1_000;
+
+/// Whoever has a session, about to show once more who they are. It is counted as a login is,
+/// and until all of it was right: what was stolen of one is not enough to try the rest.
+pub(super) struct Attempt {
+    email: EmailDigest,
+    from: Option<IpAddr>,
+    now: Timestamp,
+}
+
+impl Attempt {
+    /// Counts one more.
+    pub(super) fn begin<T>(
+        ledger: &Ledger,
+        own: &SessionCaller,
+        request: &Request<T>,
+    ) -> Result<Self, Status> {
+        let email = own.account.email().ok_or_else(status::session_required)?;
+        let attempt =
+            Self { email, from: origin_ip(request.extensions()), now: ledger.clock().now() };
+        let Self { from, now, .. } = attempt;
+        let began = {
+            let mut throttle = signing_in(ledger)?.throttle();
+            throttle.begin(email, from, now)
+        };
+        began.map_err(|error| status::too_many_attempts(error.at, now))?;
+        Ok(attempt)
+    }
+
+    /// All of it was right.
+    pub(super) fn succeeded(self, ledger: &Ledger) -> Result<(), Status> {
+        let mut throttle = signing_in(ledger)?.throttle();
+        throttle.succeeded(self.email, self.from, self.now);
+        Ok(())
+    }
+}
+
+/// Holds whoever has a session to knowing the account's password, too.
+async fn know_password(
+    ledger: &Arc<Ledger>,
+    own: &SessionCaller,
+    _: &Attempt,
+    password: &str,
+) -> Result<RowVersion, Status> {
+    let sign_in = signing_in(ledger)?;
+    let checked = sign_in.passwords.check(Some(own.account.id), Password::presented(password));
+    match checked.await.map_err(|error| status::password_fault(&error))? {
+        Checked::Right { version } => Ok(version),
+        Checked::Wrong => Err(status::login_failed()),
+    }
+}
+
+pub(super) async fn enroll_totp(
+    ledger: &Arc<Ledger>,
+    request: &Request<proto::EnrollTotpRequest>,
+) -> Result<proto::EnrollTotpResponse, Status> {
+    let sign_in = signing_in(ledger)?;
+    let own = SessionCaller::of(ledger, request)?;
+    if own.account.has_totp() {
+        return Err(status::authenticator_enrolled());
+    }
+    let attempt = Attempt::begin(ledger, &own, request)?;
+    know_password(ledger, &own, &attempt, &request.get_ref().password).await?;
+    attempt.succeeded(ledger)?;
+    let email = login::email_of(ledger, own.account.id).await?;
+    let name = if email.is_empty() { own.account.id.text() } else { email };
+    let enrolled = sign_in.totps.enrol(own.account.id, "keyledger", &name).await;
+    let enrolment = enrolled.map_err(|error| status::sign_in_fault(&error))?;
+    Ok(proto::EnrollTotpResponse {
+        secret: enrolment.secret.expose().to_owned(),
+        uri: enrolment.uri.expose().to_owned(),
+    })
+}
+
+pub(super) async fn confirm_totp(
+    ledger: &Arc<Ledger>,
+    request: &Request<proto::ConfirmTotpRequest>,
+) -> Result<proto::ConfirmTotpResponse, Status> {
+    let sign_in = signing_in(ledger)?;
+    let own = SessionCaller::of(ledger, request)?;
+    let order = own.account_order(ledger, request)?;
+    let now = ledger.clock().now();
+    let shown = sign_in.totps.confirm(own.account.id, &request.get_ref().code, now).await;
+    if !totp_is_right(shown.map_err(|error| status::sign_in_fault(&error))?) {
+        return Err(status::login_failed());
+    }
+    // On the disk before the event that names them.
+    let codes = new_codes(ledger, own.account.id).await?;
+    let command = AccountCommand::EnrollTotp { recovery_codes: CODES };
+    ledger.change_account(own.account.id, command, &order).await.map_err(status::from)?;
+    Ok(proto::ConfirmTotpResponse { recovery_codes: codes })
+}
+
+async fn new_codes(ledger: &Ledger, account: AccountId) -> Result<Vec<String>, Status> {
+    let codes = signing_in(ledger)?.recovery_codes.replace(account).await;
+    let codes = codes.map_err(|error| status::sign_in_fault(&error))?;
+    Ok(codes.iter().map(|code| code.expose().to_owned()).collect())
+}
+
+pub(super) async fn remove_totp(
+    ledger: &Arc<Ledger>,
+    request: &Request<proto::RemoveTotpRequest>,
+) -> Result<proto::RemoveTotpResponse, Status> {
+    let sign_in = signing_in(ledger)?;
+    let own = SessionCaller::of(ledger, request)?;
+    let order = own.account_order(ledger, request)?;
+    let attempt = Attempt::begin(ledger, &own, request)?;
+    know_password(ledger, &own, &attempt, &request.get_ref().password).await?;
+    own.show_code(ledger, &attempt, &order, &request.get_ref().code).await?;
+    attempt.succeeded(ledger)?;
+    let id = own.account.id;
+    // The event first: an account that asks for a code which nobody has would be lost.
+    let command = AccountCommand::RemoveTotp;
+    ledger.change_account(id, command, &order).await.map_err(status::from)?;
+    sign_in.totps.remove(id).await.map_err(|error| status::sign_in_fault(&error))?;
+    sign_in.recovery_codes.remove(id).await.map_err(|error| status::sign_in_fault(&error))?;
+    Ok(proto::RemoveTotpResponse {})
+}
+
+pub(super) async fn new_recovery_codes(
+    ledger: &Arc<Ledger>,
+    request: &Request<proto::NewRecoveryCodesRequest>,
+) -> Result<proto::NewRecoveryCodesResponse, Status> {
+    let own = SessionCaller::of(ledger, request)?;
+    let order = own.account_order(ledger, request)?;
+    let attempt = Attempt::begin(ledger, &own, request)?;
+    own.show_code(ledger, &attempt, &order, &request.get_ref().code).await?;
+    attempt.succeeded(ledger)?;
+    let recovery_codes = new_codes(ledger, own.account.id).await?;
+    let command = AccountCommand::ReplaceRecoveryCodes { codes: CODES };
+    ledger.change_account(own.account.id, command, &order).await.map_err(status::from)?;
+    Ok(proto::NewRecoveryCodesResponse { recovery_codes })
+}
+
+/// A password that somebody chose, held to the rules.
+pub(in crate::services) fn chosen(
+    field: &'static str,
+    text: &str,
+    email: Option<&str>,
+) -> Result<NewPassword, Status> {
+    NewPassword::chosen(text, email).map_err(|error| status::invalid(field, error))
+}
+
+fn not_set(error: PasswordError) -> Status {
+    status::password_fault(&error)
+}
+
+pub(super) async fn change_password(
+    ledger: &Arc<Ledger>,
+    request: &Request<proto::ChangePasswordRequest>,
+) -> Result<proto::ChangePasswordResponse, Status> {
+    let sign_in = signing_in(ledger)?;
+    let own = SessionCaller::of(ledger, request)?;
+    let message = request.get_ref();
+    let order = own.account_order(ledger, request)?;
+    let attempt = Attempt::begin(ledger, &own, request)?;
+    let seen = know_password(ledger, &own, &attempt, &message.password).await?;
+    attempt.succeeded(ledger)?;
+    let email = login::email_of(ledger, own.account.id).await?;
+    let password = chosen("new_password", &message.new_password, Some(&email))?;
+    sign_in.passwords.set(own.account.id, password, Some(seen)).await.map_err(not_set)?;
+    let command =
+        AccountCommand::SetPassword { cause: PasswordCause::Change, keeps: Some(own.held()) };
+    ledger.change_account(own.account.id, command, &order).await.map_err(status::from)?;
+    Ok(proto::ChangePasswordResponse {})
+}
+
+pub(super) async fn request_reset(
+    ledger: &Arc<Ledger>,
+    delivery: &Arc<Delivery>,
+    request: &Request<proto::RequestPasswordResetRequest>,
+) -> Result<proto::RequestPasswordResetResponse, Status> {
+    let sign_in = signing_in(ledger)?;
+    // Whoever shows a credential is an operator, or is refused.
+    let by_operator = shows_credential(request);
+    if by_operator {
+        authenticate_operator(ledger, request, ACCOUNTS_WRITE)?;
+    }
+    let email: Email = read::field("email", &request.get_ref().email)?;
+    let digest = ledger.email_digest(&email);
+    let now = ledger.clock().now();
+    if !by_operator {
+        let from = origin_ip(request.extensions());
+        let mut throttle = sign_in.reset_throttle();
+        let began = throttle.begin(digest, from, now);
+        began.map_err(|error| status::too_many_attempts(error.at, now))?;
+    }
+    let account = ledger.account_by_email(&digest).map_err(status::account_stopped)?;
+    let ends_at = now.saturating_add_millis(RESET_MS);
+    let nothing = proto::RequestPasswordResetResponse::default();
+    let Some(account) = account else {
+        return if by_operator { Err(status::account_not_found()) } else { Ok(nothing) };
+    };
+    if by_operator {
+        let made = make_reset(ledger, delivery, account.id, email, ends_at);
+        let Some(token) = made.await? else { return Ok(nothing) };
+        return Ok(proto::RequestPasswordResetResponse {
+            token: token.expose().to_owned(),
+            expires_at: Some(write::timestamp(ends_at)),
+        });
+    }
+    // By itself: how long it takes would tell that there is such an account.
+    let (ledger, delivery) = (Arc::clone(ledger), Arc::clone(delivery));
+    tokio::spawn(async move {
+        let made = make_reset(&ledger, &delivery, account.id, email, ends_at).await;
+        if matches!(made, Ok(Some(_))) {
+            tracing::warn!("a password's reset was asked for, and nobody delivers its token");
+        }
+    });
+    Ok(nothing)
+}
+
+/// Makes a token and has it delivered; gives it where nobody delivers here.
+async fn make_reset(
+    ledger: &Ledger,
+    delivery: &Delivery,
+    account: AccountId,
+    email: Email,
+    expires_at: Timestamp,
+) -> Result<Option<Secret>, Status> {
+    let sign_in = signing_in(ledger)?;
+    let token = sign_in.one_time_tokens.make(Occasion::Reset(account), expires_at).await;
+    let token = token.map_err(|error| status::sign_in_fault(&error))?;
+    let to = Secret::new(email.as_str().to_owned());
+    let message =
+        Message { kind: TokenKind::PasswordReset, to, token, organization: None, expires_at };
+    match delivery.offer(message) {
+        Offered::Taken => Ok(None),
+        Offered::Nobody(message) => Ok(Some(message.token)),
+        Offered::Busy => Err(status::delivery_busy()),
+    }
+}
+
+pub(super) async fn reset_password(
+    ledger: &Arc<Ledger>,
+    request: &Request<proto::ResetPasswordRequest>,
+) -> Result<proto::ResetPasswordResponse, Status> {
+    let sign_in = signing_in(ledger)?;
+    let message = request.get_ref();
+    let presented = PresentedOneTime::reset(&message.token).ok_or_else(status::token_failed)?;
+    let Occasion::Reset(account_id) = presented.occasion else {
+        return Err(status::token_failed());
+    };
+    let now = ledger.clock().now();
+    let looked = sign_in.one_time_tokens.look(&presented, now).await;
+    let looked = looked.map_err(|error| status::sign_in_fault(&error))?;
+    let Looked::Good(version) = looked else { return Err(status::token_failed()) };
+    let account = ledger.account(account_id).map_err(status::account_stopped)?;
+    let account = account.ok_or_else(status::token_failed)?;
+    let email = login::email_of(ledger, account_id).await?;
+    // A password that does not do uses nothing up.
+    let password = chosen("new_password", &message.new_password, Some(&email))?;
+    let seen = sign_in.passwords.version(account_id).await.map_err(not_set)?;
+    let used = sign_in.one_time_tokens.use_up(presented.occasion, version).await;
+    if !used.map_err(|error| status::sign_in_fault(&error))? {
+        return Err(status::token_failed());
+    }
+    sign_in.passwords.set(account_id, password, seen).await.map_err(not_set)?;
+    let order = AccountOrder {
+        actor: Principal::Account(account.id),
+        credential: None,
+        session: None,
+        request: None,
+        correlation_id: correlation_id(ledger, request)?,
+        causation_id: None,
+        personal: origin(request),
+    };
+    let command = AccountCommand::SetPassword { cause: PasswordCause::Reset, keeps: None };
+    ledger.change_account(account_id, command, &order).await.map_err(status::from)?;
+    Ok(proto::ResetPasswordResponse {})
+}

@@ -1,0 +1,361 @@
+//! People: how they join, log in, and what they hold while they are.
+
+use keyledger::proto::{
+    AcceptInvitationRequest, ChangePasswordRequest, ConfirmTotpRequest, CreateKeyRequest,
+    DecisionCode, EnrollTotpRequest, GetSigningKeysRequest, InitialGrant, InviteUserRequest,
+    ListSessionsRequest, LoginRequest, LoginResponse, LogoutRequest, PrincipalKind, RefreshRequest,
+    RemoveUserRequest, RequestPasswordResetRequest, ResetPasswordRequest, RestoreUserRequest,
+    RevokeSessionsRequest, Scopes, StepUpRequest, SuspendUserRequest, WhoAmIRequest,
+    revoke_sessions_request,
+};
+use tonic::Code;
+
+use super::support::{Acme, Client, DNS_MANAGER, READ_ONLY_ADMIN, reason, texts};
+
+const PASSWORD: &str = "correct horse battery";
+const OTHER_PASSWORD: &str = "another long password";
+
+/// A user of Acme who joined.
+struct Member {
+    email: String,
+    user_id: String,
+    account_id: String,
+}
+
+async fn invite(acme: &Acme, email: &str, role: &str) -> (String, String) {
+    let grants = vec![InitialGrant { role_id: role.into(), ..Default::default() }];
+    let request = InviteUserRequest {
+        email: email.into(),
+        name: "Ada".into(),
+        limits: [("max_concurrent_bots".to_owned(), 5)].into(),
+        grants,
+        ..Default::default()
+    };
+    let invited = acme.admin.invite_user(request).await.unwrap();
+    assert!(!invited.invitation_sent && !invited.invitation_token.is_empty());
+    (invited.user.unwrap().id, invited.invitation_token)
+}
+
+async fn join(acme: &Acme, email: &str, role: &str) -> Member {
+    let (user_id, token) = invite(acme, email, role).await;
+    let accept = AcceptInvitationRequest { token, password: PASSWORD.into(), ..Default::default() };
+    let joined = acme.nobody().accept_invitation(accept).await.unwrap();
+    assert!(joined.account_created);
+    assert_eq!(joined.user_id, user_id);
+    Member { email: email.into(), user_id, account_id: joined.account_id }
+}
+
+fn credentials(email: &str, password: &str) -> LoginRequest {
+    LoginRequest { email: email.into(), password: password.into(), ..Default::default() }
+}
+
+async fn login(acme: &Acme, member: &Member) -> LoginResponse {
+    acme.nobody().login(credentials(&member.email, PASSWORD)).await.unwrap()
+}
+
+fn token(login: &LoginResponse) -> String {
+    login.tokens.as_ref().unwrap().access_token.clone()
+}
+
+fn refresh_token(login: &LoginResponse) -> RefreshRequest {
+    RefreshRequest { refresh_token: login.tokens.as_ref().unwrap().refresh_token.clone() }
+}
+
+fn with(acme: &Acme, login: &LoginResponse) -> Client {
+    acme.operator.with_key(&token(login))
+}
+
+#[tokio::test]
+async fn whoever_joins_logs_in_and_holds_what_they_were_granted() {
+    let acme = Acme::new().await;
+    let ada = join(&acme, "Ada@Example.com", DNS_MANAGER).await;
+    // However the address is written.
+    let session = acme.nobody().login(credentials(" ada@EXAMPLE.com ", PASSWORD)).await.unwrap();
+    let started = session.session.clone().unwrap();
+    assert_eq!((&started.user_id, &started.account_id), (&ada.user_id, &ada.account_id));
+    let answer = acme.operator.ask(&token(&session), &["dns:write"]).await;
+    assert!(answer.allowed, "{answer:?}");
+    let principal = answer.principal.clone().unwrap();
+    assert_eq!((principal.kind(), &principal.user_id), (PrincipalKind::User, &ada.user_id));
+    assert_eq!(answer.credential_id, started.id);
+    assert_eq!(answer.limits["max_concurrent_bots"], 5);
+    let denied = acme.operator.ask(&token(&session), &["waf:write"]).await;
+    assert_eq!(denied.code(), DecisionCode::PermissionDenied);
+    let me = with(&acme, &session).who_am_i(WhoAmIRequest {}).await.unwrap();
+    assert_eq!((me.email.as_str(), me.organization_id), ("ada@example.com", acme.id.clone()));
+    assert_eq!(me.permissions, ["dns:*"]);
+    // It is the user who acts: their own key needs no permission, and never more than theirs.
+    let own = CreateKeyRequest {
+        user_id: ada.user_id.clone(),
+        name: "mine".into(),
+        scopes: Some(Scopes { permissions: texts(&["dns:read"]) }),
+        ..Default::default()
+    };
+    let key = with(&acme, &session).create_key(own.clone()).await.unwrap();
+    assert!(acme.operator.ask(&key.secret, &["dns:read"]).await.allowed);
+    let made = key.key.unwrap();
+    assert_eq!(made.created_with, started.id);
+    let more = CreateKeyRequest {
+        name: "more".into(),
+        scopes: Some(Scopes { permissions: texts(&["waf:read"]) }),
+        ..own
+    };
+    let refused = with(&acme, &session).create_key(more).await.unwrap_err();
+    assert_eq!(reason(&refused), "PERMISSION_NOT_HELD");
+}
+
+#[tokio::test]
+async fn an_end_is_felt_by_the_next_question() {
+    let acme = Acme::new().await;
+    let ada = join(&acme, "ada@example.com", DNS_MANAGER).await;
+    let code =
+        async |login: &LoginResponse| acme.operator.ask(&token(login), &["dns:read"]).await.code();
+    // Logging out.
+    let first = login(&acme, &ada).await;
+    with(&acme, &first).logout(LogoutRequest {}).await.unwrap();
+    assert_eq!(code(&first).await, DecisionCode::Revoked);
+    let refused = with(&acme, &first).who_am_i(WhoAmIRequest {}).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unauthenticated, "REVOKED"));
+    let refused = acme.nobody().refresh(refresh_token(&first)).await.unwrap_err();
+    assert_eq!(reason(&refused), "REFRESH_FAILED");
+    // Suspension, and its end.
+    let second = login(&acme, &ada).await;
+    let suspend = SuspendUserRequest { user_id: ada.user_id.clone(), ..Default::default() };
+    acme.admin.suspend_user(suspend).await.unwrap();
+    assert_eq!(code(&second).await, DecisionCode::Suspended);
+    let refused = acme.nobody().login(credentials(&ada.email, PASSWORD)).await.unwrap_err();
+    assert_eq!(reason(&refused), "USER_SUSPENDED");
+    let restore = RestoreUserRequest { user_id: ada.user_id.clone(), ..Default::default() };
+    acme.admin.restore_user(restore).await.unwrap();
+    assert_eq!(code(&second).await, DecisionCode::Allowed);
+    // By somebody who may, in this organization.
+    let which = revoke_sessions_request::Which::UserId(ada.user_id.clone());
+    let revoke = RevokeSessionsRequest { which: Some(which), ..Default::default() };
+    acme.admin.revoke_sessions(revoke).await.unwrap();
+    assert_eq!(code(&second).await, DecisionCode::Revoked);
+    // Of the whole account, by its holder.
+    let (third, fourth) = (login(&acme, &ada).await, login(&acme, &ada).await);
+    let others = Some(revoke_sessions_request::Which::Others(true));
+    let others = RevokeSessionsRequest { which: others, ..Default::default() };
+    with(&acme, &fourth).revoke_sessions(others).await.unwrap();
+    assert_eq!(code(&third).await, DecisionCode::Revoked);
+    assert_eq!(code(&fourth).await, DecisionCode::Allowed);
+    // Removal, and a new user of the same address who has nothing of the old.
+    let remove = RemoveUserRequest { user_id: ada.user_id.clone(), ..Default::default() };
+    acme.admin.remove_user(remove).await.unwrap();
+    assert_eq!(code(&fourth).await, DecisionCode::Revoked);
+    let (again, invitation) = invite(&acme, "ada@example.com", READ_ONLY_ADMIN).await;
+    assert_ne!(again, ada.user_id);
+    assert_eq!(code(&fourth).await, DecisionCode::Revoked);
+    // Her account is hers: without its password nobody joins with it.
+    let wrong = AcceptInvitationRequest {
+        token: invitation.clone(),
+        password: OTHER_PASSWORD.into(),
+        ..Default::default()
+    };
+    let refused = acme.nobody().accept_invitation(wrong.clone()).await.unwrap_err();
+    assert_eq!(reason(&refused), "LOGIN_FAILED");
+    let right = AcceptInvitationRequest { password: PASSWORD.into(), ..wrong };
+    let joined = acme.nobody().accept_invitation(right.clone()).await.unwrap();
+    assert_eq!((joined.account_created, joined.account_id), (false, ada.account_id.clone()));
+    let refused = acme.nobody().accept_invitation(right).await.unwrap_err();
+    assert_eq!(reason(&refused), "TOKEN_FAILED", "once");
+    let fifth = login(&acme, &ada).await;
+    let me = with(&acme, &fifth).who_am_i(WhoAmIRequest {}).await.unwrap();
+    assert_eq!(me.permissions, ["*:read"]);
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_good_once_and_a_copy_ends_the_session() {
+    let acme = Acme::new().await;
+    let ada = join(&acme, "ada@example.com", DNS_MANAGER).await;
+    let first = login(&acme, &ada).await;
+    let second = acme.nobody().refresh(refresh_token(&first)).await.unwrap();
+    let tokens = second.tokens.unwrap();
+    assert!(acme.operator.ask(&tokens.access_token, &["dns:read"]).await.allowed);
+    assert!(acme.operator.ask(&token(&first), &["dns:read"]).await.allowed, "until it expires");
+    let refused = acme.nobody().refresh(refresh_token(&first)).await.unwrap_err();
+    assert_eq!(reason(&refused), "REFRESH_REUSED");
+    let code = acme.operator.ask(&tokens.access_token, &["dns:read"]).await.code();
+    assert_eq!(code, DecisionCode::Revoked);
+    let next = RefreshRequest { refresh_token: tokens.refresh_token };
+    let refused = acme.nobody().refresh(next).await.unwrap_err();
+    assert_eq!(reason(&refused), "REFRESH_FAILED");
+    // Two at once: one gets the next, the session goes on for it.
+    let third = login(&acme, &ada).await;
+    let nobody = acme.nobody();
+    let ask = || nobody.refresh(refresh_token(&third));
+    let (one, other) = tokio::join!(ask(), ask());
+    let won: Vec<_> = [one, other].into_iter().filter_map(Result::ok).collect();
+    assert!(won.len() <= 1, "one alone");
+}
+
+#[tokio::test]
+async fn nobody_learns_whether_there_is_an_account() {
+    let acme = Acme::new().await;
+    let ada = join(&acme, "ada@example.com", DNS_MANAGER).await;
+    let wrong = async |email: &str| {
+        acme.nobody().login(credentials(email, OTHER_PASSWORD)).await.unwrap_err()
+    };
+    let (known, unknown) = (wrong(&ada.email).await, wrong("nobody@example.com").await);
+    assert_eq!(known.message(), unknown.message());
+    assert_eq!((known.code(), reason(&known)), (unknown.code(), reason(&unknown)));
+    assert_eq!(reason(&known), "LOGIN_FAILED");
+    for _ in 0..4 {
+        assert_eq!(reason(&wrong(&ada.email).await), "LOGIN_FAILED");
+        assert_eq!(reason(&wrong("nobody@example.com").await), "LOGIN_FAILED");
+    }
+    // Locked out alike, with the right password, too.
+    let locked = acme.nobody().login(credentials(&ada.email, PASSWORD)).await.unwrap_err();
+    assert_eq!(reason(&locked), "TOO_MANY_ATTEMPTS");
+    assert_eq!(reason(&wrong("nobody@example.com").await), "TOO_MANY_ATTEMPTS");
+    let reset = |email: &str| RequestPasswordResetRequest { email: email.into() };
+    let known = acme.nobody().request_password_reset(reset("ada@example.com")).await.unwrap();
+    let unknown = acme.nobody().request_password_reset(reset("no@example.com")).await.unwrap();
+    assert_eq!(known, unknown);
+}
+
+#[tokio::test]
+async fn a_password_that_changes_ends_the_other_sessions() {
+    let acme = Acme::new().await;
+    let ada = join(&acme, "ada@example.com", DNS_MANAGER).await;
+    let (kept, other) = (login(&acme, &ada).await, login(&acme, &ada).await);
+    let change = |password: &str, new: &str| ChangePasswordRequest {
+        password: password.into(),
+        new_password: new.into(),
+    };
+    let refused = with(&acme, &kept).change_password(change(OTHER_PASSWORD, PASSWORD)).await;
+    assert_eq!(reason(&refused.unwrap_err()), "LOGIN_FAILED");
+    let refused = with(&acme, &kept).change_password(change(PASSWORD, "short")).await;
+    assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+    with(&acme, &kept).change_password(change(PASSWORD, OTHER_PASSWORD)).await.unwrap();
+    let code =
+        async |login: &LoginResponse| acme.operator.ask(&token(login), &["dns:read"]).await.code();
+    assert_eq!(code(&kept).await, DecisionCode::Allowed);
+    assert_eq!(code(&other).await, DecisionCode::Revoked);
+    let refused = acme.nobody().login(credentials(&ada.email, PASSWORD)).await.unwrap_err();
+    assert_eq!(reason(&refused), "LOGIN_FAILED");
+    // An operator hands over the token of a reset; it ends them all, and is good once.
+    let asked = RequestPasswordResetRequest { email: ada.email.clone() };
+    let refused = acme.admin.request_password_reset(asked.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "no organization's administrator");
+    let token = acme.operator.request_password_reset(asked).await.unwrap().token;
+    let reset = ResetPasswordRequest { token, new_password: PASSWORD.into() };
+    acme.nobody().reset_password(reset.clone()).await.unwrap();
+    assert_eq!(code(&kept).await, DecisionCode::Revoked);
+    let refused = acme.nobody().reset_password(reset).await.unwrap_err();
+    assert_eq!(reason(&refused), "TOKEN_FAILED");
+    login(&acme, &ada).await;
+}
+
+/// What an authenticator that was given this shows so many seconds from now.
+pub(crate) fn code_of(uri: &str, offset_s: i64) -> String {
+    let now_ms = keyledger::ledger::clock::Clock::system().now().as_millis();
+    let at = u64::try_from(now_ms / 1_000 + offset_s).unwrap();
+    totp_rs::Totp::from_url(uri).unwrap().generate(at).to_string()
+}
+
+#[tokio::test]
+async fn a_second_factor_is_asked_for_and_its_codes_are_good_once() {
+    let acme = Acme::new().await;
+    let ada = join(&acme, "ada@example.com", DNS_MANAGER).await;
+    let first = login(&acme, &ada).await;
+    let me = with(&acme, &first);
+    let enroll = EnrollTotpRequest { password: PASSWORD.into() };
+    let secret = me.enroll_totp(enroll).await.unwrap().uri;
+    // It does not count before it is confirmed.
+    login(&acme, &ada).await;
+    let confirm = ConfirmTotpRequest { code: code_of(&secret, -30) };
+    let codes = me.confirm_totp(confirm).await.unwrap().recovery_codes;
+    assert_eq!(codes.len(), 10);
+    let refused = acme.nobody().login(credentials(&ada.email, PASSWORD)).await.unwrap_err();
+    assert_eq!(reason(&refused), "SECOND_FACTOR_REQUIRED");
+    let shown =
+        |code: &str| LoginRequest { code: code.into(), ..credentials(&ada.email, PASSWORD) };
+    let code = code_of(&secret, 0);
+    let second = acme.nobody().login(shown(&code)).await.unwrap();
+    let methods: Vec<i32> = second.session.as_ref().unwrap().methods.clone();
+    assert_eq!(methods, [1, 2], "a password and a code");
+    assert!(second.session.unwrap().second_factor_at.is_some());
+    let refused = acme.nobody().login(shown(&code)).await.unwrap_err();
+    assert_eq!(reason(&refused), "LOGIN_FAILED", "a code is good once");
+    let third = acme.nobody().login(shown(&codes[0])).await.unwrap();
+    let refused = acme.nobody().login(shown(&codes[0])).await.unwrap_err();
+    assert_eq!(reason(&refused), "LOGIN_FAILED", "so is a recovery code");
+    let left = with(&acme, &third).who_am_i(WhoAmIRequest {}).await.unwrap();
+    assert_eq!((left.totp, left.recovery_codes_left), (true, 9));
+    // To guess codes in a session is held up as to guess them at the door.
+    let mut guesses = Vec::new();
+    for _ in 0..7 {
+        let wrong = StepUpRequest { code: "wrong".into() };
+        guesses.push(reason(&me.step_up(wrong).await.unwrap_err()));
+    }
+    assert_eq!(guesses[0], "LOGIN_FAILED");
+    assert_eq!(guesses[6], "TOO_MANY_ATTEMPTS");
+    let grace = std::time::Duration::from_millis(2_100);
+    tokio::time::sleep(grace).await;
+    // Stepping up, in a session that began without.
+    let step = StepUpRequest { code: codes[1].clone() };
+    let stepped = me.step_up(step).await.unwrap().session.unwrap();
+    assert!(stepped.second_factor_at.is_some());
+}
+
+#[tokio::test]
+async fn a_session_in_cookies_needs_its_csrf_token() {
+    let acme = Acme::new().await;
+    let ada = join(&acme, "ada@example.com", DNS_MANAGER).await;
+    let request = LoginRequest { cookies: true, ..credentials(&ada.email, PASSWORD) };
+    let (answer, cookies) = acme.nobody().login_for_cookies(request).await;
+    let tokens = answer.tokens.unwrap();
+    assert!(tokens.access_token.is_empty() && tokens.refresh_token.is_empty());
+    assert_eq!(cookies.len(), 2, "{cookies:?}");
+    for cookie in &cookies {
+        for attribute in ["HttpOnly", "Secure", "SameSite=Strict", "Path=/", "__Host-"] {
+            assert!(cookie.contains(attribute), "{cookie}");
+        }
+    }
+    let header: Vec<&str> = cookies.iter().map(|it| it.split(';').next().unwrap()).collect();
+    let header = header.join("; ");
+    let without = acme.nobody().page(&header, "").who_am_i(WhoAmIRequest {}).await.unwrap_err();
+    assert_eq!(reason(&without), "CSRF");
+    let wrong = acme.nobody().page(&header, &"0".repeat(64)).who_am_i(WhoAmIRequest {}).await;
+    assert_eq!(reason(&wrong.unwrap_err()), "CSRF");
+    let page = acme.nobody().page(&header, &tokens.csrf_token);
+    assert_eq!(page.who_am_i(WhoAmIRequest {}).await.unwrap().organization_id, acme.id);
+    let without =
+        acme.nobody().page(&header, "").refresh(RefreshRequest::default()).await.unwrap_err();
+    assert_eq!(reason(&without), "CSRF");
+    page.refresh(RefreshRequest::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn sessions_are_their_organizations() {
+    let acme = Acme::new().await;
+    let ada = join(&acme, "ada@example.com", "rol_00000000000000000000000002").await;
+    let session = login(&acme, &ada).await;
+    let me = with(&acme, &session);
+    let own = me.list_sessions(ListSessionsRequest::default()).await.unwrap().sessions;
+    assert_eq!(own.len(), 1);
+    assert!(own[0].current);
+    // Another organization's administrator learns nothing, and its verifiers neither.
+    let other = acme.another("other").await;
+    let list = ListSessionsRequest { user_id: ada.user_id.clone(), ..Default::default() };
+    let refused = other.list_sessions(list.clone()).await.unwrap_err();
+    assert_eq!(reason(&refused), "USER_NOT_FOUND");
+    let there = ListSessionsRequest { organization_id: acme.id.clone(), ..list };
+    let refused = other.list_sessions(there).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert_eq!(other.ask(&token(&session), &[]).await.code(), DecisionCode::Unknown);
+    let mut elsewhere = credentials(&ada.email, PASSWORD);
+    elsewhere.organization_id = acme.operator.organization("third", "third", "").await;
+    let refused = acme.nobody().login(elsewhere).await.unwrap_err();
+    assert_eq!(reason(&refused), "NOT_A_MEMBER");
+    // Its tokens stand across a restart, and so do the keys that signed them.
+    let keys = acme.nobody().get_signing_keys(GetSigningKeysRequest {}).await.unwrap().jwks;
+    assert!(keys.contains("Ed25519"), "{keys}");
+    let acme = acme.restarted().await;
+    assert!(acme.operator.ask(&token(&session), &["dns:read"]).await.allowed);
+    let again = acme.nobody().get_signing_keys(GetSigningKeysRequest {}).await.unwrap().jwks;
+    assert_eq!(again, keys);
+    acme.nobody().refresh(refresh_token(&session)).await.unwrap();
+}
