@@ -214,7 +214,8 @@ pub async fn serve(
     let delivery = Arc::new(Delivery::start(config.delivery));
     let (health, health_service) = tonic_health::server::health_reporter();
     say(&health, ServingStatus::NotServing).await;
-    let routes = routes(&door, &delivery, config.reflection)?.add_service(health_service);
+    let routes = routes(&door, &delivery, !config.production, config.reflection)?
+        .add_service(health_service);
     let (shut, shutting) = tokio::sync::oneshot::channel::<()>();
     let incoming = incoming(listener, tls, config.connections_max, Arc::clone(&connections));
     let server = tonic::transport::Server::builder()
@@ -435,15 +436,23 @@ fn verification(door: &Door) -> Guarded<VerificationServer> {
 }
 
 /// Every other service but health, behind one door.
-fn routes(door: &Door, delivery: &Arc<Delivery>, reflects: bool) -> Result<Routes, ServeError> {
+fn routes(
+    door: &Door,
+    delivery: &Arc<Delivery>,
+    shows_tokens: bool,
+    reflects: bool,
+) -> Result<Routes, ServeError> {
     use crate::services::{
         audit::Audit, key::Keys, operator::Operator, organization::Organizations, role::Roles,
         session::Sessions,
     };
     let sessions = SessionServiceServer::new(Sessions::new(door.clone(), Arc::clone(delivery)));
     let keys = KeyServiceServer::new(Keys::new(door.clone()));
-    let organizations =
-        OrganizationServiceServer::new(Organizations::new(door.clone(), Arc::clone(delivery)));
+    let organizations = OrganizationServiceServer::new(Organizations::new(
+        door.clone(),
+        Arc::clone(delivery),
+        shows_tokens,
+    ));
     let roles = RoleServiceServer::new(Roles::new(door.clone()));
     let operator = OperatorServiceServer::new(Operator::new(door.clone()));
     let audit = AuditServiceServer::new(Audit::new(door.clone()));

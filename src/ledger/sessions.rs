@@ -120,6 +120,9 @@ impl Ledger {
         let decision = verification::decide_session(
             session, standing, expires_at, &tables, operator, question,
         );
+        if let Some(tenant) = self.stopped_tenant(&decision) {
+            return with(Answer::Unavailable(tenant));
+        }
         with(Answer::Decided(decision))
     }
 

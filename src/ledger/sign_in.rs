@@ -92,6 +92,7 @@ pub struct SignIn {
     pub session_lifetime_ms: i64,
     throttle: Mutex<Throttle>,
     reset_throttle: Mutex<Throttle>,
+    step_throttle: Mutex<Throttle>,
 }
 
 impl SignIn {
@@ -115,6 +116,7 @@ impl SignIn {
             session_lifetime_ms: terms.session_lifetime_ms,
             throttle: Mutex::new(Throttle::new(terms.throttle)),
             reset_throttle: Mutex::new(Throttle::new(terms.throttle)),
+            step_throttle: Mutex::new(Throttle::new(terms.throttle)),
         })
     }
 
@@ -127,6 +129,12 @@ impl SignIn {
     /// never while anything waits.
     pub fn reset_throttle(&self) -> MutexGuard<'_, Throttle> {
         self.reset_throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who failed to show again who they are, in a session: strangers count for nothing here.
+    /// Held for a moment, never while anything waits.
+    pub fn step_throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.step_throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sees to the signing keys, as far as that can be done now; the log says what cannot.

@@ -365,7 +365,7 @@ impl Ledger {
 
     /// The organization that a decision is for, where that is another one than the
     /// credential's and its history proved corrupt.
-    fn stopped_tenant(&self, decision: &Decision<'_>) -> Option<OrganizationId> {
+    pub(super) fn stopped_tenant(&self, decision: &Decision<'_>) -> Option<OrganizationId> {
         let tenant = Some(decision.tenant_id).filter(|it| *it != decision.organization_id)?;
         let organization = self.tables.organization(tenant)?;
         organization.stopped().map(|_| tenant)

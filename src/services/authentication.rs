@@ -192,11 +192,17 @@ pub fn authenticate_caller<T>(
     looked.admitted_anyway()
 }
 
-/// Whether a request shows a credential at all.
-pub fn shows_credential<T>(request: &Request<T>) -> bool {
+/// Whether a request shows a credential in a header of its own: a cookie that a browser keeps
+/// says nothing of what its page means.
+pub fn shows_key<T>(request: &Request<T>) -> bool {
     let headers = request.metadata().as_ref();
     let keys = [&AUTHORIZATION, &X_API_KEY, &X_ADMIN_API_KEY];
-    keys.into_iter().any(|name| headers.contains_key(name)) || session_cookie(headers).is_some()
+    keys.into_iter().any(|name| headers.contains_key(name))
+}
+
+/// Whether a request shows a credential at all.
+pub fn shows_credential<T>(request: &Request<T>) -> bool {
+    shows_key(request) || session_cookie(request.metadata().as_ref()).is_some()
 }
 
 /// Lets whoever was let in with this key go on, if it is still in force and holds the

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use projections::account::Account;
 use projections::event::{AuthenticationMethod, SessionEndReason};
 use projections::id::{OrganizationId, SessionId, UserId};
-use projections::organization::Change;
 use projections::principal::Principal;
 use projections::session::Session;
 use projections::time::Timestamp;
@@ -113,6 +112,7 @@ impl SessionCaller {
         order: &AccountOrder,
         code: &str,
     ) -> Result<AuthenticationMethod, Status> {
+        person::has_room(ledger)?;
         let shown = login::second_factor(ledger, &self.account, order, code).await?;
         shown.ok_or_else(|| match self.account.has_totp() {
             true => status::login_failed(),
@@ -238,12 +238,12 @@ impl SessionService for Sessions {
         let context = Context::of(ledger, &own.caller, &request)?;
         let attempt = person::Attempt::begin(ledger, &own, &request)?;
         let method = own.show_code(ledger, &attempt, &order, &request.get_ref().code).await?;
-        attempt.succeeded(ledger)?;
+        attempt.taken_back(ledger)?;
         let session_id = own.session.id;
         let order =
             context.plain_order(Command::StepUpSession(StepUpSession { session_id, method }));
         ledger.execute(own.organization.id, &order).await.map_err(status::from)?;
-        let session = standing(&own.organization, session_id)?;
+        let session = standing(ledger, &own.organization, session_id)?;
         let now = ledger.clock().now();
         let access = tokens::Issued::access(ledger, own.organization.id, &session, now)?;
         let written =
@@ -336,10 +336,19 @@ impl SessionService for Sessions {
     }
 }
 
-/// A session that was found a moment ago.
-fn standing(organization: &Published, id: SessionId) -> Result<Arc<Session>, Status> {
-    let session = organization.tables().session(id).cloned();
-    session.ok_or_else(|| status::outcome_missing(Change::Session(id)))
+/// A session that stands now: one that ended a moment ago is given nothing more.
+fn standing(
+    ledger: &Ledger,
+    organization: &Published,
+    id: SessionId,
+) -> Result<Arc<Session>, Status> {
+    let tables = organization.tables();
+    let session = tables.session(id).filter(|it| it.ended.is_none()).cloned();
+    let session = session.ok_or_else(status::session_required)?;
+    let account = ledger.account(session.account_id).map_err(status::account_stopped)?;
+    let stands = account.is_some_and(|it| it.stands(id, session.epoch))
+        && tables.user(session.user_id).is_some_and(|user| user.is_in_force());
+    if stands { Ok(session) } else { Err(status::session_required()) }
 }
 
 /// Takes away what is kept of a session's refresh token. The session is over without that.
@@ -403,7 +412,7 @@ async fn refresh(
         Rotation::Unknown | Rotation::Expired => return Err(status::refresh_failed()),
     };
     // What ended meanwhile gets nothing.
-    let session = standing(&organization, session.id)?;
+    let session = standing(ledger, &organization, session.id)?;
     let access = tokens::Issued::access(ledger, organization.id, &session, now)?;
     let issued = access.with_refresh(token);
     let written = write_session(&session, Some(&account), organization.id, now, Some(session.id));

@@ -111,6 +111,10 @@ pub(super) fn join(given: &Given<'_>, command: JoinUser) -> Result<Decided, Reje
     if user.email != command.email {
         return Err(Rejection::InvitationForAnother);
     }
+    // One account is one user of an organization.
+    if given.state.user_by_account(command.account_id).is_some() {
+        return Err(Rejection::UserJoinedAlready(user.id));
+    }
     if given.now >= user.invitation_ends_at {
         return Err(Rejection::InvitationOver);
     }

@@ -203,6 +203,21 @@ impl OneTimeTokens {
         Ok(if same && now < row.ends_at { Looked::Good(kept.version) } else { Looked::Wrong })
     }
 
+    /// Takes away the token of an occasion, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The vault did not do its part, or others kept making some.
+    pub async fn take_away(&self, occasion: Occasion) -> Result<(), OneTimeError> {
+        for _ in 0..TRIES_MAX {
+            let Some(row) = self.vault.read_row(&occasion.row()).await? else { return Ok(()) };
+            if self.use_up(occasion, row.version).await? {
+                return Ok(());
+            }
+        }
+        Err(OneTimeError::Contended)
+    }
+
     /// Uses a token up: of those who looked at it at once, one alone gets true.
     ///
     /// # Errors

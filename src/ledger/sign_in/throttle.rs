@@ -157,6 +157,16 @@ impl Throttle {
         Ok(())
     }
 
+    /// An attempt that was begun showed a part of what it takes, or could not be looked at: it
+    /// is taken back, and what failed before it stays.
+    pub fn taken_back(&mut self, email: EmailDigest, origin: Option<IpAddr>, now: Timestamp) {
+        let before = self.emails.look(&email, now.as_millis());
+        self.succeeded(email, origin, now);
+        if before.count > 1 {
+            self.emails.keep(email, Failures { count: before.count - 1, ..before });
+        }
+    }
+
     /// An attempt that was begun did not fail after all: the failures of its e-mail are
     /// forgotten, and its origin's are one less.
     pub fn succeeded(&mut self, email: EmailDigest, origin: Option<IpAddr>, now: Timestamp) {
@@ -214,6 +224,19 @@ mod tests {
         assert_eq!(waits(&mut throttle, 2, None, now), None, "another e-mail");
         assert_eq!(waits(&mut throttle, 1, None, now + FORGOTTEN_MS), None);
         assert_eq!(waits(&mut throttle, 1, None, now + FORGOTTEN_MS), None, "all are forgotten");
+    }
+
+    #[test]
+    fn what_is_taken_back_forgives_no_other_failure() {
+        let mut throttle = Throttle::new(TERMS);
+        for _ in 0..3 {
+            assert_eq!(waits(&mut throttle, 1, None, 0), None);
+        }
+        for _ in 0..20 {
+            throttle.taken_back(email(1), None, at(0));
+            assert_eq!(waits(&mut throttle, 1, None, 0), None, "as many as were free");
+        }
+        assert_eq!(waits(&mut throttle, 1, None, 0), Some(1_000), "and no more");
     }
 
     #[test]

@@ -165,7 +165,7 @@ pub(super) struct Invitation {
 /// renews the invitation.
 pub(super) async fn invited(
     ledger: &Arc<Ledger>,
-    delivery: &Delivery,
+    (delivery, may_see): (&Delivery, bool),
     organization: &Published,
     order: &Order,
 ) -> Result<Invitation, Status> {
@@ -177,7 +177,7 @@ pub(super) async fn invited(
     let sent = if executed.repeat {
         Sent { token: String::new(), sent: false }
     } else {
-        send(ledger, delivery, organization, id).await?
+        send(ledger, delivery, organization, id, may_see).await?
     };
     Ok(Invitation { user, revision, sent })
 }

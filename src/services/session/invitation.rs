@@ -24,7 +24,7 @@ use crate::ledger::sign_in::one_time::{Looked, Occasion, PresentedOneTime};
 use crate::ledger::tables::Published;
 use crate::ledger::vault::seal::{OpenError, open};
 use crate::proto;
-use crate::services::authentication::{correlation_id, origin, shows_credential};
+use crate::services::authentication::{correlation_id, origin, shows_credential, shows_key};
 use crate::services::key::known;
 use crate::services::{read, status, write};
 
@@ -48,13 +48,18 @@ pub(in crate::services) async fn accept(
     let user = organization.tables().user(user_id).cloned();
     let user = user.filter(|user| user.state() == UserState::Invited);
     let user = user.ok_or_else(status::token_failed)?;
-    let (account_id, account_created) = account_of(ledger, &request, &organization, &user).await?;
-    let command = JoinUser { user_id, account_id, email: user.email };
+    let (account, account_created) = account_of(ledger, &request, &user, organization_id).await?;
+    let email = account.email().ok_or_else(status::token_failed)?;
+    let account_id = account.id;
+    let command = JoinUser { user_id, account_id, email };
     let order = person(ledger, &request, organization_id, user_id, Command::JoinUser(command))?;
     let executed = ledger.execute(organization_id, &order).await.map_err(status::from)?;
     // It joined: the token is good for nothing more, whether or not this succeeds.
     if let Err(error) = sign_in.one_time_tokens.use_up(presented.occasion, version).await {
         tracing::warn!(%error, user = %user_id, "what is kept of an invitation stays for now");
+    }
+    if account.default_organization().is_none() {
+        lead_to(ledger, &request, &account, organization_id).await?;
     }
     let revision = write::revision(&organization.stream, executed.revision);
     Ok(Response::new(proto::AcceptInvitationResponse {
@@ -74,12 +79,14 @@ pub(in crate::services) struct Sent {
     pub(in crate::services) sent: bool,
 }
 
-/// Makes the token of an invitation that was just recorded, and has it delivered.
+/// Makes the token of an invitation that was just recorded, and has it delivered; where nobody
+/// delivers, whoever may see it is shown it.
 pub(in crate::services) async fn send(
     ledger: &Ledger,
     delivery: &Delivery,
     organization: &Published,
     user_id: UserId,
+    may_see: bool,
 ) -> Result<Sent, Status> {
     let sign_in = signing_in(ledger)?;
     let tables = Arc::clone(&organization.tables());
@@ -89,7 +96,9 @@ pub(in crate::services) async fn send(
     let token = sign_in.one_time_tokens.make(occasion, expires_at).await;
     let token = token.map_err(|error| status::sign_in_fault(&error))?;
     if !delivery.delivers() {
-        return Ok(Sent { token: token.expose().to_owned(), sent: false });
+        // Whoever has it becomes whom they invited.
+        let token = if may_see { token.expose().to_owned() } else { String::new() };
+        return Ok(Sent { token, sent: false });
     }
     let message = Message {
         kind: TokenKind::Invitation,
@@ -108,14 +117,16 @@ pub(in crate::services) async fn send(
 async fn account_of(
     ledger: &Arc<Ledger>,
     request: &Request<proto::AcceptInvitationRequest>,
-    organization: &Published,
     user: &User,
-) -> Result<(AccountId, bool), Status> {
+    home: OrganizationId,
+) -> Result<(Arc<Account>, bool), Status> {
     let message = request.get_ref();
-    if shows_credential(request) {
+    // A cookie that a browser still keeps is nobody's word where a password is given.
+    let in_cookie = || message.password.is_empty() && shows_credential(request);
+    if shows_key(request) || in_cookie() {
         let own = SessionCaller::of(ledger, request)?;
         return if own.account.email() == Some(user.email) {
-            Ok((own.account.id, false))
+            Ok((own.account, false))
         } else {
             Err(status::rejected(&crate::ledger::rejection::Rejection::InvitationForAnother))
         };
@@ -125,16 +136,13 @@ async fn account_of(
     let there = ledger.account_by_email(&user.email).map_err(status::account_stopped)?;
     if there.is_some() {
         let shown = identify(ledger, request, &email, &message.password, &message.code).await?;
-        let home = shown.account.default_organization();
-        if home.is_none() {
-            lead_to(ledger, request, &shown.account, organization.id).await?;
-        }
-        return Ok((shown.account.id, false));
+        return Ok((shown.account, false));
     }
     let name = if message.name.is_empty() { invited.name } else { message.name.clone() };
     let name: Name = read::field("name", &name)?;
-    let account_id = create(ledger, request, organization.id, user.id, email, name).await?;
-    Ok((account_id, true))
+    let account_id = create(ledger, request, home, user.id, email, name).await?;
+    let account = ledger.account(account_id).map_err(status::account_stopped)?;
+    Ok((account.ok_or_else(status::token_failed)?, true))
 }
 
 /// Makes the account of a person who was invited, with the password that they chose.

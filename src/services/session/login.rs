@@ -60,7 +60,11 @@ pub(super) async fn identify<T>(
     let epoch = account.as_ref().map_or(0, |it| it.epoch());
     let id = account.as_ref().map(|it| it.id);
     let checked = sign_in.passwords.check(id, Password::presented(password)).await;
-    let checked = checked.map_err(|error| status::password_fault(&error))?;
+    let checked = checked.map_err(|error| {
+        // Nothing was looked at: that is nobody's failure.
+        sign_in.throttle().taken_back(digest, from, now);
+        status::password_fault(&error)
+    })?;
     let (Some(account), Checked::Right { .. }) = (account, checked) else {
         return Err(status::login_failed());
     };
@@ -108,6 +112,7 @@ pub(super) async fn second_factor(
     if totp_is_right(shown.map_err(|error| status::sign_in_fault(&error))?) {
         return Ok(Some(AuthenticationMethod::Totp));
     }
+    super::person::has_room(ledger)?;
     let used = sign_in.recovery_codes.use_code(account.id, code).await;
     if recovery_is_right(used.map_err(|error| status::sign_in_fault(&error))?) {
         let used = AccountCommand::UseRecoveryCode;
@@ -174,7 +179,7 @@ pub(super) async fn login(
             return Err(status::from(error));
         }
     };
-    let session = standing(&organization, session_id)?;
+    let session = standing(ledger, &organization, session_id)?;
     let now = ledger.clock().now();
     let issued = tokens::Issued::access(ledger, home, &session, now)?.with_refresh(refresh);
     let account = ledger.account(account.id).map_err(status::account_stopped)?;

@@ -12,9 +12,10 @@ use tonic::{Request, Status};
 
 use super::{SessionCaller, login, signing_in, totp_is_right};
 use crate::delivery::{Delivery, Message, Offered, TokenKind};
-use crate::ledger::Ledger;
-use crate::ledger::accounts::command::{AccountCommand, AccountOrder};
+use crate::ledger::accounts::AccountRejection;
+use crate::ledger::accounts::command::{AccountCommand, AccountOrder, HeldSession};
 use crate::ledger::email::Email;
+use crate::ledger::event_store::AppendError;
 use crate::ledger::permissions::ACCOUNTS_WRITE;
 use crate::ledger::secret::Secret;
 use crate::ledger::sign_in::one_time::{Looked, Occasion, PresentedOneTime};
@@ -22,9 +23,10 @@ use crate::ledger::sign_in::password::{NewPassword, Password};
 use crate::ledger::sign_in::passwords::{Checked, PasswordError};
 use crate::ledger::sign_in::recovery::CODES;
 use crate::ledger::vault::rows::RowVersion;
+use crate::ledger::{Ledger, LedgerError};
 use crate::proto;
 use crate::services::authentication::{
-    authenticate_operator, correlation_id, origin, origin_ip, shows_credential,
+    authenticate_operator, correlation_id, origin, origin_ip, shows_key,
 };
 use crate::services::{read, status, write};
 
@@ -51,17 +53,24 @@ impl Attempt {
             Self { email, from: origin_ip(request.extensions()), now: ledger.clock().now() };
         let Self { from, now, .. } = attempt;
         let began = {
-            let mut throttle = signing_in(ledger)?.throttle();
+            let mut throttle = signing_in(ledger)?.step_throttle();
             throttle.begin(email, from, now)
         };
         began.map_err(|error| status::too_many_attempts(error.at, now))?;
         Ok(attempt)
     }
 
-    /// All of it was right.
+    /// All that the account asks for was right.
     pub(super) fn succeeded(self, ledger: &Ledger) -> Result<(), Status> {
-        let mut throttle = signing_in(ledger)?.throttle();
+        let mut throttle = signing_in(ledger)?.step_throttle();
         throttle.succeeded(self.email, self.from, self.now);
+        Ok(())
+    }
+
+    /// A part of it was right, or could not be looked at: that forgives no failure of the rest.
+    pub(super) fn taken_back(self, ledger: &Ledger) -> Result<(), Status> {
+        let mut throttle = signing_in(ledger)?.step_throttle();
+        throttle.taken_back(self.email, self.from, self.now);
         Ok(())
     }
 }
@@ -92,7 +101,7 @@ pub(super) async fn enroll_totp(
     }
     let attempt = Attempt::begin(ledger, &own, request)?;
     know_password(ledger, &own, &attempt, &request.get_ref().password).await?;
-    attempt.succeeded(ledger)?;
+    attempt.taken_back(ledger)?;
     let email = login::email_of(ledger, own.account.id).await?;
     let name = if email.is_empty() { own.account.id.text() } else { email };
     let enrolled = sign_in.totps.enrol(own.account.id, "keyledger", &name).await;
@@ -109,17 +118,31 @@ pub(super) async fn confirm_totp(
 ) -> Result<proto::ConfirmTotpResponse, Status> {
     let sign_in = signing_in(ledger)?;
     let own = SessionCaller::of(ledger, request)?;
+    if own.account.has_totp() {
+        return Err(status::authenticator_enrolled());
+    }
+    has_room(ledger)?;
     let order = own.account_order(ledger, request)?;
+    let attempt = Attempt::begin(ledger, &own, request)?;
     let now = ledger.clock().now();
     let shown = sign_in.totps.confirm(own.account.id, &request.get_ref().code, now).await;
     if !totp_is_right(shown.map_err(|error| status::sign_in_fault(&error))?) {
         return Err(status::login_failed());
     }
+    attempt.taken_back(ledger)?;
     // On the disk before the event that names them.
     let codes = new_codes(ledger, own.account.id).await?;
     let command = AccountCommand::EnrollTotp { recovery_codes: CODES };
     ledger.change_account(own.account.id, command, &order).await.map_err(status::from)?;
     Ok(proto::ConfirmTotpResponse { recovery_codes: codes })
+}
+
+/// What is used up in the vault is used up for an event, which must find space.
+pub(super) fn has_room(ledger: &Ledger) -> Result<(), Status> {
+    match ledger.store_is_full() {
+        true => Err(status::from(LedgerError::Append(AppendError::Full))),
+        false => Ok(()),
+    }
 }
 
 async fn new_codes(ledger: &Ledger, account: AccountId) -> Result<Vec<String>, Status> {
@@ -155,8 +178,9 @@ pub(super) async fn new_recovery_codes(
     let own = SessionCaller::of(ledger, request)?;
     let order = own.account_order(ledger, request)?;
     let attempt = Attempt::begin(ledger, &own, request)?;
+    has_room(ledger)?;
     own.show_code(ledger, &attempt, &order, &request.get_ref().code).await?;
-    attempt.succeeded(ledger)?;
+    attempt.taken_back(ledger)?;
     let recovery_codes = new_codes(ledger, own.account.id).await?;
     let command = AccountCommand::ReplaceRecoveryCodes { codes: CODES };
     ledger.change_account(own.account.id, command, &order).await.map_err(status::from)?;
@@ -180,20 +204,62 @@ pub(super) async fn change_password(
     ledger: &Arc<Ledger>,
     request: &Request<proto::ChangePasswordRequest>,
 ) -> Result<proto::ChangePasswordResponse, Status> {
-    let sign_in = signing_in(ledger)?;
     let own = SessionCaller::of(ledger, request)?;
     let message = request.get_ref();
     let order = own.account_order(ledger, request)?;
     let attempt = Attempt::begin(ledger, &own, request)?;
     let seen = know_password(ledger, &own, &attempt, &message.password).await?;
-    attempt.succeeded(ledger)?;
+    attempt.taken_back(ledger)?;
     let email = login::email_of(ledger, own.account.id).await?;
     let password = chosen("new_password", &message.new_password, Some(&email))?;
-    sign_in.passwords.set(own.account.id, password, Some(seen)).await.map_err(not_set)?;
-    let command =
-        AccountCommand::SetPassword { cause: PasswordCause::Change, keeps: Some(own.held()) };
-    ledger.change_account(own.account.id, command, &order).await.map_err(status::from)?;
+    let setting = Setting {
+        account_id: own.account.id,
+        password,
+        seen: Some(seen),
+        cause: PasswordCause::Change,
+        keeps: Some(own.held()),
+        order,
+    };
+    set_password(ledger, setting).await?;
     Ok(proto::ChangePasswordResponse {})
+}
+
+/// A password that is to be set.
+struct Setting {
+    account_id: AccountId,
+    password: NewPassword,
+    seen: Option<RowVersion>,
+    cause: PasswordCause,
+    keeps: Option<HeldSession>,
+    order: AccountOrder,
+}
+
+/// Sets a password, whether or not whoever asked for it waits. The sessions that are to end do
+/// so first: a session that was ended meanwhile sets nothing.
+async fn set_password(ledger: &Arc<Ledger>, setting: Setting) -> Result<(), Status> {
+    let ledger = Arc::clone(ledger);
+    let set = tokio::spawn(async move {
+        let Setting { account_id, password, seen, cause, keeps, order } = setting;
+        let sign_in = signing_in(&ledger)?;
+        let ends = AccountCommand::EndSessions { keeps };
+        ledger.change_account(account_id, ends, &order).await.map_err(status::from)?;
+        let taken = sign_in.one_time_tokens.take_away(Occasion::Reset(account_id)).await;
+        taken.map_err(|error| status::sign_in_fault(&error))?;
+        sign_in.passwords.set(account_id, password, seen).await.map_err(not_set)?;
+        let command = AccountCommand::SetPassword { cause, keeps };
+        let told = ledger.change_account(account_id, command, &order).await;
+        let told = match told {
+            // It is set all the same, and that is told.
+            Err(LedgerError::Account(AccountRejection::SessionEnded)) => {
+                let order = AccountOrder { session: None, ..order };
+                let command = AccountCommand::SetPassword { cause, keeps: None };
+                ledger.change_account(account_id, command, &order).await
+            }
+            told => told,
+        };
+        told.map(drop).map_err(status::from)
+    });
+    set.await.map_err(|_| status::closing())?
 }
 
 pub(super) async fn request_reset(
@@ -203,7 +269,7 @@ pub(super) async fn request_reset(
 ) -> Result<proto::RequestPasswordResetResponse, Status> {
     let sign_in = signing_in(ledger)?;
     // Whoever shows a credential is an operator, or is refused.
-    let by_operator = shows_credential(request);
+    let by_operator = shows_key(request);
     if by_operator {
         authenticate_operator(ledger, request, ACCOUNTS_WRITE)?;
     }
@@ -286,7 +352,6 @@ pub(super) async fn reset_password(
     if !used.map_err(|error| status::sign_in_fault(&error))? {
         return Err(status::token_failed());
     }
-    sign_in.passwords.set(account_id, password, seen).await.map_err(not_set)?;
     let order = AccountOrder {
         actor: Principal::Account(account.id),
         credential: None,
@@ -296,7 +361,7 @@ pub(super) async fn reset_password(
         causation_id: None,
         personal: origin(request),
     };
-    let command = AccountCommand::SetPassword { cause: PasswordCause::Reset, keeps: None };
-    ledger.change_account(account_id, command, &order).await.map_err(status::from)?;
+    let cause = PasswordCause::Reset;
+    set_password(ledger, Setting { account_id, password, seen, cause, keeps: None, order }).await?;
     Ok(proto::ResetPasswordResponse {})
 }
