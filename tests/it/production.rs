@@ -2,7 +2,9 @@
 
 use tonic::Code;
 
-use crate::support::{Home, Launch, call_raw, refused};
+use keyledger::proto::InviteUserRequest;
+
+use crate::support::{Home, Launch, call_raw, refused, scoped};
 
 fn production(home: &Home) -> Launch {
     let secrets = home.path().join("secrets");
@@ -52,4 +54,24 @@ async fn what_is_wise_is_the_default() {
     std::fs::remove_file(home.data().join("admin.key")).unwrap();
     let server = accepted(&home).start().await;
     assert!(!server.process.said().contains("move it off this machine"));
+}
+
+#[tokio::test]
+async fn an_invitation_that_nobody_delivers_is_shown_to_operators_alone() {
+    let home = Home::new();
+    let server = accepted(&home).start().await;
+    let operator = server.client(&home.admin_key());
+    let id = operator.organization("acme", "vtx", "").await;
+    let key = operator.create_key(scoped(&id, "admin", &["org:admin"])).await.unwrap();
+    let invite = |email: &str| InviteUserRequest {
+        organization_id: id.clone(),
+        email: email.into(),
+        name: "Ada".into(),
+        ..Default::default()
+    };
+    let admin = operator.with_key(&key.secret);
+    let invited = admin.invite_user(invite("ada@example.com")).await.unwrap();
+    assert_eq!((invited.invitation_token.as_str(), invited.invitation_sent), ("", false));
+    let invited = operator.invite_user(invite("bob@example.com")).await.unwrap();
+    assert!(invited.invitation_token.starts_with("klit_"));
 }
