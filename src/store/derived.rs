@@ -5,6 +5,7 @@
 //! anew. A round of writing is one transaction; a crash leaves the rounds before
 //! it. They are not synced as they end: a power cut may take back the last of them, whole.
 
+use std::ffi::CStr;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -29,6 +30,11 @@ const PART_BYTES: usize = 4 << 20;
 /// How long a read waits for a lock that only recovery takes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// SQLite's way with files of one process alone (<https://sqlite.org/vfs.html>, "unix-excl"): the
+/// index of the write-ahead log is in memory. As a mapped file it would be a hole wherever the
+/// file system's blocks are smaller than a page, and a full disk would then end the process
+/// by SIGBUS.
+const ONE_PROCESS: &CStr = c"unix-excl";
 const TABLES: &str = "
 CREATE TABLE manifest (only_one INTEGER PRIMARY KEY CHECK (only_one = 0), bytes BLOB NOT NULL)
     STRICT;
@@ -117,8 +123,8 @@ fn connect(path: &Path) -> Result<(Connection, Connection), SnapshotError> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o600).open(path).map_err(unavailable)?;
     let open = |flags: OpenFlags| -> rusqlite::Result<Connection> {
-        let connection =
-            Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags_and_vfs(path, flags, ONE_PROCESS)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         Ok(connection)
@@ -147,6 +153,12 @@ fn connect(path: &Path) -> Result<(Connection, Connection), SnapshotError> {
         return Err(SnapshotError::Damaged("a table is missing".to_owned()));
     }
     Ok((writer, reader))
+}
+
+/// Another connection to a database in use, for what goes wrong with it.
+#[cfg(test)]
+pub(crate) fn beside(path: &Path) -> Connection {
+    Connection::open_with_flags_and_vfs(path, OpenFlags::default(), ONE_PROCESS).unwrap()
 }
 
 /// Removes the file and what SQLite keeps beside it.

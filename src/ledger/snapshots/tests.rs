@@ -27,7 +27,7 @@ use crate::ledger::start::{ConfiguredKeys, Parts, Replayed};
 use crate::ledger::vault::peppers::{PepperId, Peppers};
 use crate::ledger::verify::{Answer, Reach};
 use crate::ledger::{Executed, LedgerError};
-use crate::store::derived::DerivedStore;
+use crate::store::derived::{self, DerivedStore};
 use crate::store::memory::MemoryStore;
 use crate::vault::memory::MemoryVault;
 
@@ -392,7 +392,7 @@ async fn dead_keys_whose_text_is_not_ours_are_looked_for_after_a_restart() {
 async fn a_snapshot_that_is_not_what_was_written_is_thrown_away() {
     let path = |world: &World| world.directory.path().join("projections.db");
     let damage = |world: &World, sql: &str| {
-        let database = rusqlite::Connection::open(path(world)).unwrap();
+        let database = derived::beside(&path(world));
         database.execute_batch(sql).unwrap();
     };
     for sql in [
@@ -437,10 +437,10 @@ async fn a_dead_row_that_is_not_what_was_written_is_not_believed() {
     world.pass(KEY_MEMORY_MS);
     world.give(create(3)).await.unwrap();
     world.ledger.take_snapshots().await.unwrap();
-    let database = rusqlite::Connection::open(world.directory.path().join("projections.db"));
+    let database = derived::beside(&world.directory.path().join("projections.db"));
     let swap = "UPDATE dead_keys SET sealed = (SELECT sealed FROM dead_keys ORDER BY key DESC)
         WHERE key = (SELECT min(key) FROM dead_keys)";
-    assert_eq!(database.unwrap().execute(swap, []).unwrap(), 1);
+    assert_eq!(database.execute(swap, []).unwrap(), 1);
     assert!(world.ledger.dead_key(&world.acme(), key_id(1)).await.is_err());
     assert!(world.ledger.dead_keys_after(&world.acme(), None, 9).await.is_err());
     assert!(world.ledger.key_of(&text(1), Reach::Installation).await.is_err());

@@ -141,7 +141,7 @@ async fn a_part_that_is_not_what_was_written_is_thrown_away() {
     let world = World::populated().await;
     world.ledger.take_snapshots().await.unwrap();
     let path = world.directory.path().join("projections.db");
-    let connection = rusqlite::Connection::open(&path).unwrap();
+    let connection = crate::store::derived::beside(&path);
     let changed = connection
         .execute("UPDATE snapshots SET bytes = zeroblob(length(bytes)) WHERE kind = 2 AND rowid = (SELECT min(rowid) FROM snapshots WHERE kind = 2)", [])
         .unwrap();
