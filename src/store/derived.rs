@@ -112,6 +112,9 @@ impl From<rusqlite::Error> for SnapshotError {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Damaged(error.to_string())
             }
+            Some(ErrorCode::DatabaseBusy) => Self::Unavailable(
+                "another process has projections.db open, a database shell, say: end it".to_owned(),
+            ),
             _ => Self::Unavailable(error.to_string()),
         }
     }

@@ -30,7 +30,8 @@ fn offline(home: &Home, verb: &str) -> serde_json::Value {
     command.args(["projections", verb, "--json", "--data-dir"]).arg(home.data());
     let output = command.current_dir(home.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}, {}: {said}", output.status));
     let list = |name: &str| found[name].as_array().map_or(0, Vec::len);
     let whole = found["unusable"].is_null()
         && list("differing") + list("differing_streams") + list("damaged") == 0;
@@ -242,6 +243,8 @@ async fn a_key_that_ended_long_ago_is_answered_for() {
     let database = rusqlite::Connection::open(projections(&home)).unwrap();
     let delete = "DELETE FROM dead_keys WHERE key = (SELECT min(key) FROM dead_keys)";
     assert_eq!(database.execute(delete, []).unwrap(), 1);
+    // One process at a time has the file.
+    drop(database);
     let verified = verify_projections(&home);
     assert_eq!(verified["differing"].as_array().unwrap().len(), 1, "{verified}");
 }
