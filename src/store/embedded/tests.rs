@@ -73,6 +73,8 @@ impl Adapter for Embedded {
 /// A directory on the disk the sources are on: the system's own may be in memory.
 fn directory() -> TempDir {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    // Whoever builds elsewhere has none.
+    std::fs::create_dir_all(&target).unwrap();
     tempfile::tempdir_in(target).unwrap()
 }
 
