@@ -48,9 +48,11 @@ pub struct SessionSettings {
     pub hashing_threads: Option<usize>,
     /// How many may wait to be.
     pub hashing_queue: Option<usize>,
-    /// Failed attempts of one e-mail before further ones must wait.
+    /// Failed attempts with one e-mail from one origin before further ones must wait.
     pub lockout_attempts: Option<u32>,
-    /// The same of one origin.
+    /// The same with one e-mail, wherever they come from.
+    pub lockout_email_attempts: Option<u32>,
+    /// The same from one origin, whatever e-mails it tries.
     pub lockout_origin_attempts: Option<u32>,
     /// Longest wait.
     pub lockout_seconds: Option<i64>,
@@ -138,10 +140,19 @@ impl SessionSettings {
     fn throttle(&self) -> Result<ThrottleTerms, ConfigError> {
         let usual = ThrottleTerms::default();
         let attempts = self.lockout_attempts.unwrap_or(usual.attempts);
+        let attempts = within("sessions.lockout_attempts", attempts, [1, 100])?;
+        let email_attempts = self.lockout_email_attempts;
+        let email_attempts = email_attempts.unwrap_or(attempts * ThrottleTerms::ORIGINS);
         let origin_attempts = self.lockout_origin_attempts.unwrap_or(usual.origin_attempts);
         let seconds = self.lockout_seconds.unwrap_or(usual.wait_ms_max / 1_000);
         Ok(ThrottleTerms {
-            attempts: within("sessions.lockout_attempts", attempts, [1, 100])?,
+            attempts,
+            // With no more than one origin has, one could hold back all others.
+            email_attempts: within(
+                "sessions.lockout_email_attempts",
+                email_attempts,
+                [attempts + 1, 1_000_000],
+            )?,
             origin_attempts: within(
                 "sessions.lockout_origin_attempts",
                 origin_attempts,
@@ -224,6 +235,7 @@ mod tests {
             ("hashing_threads", 1, 64),
             ("hashing_queue", 1, 10_000),
             ("lockout_attempts", 1, 100),
+            ("lockout_email_attempts", 6, 1_000_000),
             ("lockout_origin_attempts", 1, 1_000_000),
             ("lockout_seconds", 1, 86_400),
         ] {
@@ -236,6 +248,14 @@ mod tests {
                 assert_eq!(said, expected);
             }
         }
+    }
+
+    #[test]
+    fn an_e_mail_has_more_attempts_than_one_place_has() {
+        let (terms, _) = section("lockout_attempts = 100").unwrap();
+        assert_eq!(terms.throttle.email_attempts, 2_000);
+        let said = section("lockout_attempts = 7\nlockout_email_attempts = 7").unwrap_err();
+        assert_eq!(said, "`sessions.lockout_email_attempts`: must be 8 to 1000000");
     }
 
     #[test]

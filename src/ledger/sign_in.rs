@@ -93,6 +93,7 @@ pub struct SignIn {
     throttle: Mutex<Throttle>,
     reset_throttle: Mutex<Throttle>,
     step_throttle: Mutex<Throttle>,
+    code_throttle: Mutex<Throttle>,
 }
 
 impl SignIn {
@@ -115,26 +116,33 @@ impl SignIn {
             one_time_tokens: OneTimeTokens::new(vault()),
             session_lifetime_ms: terms.session_lifetime_ms,
             throttle: Mutex::new(Throttle::new(terms.throttle)),
-            reset_throttle: Mutex::new(Throttle::new(terms.throttle)),
-            step_throttle: Mutex::new(Throttle::new(terms.throttle)),
+            reset_throttle: Mutex::new(Throttle::new(terms.throttle.wherever())),
+            step_throttle: Mutex::new(Throttle::new(terms.throttle.wherever())),
+            code_throttle: Mutex::new(Throttle::new(terms.throttle.wherever())),
         })
     }
 
     /// Who failed to sign in, and how often. Held for a moment, never while anything waits.
     pub fn throttle(&self) -> MutexGuard<'_, Throttle> {
-        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.throttle)
     }
 
-    /// Who asked for a password's reset, and how often: each time counts. Held for a moment,
-    /// never while anything waits.
+    /// Who asked for a password's reset, and how often: each time counts, wherever from. Held
+    /// for a moment, never while anything waits.
     pub fn reset_throttle(&self) -> MutexGuard<'_, Throttle> {
-        self.reset_throttle.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.reset_throttle)
     }
 
-    /// Who failed to show again who they are, in a session: strangers count for nothing here.
-    /// Held for a moment, never while anything waits.
+    /// Who failed to show again who they are, in a session, wherever from: strangers count for
+    /// nothing here. Held for a moment, never while anything waits.
     pub fn step_throttle(&self) -> MutexGuard<'_, Throttle> {
-        self.step_throttle.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.step_throttle)
+    }
+
+    /// Who failed to show a second factor and knew the password, wherever from: strangers count
+    /// for nothing here either. Held for a moment, never while anything waits.
+    pub fn code_throttle(&self) -> MutexGuard<'_, Throttle> {
+        held(&self.code_throttle)
     }
 
     /// Sees to the signing keys, as far as that can be done now; the log says what cannot.
@@ -173,4 +181,8 @@ impl SignIn {
             );
         }
     }
+}
+
+fn held(throttle: &Mutex<Throttle>) -> MutexGuard<'_, Throttle> {
+    throttle.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,7 +10,7 @@ use keyledger::proto::{
 };
 use tonic::Code;
 
-use super::support::{Acme, Client, DNS_MANAGER, READ_ONLY_ADMIN, reason, texts};
+use super::support::{Acme, Client, DNS_MANAGER, Home, READ_ONLY_ADMIN, reason, texts};
 
 const PASSWORD: &str = "correct horse battery";
 const OTHER_PASSWORD: &str = "another long password";
@@ -221,6 +221,35 @@ async fn nobody_learns_whether_there_is_an_account() {
     let known = acme.nobody().request_password_reset(reset("ada@example.com")).await.unwrap();
     let unknown = acme.nobody().request_password_reset(reset("no@example.com")).await.unwrap();
     assert_eq!(known, unknown);
+}
+
+/// Whoever fails with somebody's e-mail at one place delays nobody at another; an e-mail that is
+/// nobody's is held back where it was tried in the same way.
+#[tokio::test]
+async fn nobody_is_delayed_by_what_somebody_else_fails_elsewhere() {
+    let acme =
+        Acme::on(Home::new(), |launch| launch.args(&["--trusted-proxies", "127.0.0.1"])).await;
+    let ada = join(&acme, "ada@example.com", DNS_MANAGER).await;
+    let wrong = async |email: &str, from: &str| {
+        let asked = credentials(email, OTHER_PASSWORD);
+        reason(&acme.nobody().from(from).login(asked).await.unwrap_err())
+    };
+    // One line of IPv6 is one place.
+    for (n, told) in [(1, "LOGIN_FAILED"), (5, "LOGIN_FAILED"), (6, "TOO_MANY_ATTEMPTS")] {
+        for email in [ada.email.as_str(), "nobody@example.com"] {
+            let attempts = if n == 5 { 2..=5 } else { n..=n };
+            for n in attempts {
+                assert_eq!(wrong(email, &format!("2001:db8:1:2::{n}")).await, told, "{n} {email}");
+            }
+        }
+    }
+    let right = || credentials(&ada.email, PASSWORD);
+    let there = acme.nobody().from("2001:db8:1:2::9");
+    assert_eq!(reason(&there.login(right()).await.unwrap_err()), "TOO_MANY_ATTEMPTS");
+    for home in ["2001:db8:1:3::1", "192.0.2.1"] {
+        acme.nobody().from(home).login(right()).await.unwrap();
+        assert_eq!(wrong("nobody@example.com", home).await, "LOGIN_FAILED");
+    }
 }
 
 #[tokio::test]

@@ -364,12 +364,12 @@ pub(crate) struct Server {
 impl Server {
     /// A client that shows this key.
     pub(crate) fn client(&self, key: &str) -> Client {
-        Client { channel: self.channel.clone(), key: Some(key.to_owned()), page: None }
+        Client { channel: self.channel.clone(), key: Some(key.to_owned()), page: None, from: None }
     }
 
     /// A client that shows nothing.
     pub(crate) fn anonymous(&self) -> Client {
-        Client { channel: self.channel.clone(), key: None, page: None }
+        Client { channel: self.channel.clone(), key: None, page: None, from: None }
     }
 
     /// The connection itself.
@@ -428,6 +428,8 @@ pub(crate) struct Client {
     key: Option<String>,
     /// What a page of a browser sends: its cookies, and the token that goes with them.
     page: Option<(String, String)>,
+    /// The address that a proxy says it is.
+    from: Option<String>,
 }
 
 macro_rules! methods {
@@ -507,11 +509,19 @@ impl Client {
         Self { key: Some(key.to_owned()), ..self.clone() }
     }
 
+    /// The same, through a proxy that says it is this address.
+    pub(crate) fn from(&self, address: &str) -> Self {
+        Self { from: Some(address.to_owned()), ..self.clone() }
+    }
+
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(key) = &self.key {
             let value = format!("Bearer {key}").parse().unwrap();
             request.metadata_mut().insert("authorization", value);
+        }
+        if let Some(from) = &self.from {
+            request.metadata_mut().insert("x-forwarded-for", from.parse().unwrap());
         }
         if let Some((cookies, csrf)) = &self.page {
             request.metadata_mut().insert("cookie", cookies.parse().unwrap());

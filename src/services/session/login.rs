@@ -54,7 +54,7 @@ pub(super) async fn identify<T>(
         let mut throttle = sign_in.throttle();
         throttle.begin(digest, from, now)
     };
-    began.map_err(|error| status::too_many_attempts(error.at, now))?;
+    let begun = began.map_err(|error| status::too_many_attempts(error.at, now))?;
     let account = ledger.account_by_email(&digest).map_err(status::account_stopped)?;
     // Before the password is looked at: a change that ends sessions meanwhile ends this one.
     let epoch = account.as_ref().map_or(0, |it| it.epoch());
@@ -62,7 +62,7 @@ pub(super) async fn identify<T>(
     let checked = sign_in.passwords.check(id, Password::presented(password)).await;
     let checked = checked.map_err(|error| {
         // Nothing was looked at: that is nobody's failure.
-        sign_in.throttle().taken_back(digest, from, now);
+        sign_in.throttle().taken_back(begun);
         status::password_fault(&error)
     })?;
     let (Some(account), Checked::Right { .. }) = (account, checked) else {
@@ -86,12 +86,18 @@ pub(super) async fn identify<T>(
             causation_id: None,
             personal: origin(request),
         };
-        let shown = second_factor(ledger, &account, &order, code).await?;
+        // Whoever knows the password guesses no more codes from many places than from one.
+        let began = {
+            let mut throttle = sign_in.code_throttle();
+            throttle.begin(digest, from, now)
+        };
+        let begun = began.map_err(|error| status::too_many_attempts(error.at, now))?;
+        let shown = second_factor(ledger, &account, &order, code).await;
+        let shown = shown.inspect_err(|_| sign_in.code_throttle().taken_back(begun))?;
         methods.push(shown.ok_or_else(status::login_failed)?);
+        sign_in.code_throttle().succeeded(begun);
     }
-    let mut throttle = sign_in.throttle();
-    throttle.succeeded(digest, from, now);
-    drop(throttle);
+    sign_in.throttle().succeeded(begun);
     Ok(Identified { account, epoch, methods })
 }
 

@@ -1,9 +1,7 @@
 //! What somebody does with their own account: passwords, authenticators, recovery codes.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use projections::digest::EmailDigest;
 use projections::event::PasswordCause;
 use projections::id::AccountId;
 use projections::principal::Principal;
@@ -22,6 +20,7 @@ use crate::ledger::sign_in::one_time::{Looked, Occasion, PresentedOneTime};
 use crate::ledger::sign_in::password::{NewPassword, Password};
 use crate::ledger::sign_in::passwords::{Checked, PasswordError};
 use crate::ledger::sign_in::recovery::CODES;
+use crate::ledger::sign_in::throttle::Begun;
 use crate::ledger::vault::rows::RowVersion;
 use crate::ledger::{Ledger, LedgerError};
 use crate::proto;
@@ -35,11 +34,7 @@ const RESET_MS: i64 = 30 * 60 * 1_000;
 
 /// Whoever has a session, about to show once more who they are. It is counted as a login is,
 /// and until all of it was right: what was stolen of one is not enough to try the rest.
-pub(super) struct Attempt {
-    email: EmailDigest,
-    from: Option<IpAddr>,
-    now: Timestamp,
-}
+pub(super) struct Attempt(Begun);
 
 impl Attempt {
     /// Counts one more.
@@ -49,28 +44,23 @@ impl Attempt {
         request: &Request<T>,
     ) -> Result<Self, Status> {
         let email = own.account.email().ok_or_else(status::session_required)?;
-        let attempt =
-            Self { email, from: origin_ip(request.extensions()), now: ledger.clock().now() };
-        let Self { from, now, .. } = attempt;
+        let (from, now) = (origin_ip(request.extensions()), ledger.clock().now());
         let began = {
             let mut throttle = signing_in(ledger)?.step_throttle();
             throttle.begin(email, from, now)
         };
-        began.map_err(|error| status::too_many_attempts(error.at, now))?;
-        Ok(attempt)
+        began.map(Self).map_err(|error| status::too_many_attempts(error.at, now))
     }
 
     /// All that the account asks for was right.
     pub(super) fn succeeded(self, ledger: &Ledger) -> Result<(), Status> {
-        let mut throttle = signing_in(ledger)?.step_throttle();
-        throttle.succeeded(self.email, self.from, self.now);
+        signing_in(ledger)?.step_throttle().succeeded(self.0);
         Ok(())
     }
 
     /// A part of it was right, or could not be looked at: that forgives no failure of the rest.
     pub(super) fn taken_back(self, ledger: &Ledger) -> Result<(), Status> {
-        let mut throttle = signing_in(ledger)?.step_throttle();
-        throttle.taken_back(self.email, self.from, self.now);
+        signing_in(ledger)?.step_throttle().taken_back(self.0);
         Ok(())
     }
 }
@@ -280,7 +270,8 @@ pub(super) async fn request_reset(
         let from = origin_ip(request.extensions());
         let mut throttle = sign_in.reset_throttle();
         let began = throttle.begin(digest, from, now);
-        began.map_err(|error| status::too_many_attempts(error.at, now))?;
+        // Each time counts.
+        let _ = began.map_err(|error| status::too_many_attempts(error.at, now))?;
     }
     let account = ledger.account_by_email(&digest).map_err(status::account_stopped)?;
     let ends_at = now.saturating_add_millis(RESET_MS);
