@@ -306,6 +306,7 @@ impl Ledger {
             match landed {
                 Ok(Landing::Durable) => {
                     self.await_abroad(organization_id, order).await;
+                    self.await_account(&pipeline.published, &order.command).await?;
                     if let (Err(rejection), Some(home), Some(credential)) =
                         (&answer, order.caller.home(), order.caller.credential())
                         && let Some(code) = denials::rejected(rejection)

@@ -244,6 +244,7 @@ fn hint_for_reason(reason: &str, key_source: &str) -> Option<String> {
             "`keyledger session login --save FILE` logs you in; `--api-key-file FILE` shows that"
         }
         "REFRESH_FAILED" | "REFRESH_REUSED" => "`keyledger session login` logs you in again",
+        "NO_ENROLMENT" => "`keyledger session totp enroll` begins anew",
         "NO_AUTHENTICATOR" => "`keyledger session totp enroll` begins with one",
         "AUTHENTICATOR_ENROLLED" => "`keyledger session totp remove` lets go of it",
         "CLOCK_AHEAD" => {

@@ -26,7 +26,7 @@ mod people;
 pub use order::{About, Caller, Order, Personal, RequestStamper};
 pub use people::{
     EndSession, EndSessions, INVITATION_MAX_MS, INVITATION_MS, InviteUser, JoinUser,
-    RenewInvitation, SESSIONS_MAX, StartSession, StepUpSession, USERS_MAX, UpdateUser,
+    RenewInvitation, SESSIONS_MAX, SessionsOf, StartSession, StepUpSession, USERS_MAX, UpdateUser,
 };
 
 /// What a caller wants to be so. Identifiers and digests of secrets come with it, so
@@ -204,6 +204,50 @@ impl Command {
             | Self::UpdateUser(_)
             | Self::RestoreUser(_)
             | Self::StepUpSession(_) => false,
+        }
+    }
+
+    /// Whose sessions it may end, but for their time.
+    #[must_use]
+    pub fn may_end_sessions(&self) -> Option<SessionsOf> {
+        match self {
+            Self::SuspendUser(id) | Self::RemoveUser(id) => Some(SessionsOf::User(*id)),
+            Self::EndSessions(command) => Some(SessionsOf::User(command.user_id)),
+            Self::EndSession(command) => Some(SessionsOf::Session(command.session_id)),
+            // It may end another one.
+            Self::StartSession(command) => Some(SessionsOf::Account(command.account_id)),
+            Self::ConfigureKeys(_)
+            | Self::ReissueOperatorKey(_)
+            | Self::RotateKey(_)
+            | Self::EndRotation(_)
+            | Self::DisableKey(_)
+            | Self::RevokeKey(_)
+            | Self::RevokeKeys(_)
+            | Self::UpdateRole(_)
+            | Self::RetireRole(_)
+            | Self::RevokeGrant(_)
+            | Self::CreateInstallation(_)
+            | Self::ConfigureInstallation(_)
+            | Self::RegisterOrganization(_)
+            | Self::CreateOrganization(_)
+            | Self::CreateKey(_)
+            | Self::ImportKeys(_)
+            | Self::UpdateKeyLabel(_)
+            | Self::EnableKey(_)
+            | Self::CreateServiceAccount(_)
+            | Self::UpdatePolicy(_)
+            | Self::RotatePepper(_)
+            | Self::AddSigningKey(_)
+            | Self::RetireSigningKey(_)
+            | Self::RecordDenials(_)
+            | Self::CreateRole(_)
+            | Self::GrantRole(_)
+            | Self::InviteUser(_)
+            | Self::RenewInvitation(_)
+            | Self::JoinUser(_)
+            | Self::UpdateUser(_)
+            | Self::RestoreUser(_)
+            | Self::StepUpSession(_) => None,
         }
     }
 

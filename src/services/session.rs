@@ -29,6 +29,7 @@ use super::authentication::{
 use super::key::{Context, known};
 use super::{Door, page, read, status, write};
 use crate::delivery::Delivery;
+use crate::ledger::accounts::HeldAccount;
 use crate::ledger::accounts::command::{AccountCommand, AccountOrder, HeldSession};
 use crate::ledger::command::{Caller, Command, EndSession, EndSessions, Order, StepUpSession};
 use crate::ledger::permissions::{SESSIONS_READ, SESSIONS_WRITE};
@@ -84,7 +85,13 @@ impl SessionCaller {
     }
 
     fn held(&self) -> HeldSession {
-        HeldSession { id: self.session.id, epoch: self.session.epoch }
+        let Session { id, epoch, .. } = *self.session;
+        HeldSession { organization_id: self.organization.id, id, epoch }
+    }
+
+    /// Keeps all others from changing the account, and the session from ending, meanwhile.
+    async fn hold_account(&self, ledger: &Ledger) -> Result<HeldAccount, Status> {
+        ledger.hold_account(self.account.id, Some(self.held())).await.map_err(status::from)
     }
 
     /// A command of the session's own account.
@@ -571,7 +578,7 @@ async fn end_here(
 fn totp_is_right(shown: CodeShown) -> bool {
     match shown {
         CodeShown::Right => true,
-        CodeShown::Wrong => false,
+        CodeShown::Wrong | CodeShown::NothingWaits => false,
     }
 }
 

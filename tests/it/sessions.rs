@@ -298,6 +298,8 @@ async fn a_second_factor_is_asked_for_and_its_codes_are_good_once() {
     let ada = join(&acme, "ada@example.com", DNS_MANAGER).await;
     let first = login(&acme, &ada).await;
     let me = with(&acme, &first);
+    let none = ConfirmTotpRequest { code: "000000".into() };
+    assert_eq!(reason(&me.confirm_totp(none).await.unwrap_err()), "NO_ENROLMENT");
     let enroll = EnrollTotpRequest { password: PASSWORD.into() };
     let secret = me.enroll_totp(enroll).await.unwrap().uri;
     // It does not count before it is confirmed.

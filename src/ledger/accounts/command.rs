@@ -26,6 +26,8 @@ pub const LOCK_MS_MAX: i64 = 24 * 60 * 60 * 1_000;
 /// A session, as somebody holds it: it carries the epoch of its account at which it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeldSession {
+    /// The organization that it is in.
+    pub organization_id: OrganizationId,
     /// The session.
     pub id: SessionId,
     /// The account's epoch at which it began.
@@ -127,7 +129,8 @@ pub struct AccountOrder {
     /// The key or session with which they do; none where they used none.
     pub credential: Option<Credential>,
     /// The session of this account by which it is given; none where it is given otherwise.
-    /// One that was ended, even a moment ago, decides nothing.
+    /// One that was ended, even a moment ago, with the account's others or in its
+    /// organization, decides nothing.
     pub session: Option<HeldSession>,
     /// How a repeat of it is known.
     pub request: Option<RequestStamp>,

@@ -26,6 +26,8 @@ pub(super) struct Given<'a> {
     pub(super) now: Timestamp,
     /// The session by which the command is given.
     pub(super) session: Option<HeldSession>,
+    /// Whether its organization says that it is in force; true where there is none.
+    pub(super) in_force: bool,
     /// How a repeat is known.
     pub(super) request: Option<RequestStamp>,
 }
@@ -50,7 +52,7 @@ pub(super) fn change(
     if account.email().is_none() {
         return Err(AccountRejection::AccountNotFound);
     }
-    given.stands(given.session)?;
+    given.may_decide()?;
     if let Some(revision) = repeated(account, given.request)? {
         return Ok(Decided::Repeat(revision));
     }
@@ -133,6 +135,12 @@ fn recovery_codes(account_id: AccountId, codes: u8) -> Result<Event, AccountReje
 }
 
 impl Given<'_> {
+    /// A session that was ended, by its account or in its organization, decides nothing.
+    pub(super) fn may_decide(&self) -> Result<(), AccountRejection> {
+        self.stands(self.session)?;
+        if self.in_force { Ok(()) } else { Err(AccountRejection::SessionEnded) }
+    }
+
     /// A session that was ended does nothing more, and is kept by nothing: to keep it would
     /// bring it back.
     fn stands(&self, session: Option<HeldSession>) -> Result<(), AccountRejection> {

@@ -82,6 +82,17 @@ pub struct StartSession {
     pub lifetime_ms: i64,
 }
 
+/// Whose sessions a command may end. See [`super::Command::may_end_sessions`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionsOf {
+    /// Of this account, in the command's organization.
+    Account(AccountId),
+    /// Of this user.
+    User(UserId),
+    /// This one.
+    Session(SessionId),
+}
+
 /// See [`super::Command::StepUpSession`].
 #[derive(Clone, Copy, Debug)]
 pub struct StepUpSession {

@@ -119,7 +119,9 @@ pub(super) async fn second_factor(
         return Ok(Some(AuthenticationMethod::Totp));
     }
     super::person::has_room(ledger)?;
+    let held = ledger.hold_account(account.id, order.session).await.map_err(status::from)?;
     let used = sign_in.recovery_codes.use_code(account.id, code).await;
+    drop(held);
     if recovery_is_right(used.map_err(|error| status::sign_in_fault(&error))?) {
         let used = AccountCommand::UseRecoveryCode;
         ledger.change_account(account.id, used, order).await.map_err(status::from)?;

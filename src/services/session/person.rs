@@ -8,7 +8,7 @@ use projections::principal::Principal;
 use projections::time::Timestamp;
 use tonic::{Request, Status};
 
-use super::{SessionCaller, login, signing_in, totp_is_right};
+use super::{SessionCaller, login, signing_in};
 use crate::delivery::{Delivery, Message, Offered, TokenKind};
 use crate::ledger::accounts::AccountRejection;
 use crate::ledger::accounts::command::{AccountCommand, AccountOrder, HeldSession};
@@ -21,6 +21,7 @@ use crate::ledger::sign_in::password::{NewPassword, Password};
 use crate::ledger::sign_in::passwords::{Checked, PasswordError};
 use crate::ledger::sign_in::recovery::CODES;
 use crate::ledger::sign_in::throttle::Begun;
+use crate::ledger::sign_in::totp::CodeShown;
 use crate::ledger::vault::rows::RowVersion;
 use crate::ledger::{Ledger, LedgerError};
 use crate::proto;
@@ -94,7 +95,10 @@ pub(super) async fn enroll_totp(
     attempt.taken_back(ledger)?;
     let email = login::email_of(ledger, own.account.id).await?;
     let name = if email.is_empty() { own.account.id.text() } else { email };
-    let enrolled = sign_in.totps.enrol(own.account.id, "keyledger", &name).await;
+    let held = own.hold_account(ledger).await?;
+    let now = ledger.clock().now();
+    let enrolled = sign_in.totps.enrol(own.account.id, "keyledger", &name, now).await;
+    drop(held);
     let enrolment = enrolled.map_err(|error| status::sign_in_fault(&error))?;
     Ok(proto::EnrollTotpResponse {
         secret: enrolment.secret.expose().to_owned(),
@@ -114,14 +118,21 @@ pub(super) async fn confirm_totp(
     has_room(ledger)?;
     let order = own.account_order(ledger, request)?;
     let attempt = Attempt::begin(ledger, &own, request)?;
+    // Whose session has ended confirms nothing, and keeps nothing for the account.
+    let held = own.hold_account(ledger).await?;
     let now = ledger.clock().now();
     let shown = sign_in.totps.confirm(own.account.id, &request.get_ref().code, now).await;
-    if !totp_is_right(shown.map_err(|error| status::sign_in_fault(&error))?) {
-        return Err(status::login_failed());
+    match shown.map_err(|error| status::sign_in_fault(&error))? {
+        CodeShown::Right => attempt.taken_back(ledger)?,
+        CodeShown::Wrong => return Err(status::login_failed()),
+        CodeShown::NothingWaits => {
+            attempt.taken_back(ledger)?;
+            return Err(status::no_enrolment());
+        }
     }
-    attempt.taken_back(ledger)?;
     // On the disk before the event that names them.
     let codes = new_codes(ledger, own.account.id).await?;
+    drop(held);
     let command = AccountCommand::EnrollTotp { recovery_codes: CODES };
     ledger.change_account(own.account.id, command, &order).await.map_err(status::from)?;
     Ok(proto::ConfirmTotpResponse { recovery_codes: codes })
@@ -171,7 +182,9 @@ pub(super) async fn new_recovery_codes(
     has_room(ledger)?;
     own.show_code(ledger, &attempt, &order, &request.get_ref().code).await?;
     attempt.taken_back(ledger)?;
+    let held = own.hold_account(ledger).await?;
     let recovery_codes = new_codes(ledger, own.account.id).await?;
+    drop(held);
     let command = AccountCommand::ReplaceRecoveryCodes { codes: CODES };
     ledger.change_account(own.account.id, command, &order).await.map_err(status::from)?;
     Ok(proto::NewRecoveryCodesResponse { recovery_codes })
@@ -235,7 +248,9 @@ async fn set_password(ledger: &Arc<Ledger>, setting: Setting) -> Result<(), Stat
         ledger.change_account(account_id, ends, &order).await.map_err(status::from)?;
         let taken = sign_in.one_time_tokens.take_away(Occasion::Reset(account_id)).await;
         taken.map_err(|error| status::sign_in_fault(&error))?;
+        let held = ledger.hold_account(account_id, order.session).await.map_err(status::from)?;
         sign_in.passwords.set(account_id, password, seen).await.map_err(not_set)?;
+        drop(held);
         let command = AccountCommand::SetPassword { cause, keeps };
         let told = ledger.change_account(account_id, command, &order).await;
         let told = match told {

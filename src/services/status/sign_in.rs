@@ -133,6 +133,15 @@ pub fn no_authenticator() -> Status {
     )
 }
 
+/// No authenticator waits to be confirmed.
+pub fn no_enrolment() -> Status {
+    refused(
+        GrpcCode::FailedPrecondition,
+        "NO_ENROLMENT",
+        "no authenticator waits to be confirmed: one does so for 15 minutes; enroll it anew",
+    )
+}
+
 /// There is no such account. For operators alone.
 pub fn account_not_found() -> Status {
     refused(GrpcCode::NotFound, "ACCOUNT_NOT_FOUND", "`email`: nobody has it")

@@ -66,7 +66,7 @@ fn decided(
     request: Option<RequestStamp>,
     command: &AccountCommand,
 ) -> Result<Decided, AccountRejection> {
-    change(&Given { account, now: at(NOW), session, request }, command)
+    change(&Given { account, now: at(NOW), session, in_force: true, request }, command)
 }
 
 /// Given these commands, when one is given, then these events or this rejection.
@@ -80,7 +80,8 @@ fn check(
 }
 
 fn held(number: u8, epoch: u64) -> Option<HeldSession> {
-    Some(HeldSession { id: SessionId::from_bytes([number; 16]), epoch })
+    let organization_id = OrganizationId::from_bytes([7; 16]);
+    Some(HeldSession { organization_id, id: SessionId::from_bytes([number; 16]), epoch })
 }
 
 fn password(cause: PasswordCause) -> AccountCommand {
