@@ -374,6 +374,8 @@ async fn say(health: &HealthReporter, status: ServingStatus) {
 const OPEN: &[&str] = &[
     "/keyledger.v1.SessionService/Login",
     "/keyledger.v1.SessionService/Refresh",
+    // It clears cookies that are good for nothing more.
+    "/keyledger.v1.SessionService/Logout",
     "/keyledger.v1.SessionService/RequestPasswordReset",
     "/keyledger.v1.SessionService/ResetPassword",
     "/keyledger.v1.SessionService/GetSigningKeys",

@@ -170,6 +170,23 @@ impl Ledger {
         Ok(user.is_some_and(|it| it.is_in_force()))
     }
 
+    /// Whether a session is in force, whenever the token was good that was shown of it.
+    ///
+    /// # Errors
+    ///
+    /// A history is corrupt: nobody knows.
+    pub fn is_in_force(&self, shown: &ShownSession) -> Result<bool, LedgerError> {
+        let ShownSession { organization_id, session_id, user_id, .. } = *shown;
+        let Some(published) = self.tables().organization(organization_id) else {
+            return Ok(false);
+        };
+        let session = published.tables().session(session_id).cloned();
+        let Some(session) = session.filter(|it| it.user_id == user_id) else { return Ok(false) };
+        let held = HeldSession { organization_id, id: session_id, epoch: session.epoch };
+        let in_force = self.in_force(Some(held))?;
+        Ok(in_force && self.session_stands(session.account_id, session_id, session.epoch)?)
+    }
+
     /// Before the end of a session is acknowledged, what was decided of its account on its
     /// being in force has landed: nothing done with it comes after.
     ///

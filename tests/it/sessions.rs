@@ -10,7 +10,9 @@ use keyledger::proto::{
 };
 use tonic::Code;
 
-use super::support::{Acme, Client, DNS_MANAGER, Home, READ_ONLY_ADMIN, reason, texts};
+use super::support::{
+    Acme, Client, DNS_MANAGER, Home, READ_ONLY_ADMIN, reason, texts,
+};
 
 const PASSWORD: &str = "correct horse battery";
 const OTHER_PASSWORD: &str = "another long password";
@@ -371,6 +373,63 @@ async fn a_session_in_cookies_needs_its_csrf_token() {
         acme.nobody().page(&header, "").refresh(RefreshRequest::default()).await.unwrap_err();
     assert_eq!(reason(&without), "CSRF");
     page.refresh(RefreshRequest::default()).await.unwrap();
+}
+
+/// What a browser sends of what it was told to keep.
+fn kept(cookies: &[String]) -> String {
+    let pairs: Vec<&str> = cookies.iter().map(|it| it.split(';').next().unwrap()).collect();
+    pairs.join("; ")
+}
+
+#[tokio::test]
+async fn dead_cookies_are_cleared_whatever_the_answer_is() {
+    let acme = Acme::new().await;
+    let ada = join(&acme, "ada@example.com", DNS_MANAGER).await;
+    let log_in = async || {
+        let request = LoginRequest { cookies: true, ..credentials(&ada.email, PASSWORD) };
+        let (answer, cookies) = acme.nobody().login_for_cookies(request).await;
+        (kept(&cookies), answer.tokens.unwrap().csrf_token)
+    };
+    let log_out = async |cookies: &str, csrf: &str| {
+        let (outcome, cookies) = acme.nobody().page(cookies, csrf).logout_of_cookies().await;
+        for cookie in &cookies {
+            assert!(cookie.contains("=; Max-Age=0; Path=/; HttpOnly; Secure"), "{cookie}");
+        }
+        assert!(matches!(cookies.len(), 0 | 2), "{cookies:?}");
+        (outcome.map_err(|it| reason(&it)), cookies.len() == 2)
+    };
+    let refused = |reason: &str| Err(reason.to_owned());
+    let (cookies, csrf) = log_in().await;
+    let (others, others_csrf) = log_in().await;
+    let wrong = "0".repeat(64);
+    // A session that stands is nobody's to end, or to have a browser forget, without its token.
+    for csrf in ["", &wrong, &others_csrf] {
+        assert_eq!(log_out(&cookies, csrf).await, (refused("CSRF"), false));
+    }
+    assert_eq!(log_out(&cookies, &csrf).await, (Ok(()), true));
+    assert_eq!(log_out(&cookies, &csrf).await, (refused("REVOKED"), true), "once more");
+    for csrf in ["", &wrong] {
+        assert_eq!(log_out(&cookies, csrf).await, (refused("CSRF"), true));
+    }
+    // What is no token at all, or only half of what a browser kept.
+    let (access, refresh) = cookies.split_once("; ").unwrap();
+    let garbled = cookies.replace("access=", "access=x");
+    for (cookies, told) in [
+        (access, "REVOKED"),
+        (refresh, "NO_CREDENTIAL"),
+        (garbled.as_str(), "MALFORMED"),
+        ("__Host-keyledger-access=x", "MALFORMED"),
+        ("__Host-keyledger-access=a.b.c; __Host-keyledger-refresh=?", "MALFORMED"),
+    ] {
+        assert_eq!(log_out(cookies, &csrf).await, (refused(told), true), "{cookies}");
+    }
+    // Whoever shows no cookie has none to be cleared, and the other session went on.
+    assert_eq!(log_out("other=1", "").await, (refused("NO_CREDENTIAL"), false));
+    let page = acme.nobody().page(&others, &others_csrf);
+    page.who_am_i(WhoAmIRequest {}).await.unwrap();
+    let suspend = SuspendUserRequest { user_id: ada.user_id.clone(), ..Default::default() };
+    acme.admin.suspend_user(suspend).await.unwrap();
+    assert_eq!(log_out(&others, &others_csrf).await, (refused("SUSPENDED"), true));
 }
 
 #[tokio::test]

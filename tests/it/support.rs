@@ -548,6 +548,19 @@ impl Client {
         (answer.into_inner(), cookies)
     }
 
+    /// Logs out as a page does: how that went, and what it has a browser do with its cookies.
+    pub(crate) async fn logout_of_cookies(&self) -> (Result<(), Status>, Vec<String>) {
+        let mut client = SessionServiceClient::new(self.channel.clone());
+        let answer = client.logout(self.request(proto::LogoutRequest {})).await;
+        let metadata = match &answer {
+            Ok(answer) => answer.metadata().clone(),
+            Err(status) => status.metadata().clone(),
+        };
+        let cookies = metadata.get_all("set-cookie").iter();
+        let cookies = cookies.map(|it| it.to_str().unwrap().to_owned()).collect();
+        (answer.map(|_| ()), cookies)
+    }
+
     /// An operator makes an organization; gives its identifier.
     pub(crate) async fn organization(&self, name: &str, prefix: &str, plan: &str) -> String {
         let request = proto::CreateOrganizationRequest {
