@@ -243,6 +243,8 @@ impl Account {
             AccountFact::DefaultOrganizationSet(it) => {
                 self.default_organization = Some(it.organization_id);
             }
+            // The token is kept elsewhere: that it was given is all that is known here.
+            AccountFact::PasswordResetIssued(_) => {}
         }
         Ok(())
     }

@@ -89,6 +89,7 @@ actions! {
     SessionsEnded => "account.sessions_ended",
     AccountLocked => "account.locked",
     DefaultOrganizationSet => "account.default_organization_set",
+    PasswordResetIssued => "account.password_reset_issued",
     PermissionRuleDefined => "permission_rule.defined",
     PermissionRuleRemoved => "permission_rule.removed",
 }

@@ -27,8 +27,8 @@ mod users;
 
 pub use accounts::{
     AccountCreated, AccountLocked, DefaultOrganizationSet, EmailConfirmed, EmailReleased,
-    EmailReserved, PasswordCause, PasswordSet, RecoveryCodeUsed, RecoveryCodesReplaced,
-    SessionsEnded, TotpEnrolled, TotpRemoved,
+    EmailReserved, PasswordCause, PasswordResetIssued, PasswordSet, RecoveryCodeUsed,
+    RecoveryCodesReplaced, ResetGivenTo, SessionsEnded, TotpEnrolled, TotpRemoved,
 };
 pub(crate) use accounts::{AccountFact, EmailFact};
 pub use keys::{
@@ -203,6 +203,8 @@ events! {
     AccountLocked = 1,
     /// A login that names no organization leads to this one.
     DefaultOrganizationSet = 1,
+    /// An operator was given a token that sets an account's password, or had it delivered.
+    PasswordResetIssued = 1,
     /// Permissions ask for this from here on, beside being held.
     PermissionRuleDefined = 1,
     /// Permissions no longer ask for what a rule said.

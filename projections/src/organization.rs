@@ -430,7 +430,8 @@ impl Organization {
             | Event::RecoveryCodeUsed(_)
             | Event::SessionsEnded(_)
             | Event::AccountLocked(_)
-            | Event::DefaultOrganizationSet(_) => false,
+            | Event::DefaultOrganizationSet(_)
+            | Event::PasswordResetIssued(_) => false,
         };
         if !begins {
             return Err(misplaced);
@@ -501,7 +502,8 @@ impl Organization {
             | Event::RecoveryCodeUsed(_)
             | Event::SessionsEnded(_)
             | Event::AccountLocked(_)
-            | Event::DefaultOrganizationSet(_) => Err(misplaced),
+            | Event::DefaultOrganizationSet(_)
+            | Event::PasswordResetIssued(_) => Err(misplaced),
         }
     }
 

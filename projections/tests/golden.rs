@@ -416,6 +416,8 @@ fn account_samples() -> Vec<Envelope> {
         organization_id: organization_id(),
         before: Some(OrganizationId::OPERATOR),
     };
+    let (expires_at, given_to) = (LATER.parse().unwrap(), ResetGivenTo::Issuer);
+    let issued = PasswordResetIssued { account_id, expires_at, given_to };
     let by_owner = |number, event: Event| Envelope {
         actor: Principal::Account(account_id),
         ..envelope(number, event)
@@ -430,6 +432,10 @@ fn account_samples() -> Vec<Envelope> {
         by_owner(56, SessionsEnded { account_id, keeps }.into()),
         envelope(57, locked.into()),
         by_owner(58, led.into()),
+        Envelope {
+            actor: Principal::Organization(OrganizationId::OPERATOR),
+            ..envelope(59, issued.into())
+        },
     ]
 }
 

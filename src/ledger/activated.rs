@@ -59,7 +59,8 @@ pub(super) fn may_write(operator: &Organization, event: &Event) -> Result<(), Le
         | Event::RecoveryCodeUsed(_)
         | Event::SessionsEnded(_)
         | Event::AccountLocked(_)
-        | Event::DefaultOrganizationSet(_) => false,
+        | Event::DefaultOrganizationSet(_)
+        | Event::PasswordResetIssued(_) => false,
     };
     let activated = operator.installation().is_some_and(|it| it.may_write(event_type, schema));
     if begins || activated { Ok(()) } else { Err(LedgerError::NotActivated(event_type)) }

@@ -8,10 +8,11 @@ use keyledger::proto::{
     RevokeSessionsRequest, Scopes, StepUpRequest, SuspendUserRequest, WhoAmIRequest,
     revoke_sessions_request,
 };
+use projections::time::Timestamp;
 use tonic::Code;
 
 use super::support::{
-    Acme, Client, DNS_MANAGER, Home, READ_ONLY_ADMIN, reason, texts,
+    Acme, Client, DNS_MANAGER, Home, READ_ONLY_ADMIN, StoredEvent, reason, texts,
 };
 
 const PASSWORD: &str = "correct horse battery";
@@ -430,6 +431,40 @@ async fn dead_cookies_are_cleared_whatever_the_answer_is() {
     let suspend = SuspendUserRequest { user_id: ada.user_id.clone(), ..Default::default() };
     acme.admin.suspend_user(suspend).await.unwrap();
     assert_eq!(log_out(&others, &others_csrf).await, (refused("SUSPENDED"), true));
+}
+
+/// An operator who issues a reset is named by the account's own history, before the token is
+/// anybody's; what a stranger asks for leaves no event.
+#[tokio::test]
+async fn a_reset_that_is_handed_over_names_who_issued_it() {
+    let acme = Acme::new().await;
+    let ada = join(&acme, "ada@example.com", DNS_MANAGER).await;
+    let asked = || RequestPasswordResetRequest { email: ada.email.clone() };
+    let issued = || {
+        let events = acme.home.events();
+        let of_type = |it: &StoredEvent| it.json()["type"] == "PasswordResetIssued";
+        events.into_iter().filter(of_type).collect::<Vec<_>>()
+    };
+    acme.nobody().request_password_reset(asked()).await.unwrap();
+    assert!(issued().is_empty());
+    let answer = acme.operator.request_password_reset(asked()).await.unwrap();
+    let [event] = <[StoredEvent; 1]>::try_from(issued()).ok().unwrap();
+    let told = event.json();
+    assert_eq!(event.stream, format!("account-{}", ada.account_id));
+    assert_eq!(told["actor"], "operator");
+    assert!(told["credential"].as_str().unwrap().starts_with("key_"), "{told}");
+    assert_eq!(told["data"]["given_to"], "issuer");
+    let ends = told["data"]["expires_at"].as_str().unwrap().parse::<Timestamp>().unwrap();
+    let expires_at = answer.expires_at.unwrap();
+    let millis = expires_at.seconds * 1_000 + i64::from(expires_at.nanos / 1_000_000);
+    assert_eq!(ends.as_millis(), millis);
+    assert!(!String::from_utf8_lossy(&event.stored).contains(&answer.token));
+    assert!(!told["sealed"].as_array().unwrap().is_empty(), "from where, sealed");
+    // The account goes on, over a restart too.
+    let acme = acme.restarted().await;
+    let reset = ResetPasswordRequest { token: answer.token, new_password: OTHER_PASSWORD.into() };
+    acme.nobody().reset_password(reset).await.unwrap();
+    acme.nobody().login(credentials(&ada.email, OTHER_PASSWORD)).await.unwrap();
 }
 
 #[tokio::test]

@@ -124,6 +124,7 @@ pub(super) fn tell(event: &Event) -> Told<'_> {
         Event::SessionsEnded(data) => accounts::sessions_ended(data),
         Event::AccountLocked(data) => accounts::locked(data),
         Event::DefaultOrganizationSet(data) => accounts::default_organization_set(data),
+        Event::PasswordResetIssued(data) => accounts::password_reset_issued(data),
         Event::UsageRecorded(data) => {
             let mut told = Told::of(TargetId::Credentials, None, "had their use recorded");
             told.changes.made("keys", texts(&key_ids(&data.keys)));

@@ -78,6 +78,28 @@ pub struct PasswordSet {
     pub keeps: Option<SessionId>,
 }
 
+/// Who is given a token that sets a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResetGivenTo {
+    /// Whoever issued it, to hand over.
+    Issuer,
+    /// The account's e-mail, by way of whatever delivers.
+    Email,
+}
+
+/// See [`super::Event::PasswordResetIssued`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordResetIssued {
+    /// The account.
+    pub account_id: AccountId,
+    /// The first instant at which the token is no longer good.
+    pub expires_at: Timestamp,
+    /// Who is given it.
+    pub given_to: ResetGivenTo,
+}
+
 /// See [`super::Event::TotpEnrolled`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -190,6 +212,7 @@ facts!(
         SessionsEnded,
         AccountLocked,
         DefaultOrganizationSet,
+        PasswordResetIssued,
     }
 );
 facts!(

@@ -1,7 +1,7 @@
 //! What somebody wants of an account.
 
 use projections::envelope::RequestStamp;
-use projections::event::PasswordCause;
+use projections::event::{PasswordCause, ResetGivenTo};
 use projections::id::{AccountId, EventId, OrganizationId, SessionId};
 use projections::principal::{Credential, Principal};
 use projections::text::{CorrelationId, Name};
@@ -86,6 +86,13 @@ pub enum AccountCommand {
     },
     /// Let a login that names no organization lead to this one.
     SetDefaultOrganization(OrganizationId),
+    /// Tell that somebody issues a token that sets the account's password.
+    IssuePasswordReset {
+        /// The first instant at which it is no longer good.
+        expires_at: Timestamp,
+        /// Who is given it.
+        given_to: ResetGivenTo,
+    },
 }
 
 impl AccountCommand {
@@ -99,7 +106,8 @@ impl AccountCommand {
             | Self::ReplaceRecoveryCodes { .. }
             | Self::UseRecoveryCode
             | Self::Lock { .. }
-            | Self::SetDefaultOrganization(_) => false,
+            | Self::SetDefaultOrganization(_)
+            | Self::IssuePasswordReset { .. } => false,
         }
     }
 
@@ -116,7 +124,8 @@ impl AccountCommand {
             | Self::ReplaceRecoveryCodes { .. }
             | Self::UseRecoveryCode
             | Self::Lock { .. }
-            | Self::SetDefaultOrganization(_) => Urgency::Normal,
+            | Self::SetDefaultOrganization(_)
+            | Self::IssuePasswordReset { .. } => Urgency::Normal,
         }
     }
 }

@@ -6,8 +6,8 @@ use projections::digest::EmailDigest;
 use projections::email::{Holder, Reservation};
 use projections::envelope::RequestStamp;
 use projections::event::{
-    AccountLocked, DefaultOrganizationSet, Event, PasswordCause, PasswordSet, RecoveryCodeUsed,
-    RecoveryCodesReplaced, SessionsEnded, TotpEnrolled, TotpRemoved,
+    AccountLocked, DefaultOrganizationSet, Event, PasswordCause, PasswordResetIssued, PasswordSet,
+    RecoveryCodeUsed, RecoveryCodesReplaced, SessionsEnded, TotpEnrolled, TotpRemoved,
 };
 use projections::id::{AccountId, OrganizationId};
 use projections::recorded::Revision;
@@ -110,6 +110,9 @@ pub(super) fn change(
                 return Ok(Decided::Nothing);
             }
             DefaultOrganizationSet { account_id, organization_id, before }.into()
+        }
+        AccountCommand::IssuePasswordReset { expires_at, given_to } => {
+            PasswordResetIssued { account_id, expires_at, given_to }.into()
         }
     };
     Ok(Decided::Events(vec![event]))

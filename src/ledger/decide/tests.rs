@@ -1967,6 +1967,7 @@ proptest! {
                     | Event::SessionsEnded(_)
                     | Event::AccountLocked(_)
                     | Event::DefaultOrganizationSet(_)
+ | Event::PasswordResetIssued(_)
                     | Event::InstallationCreated(_)
                     | Event::SchemaActivated(_)
                     | Event::PlanDefined(_)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use projections::event::PasswordCause;
+use projections::event::{PasswordCause, ResetGivenTo};
 use projections::id::AccountId;
 use projections::principal::Principal;
 use projections::time::Timestamp;
@@ -274,14 +274,14 @@ pub(super) async fn request_reset(
 ) -> Result<proto::RequestPasswordResetResponse, Status> {
     let sign_in = signing_in(ledger)?;
     // Whoever shows a credential is an operator, or is refused.
-    let by_operator = shows_key(request);
-    if by_operator {
-        authenticate_operator(ledger, request, ACCOUNTS_WRITE)?;
-    }
+    let operator = match shows_key(request) {
+        true => Some(authenticate_operator(ledger, request, ACCOUNTS_WRITE)?),
+        false => None,
+    };
     let email: Email = read::field("email", &request.get_ref().email)?;
     let digest = ledger.email_digest(&email);
     let now = ledger.clock().now();
-    if !by_operator {
+    if operator.is_none() {
         let from = origin_ip(request.extensions());
         let mut throttle = sign_in.reset_throttle();
         let began = throttle.begin(digest, from, now);
@@ -292,20 +292,30 @@ pub(super) async fn request_reset(
     let ends_at = now.saturating_add_millis(RESET_MS);
     let nothing = proto::RequestPasswordResetResponse::default();
     let Some(account) = account else {
-        return if by_operator { Err(status::account_not_found()) } else { Ok(nothing) };
+        return if operator.is_some() { Err(status::account_not_found()) } else { Ok(nothing) };
     };
-    if by_operator {
-        let made = make_reset(ledger, delivery, account.id, email, ends_at);
+    if let Some(operator) = operator {
+        let order = AccountOrder {
+            actor: Principal::Organization(operator.organization_id),
+            credential: operator.caller.credential(),
+            session: None,
+            request: None,
+            correlation_id: correlation_id(ledger, request)?,
+            causation_id: None,
+            personal: origin(request),
+        };
+        let made = make_reset(ledger, delivery, account.id, email, ends_at, Some(order));
         let Some(token) = made.await? else { return Ok(nothing) };
         return Ok(proto::RequestPasswordResetResponse {
             token: token.expose().to_owned(),
             expires_at: Some(write::timestamp(ends_at)),
         });
     }
-    // By itself: how long it takes would tell that there is such an account.
+    // By itself: how long it takes would tell that there is such an account. And by no event:
+    // strangers fill no disk, and name nobody.
     let (ledger, delivery) = (Arc::clone(ledger), Arc::clone(delivery));
     tokio::spawn(async move {
-        let made = make_reset(&ledger, &delivery, account.id, email, ends_at).await;
+        let made = make_reset(&ledger, &delivery, account.id, email, ends_at, None).await;
         if matches!(made, Ok(Some(_))) {
             tracing::warn!("a password's reset was asked for, and nobody delivers its token");
         }
@@ -313,17 +323,36 @@ pub(super) async fn request_reset(
     Ok(nothing)
 }
 
-/// Makes a token and has it delivered; gives it where nobody delivers here.
+/// Makes a token and has it delivered; gives it where nobody delivers here. Who issues it is
+/// told by an event first: where that cannot be, the token is nobody's.
 async fn make_reset(
-    ledger: &Ledger,
+    ledger: &Arc<Ledger>,
     delivery: &Delivery,
     account: AccountId,
     email: Email,
     expires_at: Timestamp,
+    issuer: Option<AccountOrder>,
 ) -> Result<Option<Secret>, Status> {
     let sign_in = signing_in(ledger)?;
+    if issuer.is_some() {
+        // Before the token that is good now is replaced.
+        has_room(ledger)?;
+    }
     let token = sign_in.one_time_tokens.make(Occasion::Reset(account), expires_at).await;
     let token = token.map_err(|error| status::sign_in_fault(&error))?;
+    if let Some(order) = issuer {
+        let given_to = match delivery.delivers() {
+            true => ResetGivenTo::Email,
+            false => ResetGivenTo::Issuer,
+        };
+        let command = AccountCommand::IssuePasswordReset { expires_at, given_to };
+        if let Err(error) = ledger.change_account(account, command, &order).await {
+            if let Err(error) = sign_in.one_time_tokens.take_away(Occasion::Reset(account)).await {
+                tracing::warn!(%error, "what is kept of a reset stays, and nobody has its token");
+            }
+            return Err(status::from(error));
+        }
+    }
     let to = Secret::new(email.as_str().to_owned());
     let message =
         Message { kind: TokenKind::PasswordReset, to, token, organization: None, expires_at };
@@ -371,3 +400,6 @@ pub(super) async fn reset_password(
     set_password(ledger, Setting { account_id, password, seen, cause, keeps: None, order }).await?;
     Ok(proto::ResetPasswordResponse {})
 }
+
+#[cfg(test)]
+mod tests;

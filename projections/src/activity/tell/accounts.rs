@@ -5,8 +5,8 @@ use super::{Told, text};
 use crate::activity::{TargetId, Value};
 use crate::event::{
     AccountCreated, AccountLocked, DefaultOrganizationSet, EmailConfirmed, EmailReleased,
-    EmailReserved, PasswordCause, PasswordSet, RecoveryCodeUsed, RecoveryCodesReplaced,
-    SessionsEnded, TotpEnrolled, TotpRemoved,
+    EmailReserved, PasswordCause, PasswordResetIssued, PasswordSet, RecoveryCodeUsed,
+    RecoveryCodesReplaced, ResetGivenTo, SessionsEnded, TotpEnrolled, TotpRemoved,
 };
 use crate::id::{AccountId, SessionId};
 
@@ -45,6 +45,19 @@ pub(super) fn password_set(data: &PasswordSet) -> Told<'_> {
         PasswordCause::Reset => "reset",
     });
     told.changes.made_some("keeps", keeps.map(session));
+    told
+}
+
+pub(super) fn password_reset_issued(data: &PasswordResetIssued) -> Told<'_> {
+    let PasswordResetIssued { account_id, expires_at, given_to } = data;
+    let mut told = account(
+        *account_id,
+        match given_to {
+            ResetGivenTo::Issuer => "had a password's reset issued and handed over",
+            ResetGivenTo::Email => "had a password's reset issued and sent to its e-mail",
+        },
+    );
+    told.changes.made("expires_at", Value::Instant(*expires_at));
     told
 }
 
