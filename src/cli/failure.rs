@@ -239,7 +239,7 @@ fn hint_for_reason(reason: &str, key_source: &str) -> Option<String> {
         "IDEMPOTENCY_KEY_REUSED" => "`--idempotency-key` repeats one request, word for word",
         "USER_NOT_FOUND" => "`keyledger user list`, with the same `--org`, shows them",
         "SECOND_FACTOR_REQUIRED" => "`--code` takes one",
-        "NOT_A_MEMBER" => "`--org` names another organization, by its identifier",
+        "NOT_A_MEMBER" => "`--org` names another organization, by its identifier or key prefix",
         "SESSION_REQUIRED" => {
             "`keyledger session login --save FILE` logs you in; `--api-key-file FILE` shows that"
         }

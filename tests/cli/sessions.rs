@@ -74,7 +74,8 @@ fn what_is_wrong_is_told_and_nothing_is_overwritten() {
     let save = "--password-file password --save";
     assert_eq!(scene.run(&format!("{LOGIN} {save} keyledger-data/admin.key")).code, 2);
     assert_eq!(scene.run(&format!("{LOGIN} {save} no/such/directory")).code, 2);
-    assert_eq!(scene.run(&format!("{LOGIN} {save} me --org vtx")).code, 1);
+    assert_eq!(scene.run(&format!("{LOGIN} {save} me --org no-prefix")).code, 1);
+    assert_eq!(scene.run(&format!("{LOGIN} {save} me --org nosuch")).code, 1);
     let nowhere = "org_00000000000000000000000009";
     assert_eq!(scene.run(&format!("{LOGIN} {save} me --org {nowhere}")).code, 1);
     assert!(!scene.path("me").exists());
@@ -102,7 +103,7 @@ fn passwords_and_second_factors_are_looked_after() {
     let mut scene = Scene::new();
     joined(&mut scene);
     let login = format!("{LOGIN} --password-file password --save");
-    for file in ["me", "elsewhere"] {
+    for file in ["me", "elsewhere --org vtx"] {
         assert_eq!(output(&mut scene.command(&format!("{login} {file}")), "").code, 0);
     }
     let me = "--api-key-file me";

@@ -545,6 +545,21 @@ async fn sessions_are_their_organizations() {
     elsewhere.organization_id = acme.operator.organization("third", "third", "").await;
     let refused = acme.nobody().login(elsewhere).await.unwrap_err();
     assert_eq!(reason(&refused), "NOT_A_MEMBER");
+    // By prefix, too; whoever is nobody learns nothing of what there is.
+    let at = |organization: &str, password: &str| LoginRequest {
+        organization_id: organization.into(),
+        ..credentials(&ada.email, password)
+    };
+    let here = acme.nobody().login(at("vtx", PASSWORD)).await.unwrap();
+    assert_eq!(here.session.unwrap().organization_id, acme.id);
+    for organization in ["third", "nosuch", "operator"] {
+        for (password, told) in [(PASSWORD, "NOT_A_MEMBER"), (OTHER_PASSWORD, "LOGIN_FAILED")] {
+            let refused = acme.nobody().login(at(organization, password)).await.unwrap_err();
+            assert_eq!(reason(&refused), told, "{organization}");
+        }
+    }
+    let refused = acme.nobody().login(at("no prefix", PASSWORD)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
     // Its tokens stand across a restart, and so do the keys that signed them.
     let keys = acme.nobody().get_signing_keys(GetSigningKeysRequest {}).await.unwrap().jwks;
     assert!(keys.contains("Ed25519"), "{keys}");

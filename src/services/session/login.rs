@@ -7,6 +7,7 @@ use projections::account::Account;
 use projections::event::AuthenticationMethod;
 use projections::id::{AccountId, OrganizationId};
 use projections::principal::Principal;
+use projections::text::KeyPrefix;
 use projections::user::UserState;
 use tonic::{Request, Response, Status};
 
@@ -141,6 +142,35 @@ pub(super) async fn email_of(ledger: &Ledger, id: AccountId) -> Result<String, S
     }
 }
 
+/// The organization that a login names.
+enum Named {
+    Id(OrganizationId),
+    Prefix(KeyPrefix),
+}
+
+impl Named {
+    /// By its identifier, or by what its keys begin with; none where it is empty.
+    fn read(text: &str) -> Result<Option<Self>, Status> {
+        // No identifier is a prefix but the operator's, which is nobody's prefix.
+        let prefix = text.parse().ok().filter(|_| text.parse::<OrganizationId>().is_err());
+        match prefix {
+            Some(prefix) => Ok(Some(Self::Prefix(prefix))),
+            None => Ok(read::optional("organization_id", text)?.map(Self::Id)),
+        }
+    }
+
+    /// To be asked for whoever showed who they are: nobody else learns what there is.
+    fn organization(&self, ledger: &Ledger) -> Option<OrganizationId> {
+        match self {
+            Self::Id(id) => Some(*id),
+            Self::Prefix(prefix) => {
+                let operator = ledger.tables().operator().tables();
+                operator.installation()?.prefixes.get(prefix).copied()
+            }
+        }
+    }
+}
+
 pub(super) async fn login(
     ledger: &Arc<Ledger>,
     request: Request<proto::LoginRequest>,
@@ -148,11 +178,14 @@ pub(super) async fn login(
     let sign_in = signing_in(ledger)?;
     let message = request.get_ref();
     let email: Email = read::field("email", &message.email)?;
-    let named: Option<OrganizationId> =
-        read::optional("organization_id", &message.organization_id)?;
+    let named = Named::read(&message.organization_id)?;
     let identified = identify(ledger, &request, &email, &message.password, &message.code).await?;
     let Identified { account, epoch, methods } = identified;
-    let home = named.or(account.default_organization()).ok_or_else(status::not_a_member)?;
+    let home = match named {
+        Some(named) => named.organization(ledger),
+        None => account.default_organization(),
+    };
+    let home = home.ok_or_else(status::not_a_member)?;
     // Whoever is no member learns no more of an organization than that.
     let organization = known(ledger, home).map_err(|error| {
         if error.code() == tonic::Code::NotFound { status::not_a_member() } else { error }
