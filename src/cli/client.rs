@@ -67,7 +67,12 @@ pub(super) struct Client {
     allow_plaintext: Option<bool>,
 
     /// The longest time to wait for an answer [default: 10s]
-    #[arg(long, value_name = "DURATION", value_parser = flags::timeout)]
+    #[arg(
+        long,
+        env = "KEYLEDGER_TIMEOUT",
+        value_name = "DURATION",
+        value_parser = flags::timeout
+    )]
     timeout: Option<Duration>,
 
     /// An identifier of your own that is recorded with what happens

@@ -28,8 +28,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-/// Longest wait for anything.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// Longest wait for anything: what comes at all comes long before, on a busy machine, too.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 /// How often something is looked at that does not announce itself.
 pub(crate) const POLL: Duration = Duration::from_millis(2);
 /// A role that every installation has, by its number.
