@@ -98,6 +98,7 @@ fn main() {
                 name: "Acme".parse().expect("a name"),
                 key_prefix: format!("a{number}").parse().expect("a prefix"),
                 plan: "paid".parse().expect("a plan"),
+                personal_of: None,
             };
             fold(&mut tables, 0, created.into(), Vec::new());
             tables

@@ -5,6 +5,7 @@
 //! variables, is an error: a misspelt setting is not a setting.
 
 mod complete;
+mod people;
 pub mod production;
 mod rules;
 mod sessions;
@@ -21,6 +22,7 @@ use crate::node::Directories;
 use crate::store::engine_url::EngineText;
 
 pub use complete::{Config, ConfigError};
+pub use people::AccountSettings;
 pub use rules::{PermissionRuleSetting, PlanSetting};
 pub use sessions::{DeliverySettings, SessionSettings};
 pub use values::{Collector, CollectorUrl, Network, Origin, duration};
@@ -164,6 +166,10 @@ pub struct Settings {
     #[arg(skip)]
     pub sessions: Option<SessionSettings>,
 
+    /// What comes with an account. In the file alone.
+    #[arg(skip)]
+    pub accounts: Option<AccountSettings>,
+
     /// What permissions ask for, beside being held. In the file alone.
     #[arg(skip)]
     pub permission_rules: Option<Vec<PermissionRuleSetting>>,
@@ -242,6 +248,7 @@ impl Settings {
             reflection: self.reflection.or(under.reflection),
             production: self.production.or(under.production),
             sessions: self.sessions.or(under.sessions),
+            accounts: self.accounts.or(under.accounts),
             permission_rules: self.permission_rules.or(under.permission_rules),
             plans: self.plans.or(under.plans),
         }

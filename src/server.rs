@@ -264,6 +264,9 @@ pub async fn serve(
     sign_in.tend(&node.ledger).await;
     node.ledger.begin_sign_in(Arc::clone(&sign_in));
     let keeping = tokio::spawn(Arc::clone(&sign_in).keep(node.ledger.clone()));
+    let finishing = node.ledger.clone();
+    // Of as many accounts as there are: nobody waits for it.
+    let finishing = tokio::spawn(async move { finishing.finish_personal().await });
     door.open(node.ledger.clone());
     say(&health, ServingStatus::Serving).await;
     let health_follower =
@@ -299,6 +302,7 @@ pub async fn serve(
     };
     node.close().await;
     keeping.abort();
+    finishing.abort();
     checking.abort();
     snapshots.abort();
     if let Some(exporter) = exporter {

@@ -60,6 +60,7 @@ async fn ledger() -> (Arc<Ledger>, String, String) {
         name: "Acme".parse().unwrap(),
         key_prefix: "vtx".parse().unwrap(),
         plan: "paid".parse().unwrap(),
+        personal_of: None,
     };
     let registered = order(Command::RegisterOrganization(draft.clone()));
     ledger.execute(OrganizationId::OPERATOR, &registered).await.unwrap();

@@ -47,6 +47,8 @@ mod metrics;
 mod otel;
 #[path = "it/pepper.rs"]
 mod pepper;
+#[path = "it/personal.rs"]
+mod personal;
 #[path = "it/policy.rs"]
 mod policy;
 #[path = "it/production.rs"]

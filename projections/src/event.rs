@@ -13,7 +13,7 @@
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::digest::SecretDigest;
-use crate::id::{InstallationId, OrganizationId, RoleId, ServiceAccountId};
+use crate::id::{AccountId, InstallationId, OrganizationId, RoleId, ServiceAccountId};
 use crate::policy::Policy;
 use crate::text::{Description, KeyPrefix, Name, PlanName};
 
@@ -25,6 +25,7 @@ mod rules;
 mod signing_keys;
 mod users;
 
+use accounts::AccountCreated1;
 pub use accounts::{
     AccountCreated, AccountLocked, DefaultOrganizationSet, EmailConfirmed, EmailReleased,
     EmailReserved, PasswordCause, PasswordSet, RecoveryCodeUsed, RecoveryCodesReplaced,
@@ -118,9 +119,9 @@ events! {
     /// A role that every organization has means this from here on.
     BuiltInRoleDefined = 1,
     /// The operator admitted an organization; its name and prefix are taken.
-    OrganizationRegistered = 1,
+    OrganizationRegistered = 2 or OrganizationRegistered1 = 1,
     /// An organization came to be: the first event of its stream (the operator's second).
-    OrganizationCreated = 1,
+    OrganizationCreated = 2 or OrganizationCreated1 = 1,
     /// A key came into force.
     KeyCreated = 3 or KeyCreated2 = 2 or KeyCreated1 = 1,
     /// A key went out of force for good.
@@ -186,7 +187,7 @@ events! {
     /// An e-mail is free again.
     EmailReleased = 1,
     /// Somebody can log in from here on: the first event of their account's stream.
-    AccountCreated = 1,
+    AccountCreated = 2 or AccountCreated1 = 1,
     /// An account has another password; its sessions ended, and so did a lock.
     PasswordSet = 1,
     /// A second factor is asked of whoever logs in to an account.
@@ -251,7 +252,33 @@ pub struct OrganizationRegistered {
     pub key_prefix: KeyPrefix,
     /// The plan it is on.
     pub plan: PlanName,
+    /// The account of the one person whose own it is; none for one that people join.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personal_of: Option<AccountId>,
 }
+
+macro_rules! schema_1 {
+    ($old:ident of $new:ident) => {
+        /// Schema 1, in which no organization was one person's own.
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct $old {
+            organization_id: OrganizationId,
+            name: Name,
+            key_prefix: KeyPrefix,
+            plan: PlanName,
+        }
+
+        impl From<$old> for $new {
+            fn from(it: $old) -> Self {
+                let $old { organization_id, name, key_prefix, plan } = it;
+                Self { organization_id, name, key_prefix, plan, personal_of: None }
+            }
+        }
+    };
+}
+schema_1!(OrganizationRegistered1 of OrganizationRegistered);
+schema_1!(OrganizationCreated1 of OrganizationCreated);
 
 /// See [`Event::OrganizationCreated`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,6 +292,9 @@ pub struct OrganizationCreated {
     pub key_prefix: KeyPrefix,
     /// The plan it is on.
     pub plan: PlanName,
+    /// The account of the one person whose own it is; none for one that people join.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personal_of: Option<AccountId>,
 }
 
 /// See [`Event::ServiceAccountCreated`].

@@ -11,7 +11,9 @@ use crate::corrupt::{CorruptHistory, Fault};
 use crate::digest::{LeafHash, NameDigest, RequestContent, RequestId};
 use crate::envelope::{Envelope, RequestStamp};
 use crate::event::{Event, OrganizationCreated, ServiceAccountCreated};
-use crate::id::{GrantId, KeyId, OrganizationId, RoleId, ServiceAccountId, SessionId, UserId};
+use crate::id::{
+    AccountId, GrantId, KeyId, OrganizationId, RoleId, ServiceAccountId, SessionId, UserId,
+};
 use crate::installation::Installation;
 use crate::key::{Key, Shared};
 use crate::policy::Policy;
@@ -50,6 +52,8 @@ pub struct Profile {
     pub plan: PlanName,
     /// When it came to be.
     pub created_at: Timestamp,
+    /// The account of the one person whose own it is; none for one that people join.
+    pub personal_of: Option<AccountId>,
 }
 
 /// A request that was carried out.
@@ -518,6 +522,7 @@ impl Organization {
             key_prefix: event.key_prefix.clone(),
             plan: event.plan.clone(),
             created_at: envelope.at,
+            personal_of: event.personal_of,
         }));
         Ok(Change::Profile)
     }

@@ -149,12 +149,14 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         name: "Acme".parse().unwrap(),
         key_prefix: "vtx".parse().unwrap(),
         plan: "free".parse().unwrap(),
+        personal_of: Some(AccountId::from_parts(1_790_000_000_000, 1)),
     };
     let created = OrganizationCreated {
         organization_id: organization_id(),
         name: "Acme".parse().unwrap(),
         key_prefix: "vtx".parse().unwrap(),
         plan: "free".parse().unwrap(),
+        personal_of: Some(AccountId::from_parts(1_790_000_000_000, 1)),
     };
     let revoked = KeyRevoked {
         key_id: key_id(1),
@@ -405,9 +407,11 @@ fn email_samples() -> Vec<Envelope> {
 fn account_samples() -> Vec<Envelope> {
     let account_id = account_id();
     let keeps = Some(SessionId::from_parts(1_790_000_000_000, 1));
+    let created =
+        AccountCreated { account_id, email: EMAIL, personal_organization: Some(organization_id()) };
     let created = Envelope {
         sealed: vec![Sealed { subject: Subject::account(account_id), seal: "AQID".to_owned() }],
-        ..envelope(50, AccountCreated { account_id, email: EMAIL }.into())
+        ..envelope(50, created.into())
     };
     let password = PasswordSet { account_id, cause: PasswordCause::Change, keeps };
     let locked = AccountLocked { account_id, until: LATER.parse().unwrap() };
@@ -467,7 +471,23 @@ fn older() -> Vec<(u32, Event)> {
         .into_iter()
         .map(|(_, sample)| sample.event)
         .find(|it| matches!(it, Event::KeyCreated(data) if data.key_id == key_id(2)));
+    let registered = OrganizationRegistered {
+        organization_id: organization_id(),
+        name: "Acme".parse().unwrap(),
+        key_prefix: "vtx".parse().unwrap(),
+        plan: "free".parse().unwrap(),
+        personal_of: None,
+    };
+    let OrganizationRegistered { organization_id, name, key_prefix, plan: its_plan, personal_of } =
+        registered.clone();
+    let begun =
+        OrganizationCreated { organization_id, name, key_prefix, plan: its_plan, personal_of };
+    let account =
+        AccountCreated { account_id: account_id(), email: EMAIL, personal_organization: None };
     vec![
+        (1, registered.into()),
+        (1, begun.into()),
+        (1, account.into()),
         (1, key_created().into()),
         (2, successor.unwrap()),
         (1, revoked.into()),

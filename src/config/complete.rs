@@ -220,7 +220,8 @@ impl Settings {
                 self.plans.as_ref().unwrap_or(&BTreeMap::new()),
             )?,
         };
-        let (sign_in, delivery) = self.sessions.unwrap_or_default().complete()?;
+        let (mut sign_in, delivery) = self.sessions.unwrap_or_default().complete()?;
+        sign_in.personal = self.accounts.unwrap_or_default().complete(&configured_keys.rules)?;
         let metrics_default =
             || if production { METRICS_LISTEN_DEFAULT.parse().ok() } else { None };
         let log_format = if production { LogFormat::Json } else { LogFormat::Text };

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use crate::delivery::DeliveryCommand;
+use crate::ledger::accounts::personal::PersonalTerms;
 use crate::ledger::sign_in::SignInTerms;
 use crate::ledger::sign_in::access_token::{AccessTerms, PARTY_CHARS_MAX};
 use crate::ledger::sign_in::hashing::{HashingCost, HashingTerms};
@@ -104,6 +105,7 @@ impl SessionSettings {
             signing_key_age_ms: days * 86_400_000,
             hashing: self.hashing()?,
             throttle: self.throttle()?,
+            personal: PersonalTerms::default(),
         })
     }
 

@@ -18,6 +18,7 @@ mod change;
 pub mod command;
 mod create;
 mod decide;
+pub mod personal;
 mod rejection;
 pub(in crate::ledger) mod replay;
 pub(in crate::ledger) mod snapshots;

@@ -8,7 +8,7 @@ use projections::event::{
     DenialsSummarized, Hint, KeyOrigin, KeyedDigest, PepperRotated, PermissionRule, PlanRules,
     RevocationReason, RoleDefinition, ServiceAccountCreated, SigningKeyAdded,
 };
-use projections::id::{GrantId, InstallationId, KeyId, OrganizationId, RoleId, UserId};
+use projections::id::{AccountId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, UserId};
 use projections::network::{Networks, RateLimit};
 use projections::permission::{Permission, PermissionPattern, Scopes};
 use projections::policy::Policy;
@@ -26,7 +26,7 @@ mod people;
 pub use order::{About, Caller, Order, Personal, RequestStamper};
 pub use people::{
     EndSession, EndSessions, INVITATION_MAX_MS, INVITATION_MS, InviteUser, JoinUser,
-    RenewInvitation, SESSIONS_MAX, StartSession, StepUpSession, USERS_MAX, UpdateUser,
+    RenewInvitation, SESSIONS_MAX, SeatOwner, StartSession, StepUpSession, USERS_MAX, UpdateUser,
 };
 
 /// What a caller wants to be so. Identifiers and digests of secrets come with it, so
@@ -91,6 +91,8 @@ pub enum Command {
     RenewInvitation(RenewInvitation),
     /// Bind a user to the account of the person who accepted.
     JoinUser(JoinUser),
+    /// Make the person whose own an organization is its one user.
+    SeatOwner(SeatOwner),
     /// Call a user otherwise, or give them other numbers.
     UpdateUser(Box<UpdateUser>),
     /// Let a user do nothing until they are restored.
@@ -143,6 +145,7 @@ impl Command {
             | Self::GrantRole(_)
             | Self::RevokeGrant(_) => super::permissions::ROLES_WRITE,
             Self::InviteUser(_)
+            | Self::SeatOwner(_)
             | Self::RenewInvitation(_)
             | Self::UpdateUser(_)
             | Self::SuspendUser(_)
@@ -199,6 +202,7 @@ impl Command {
             | Self::CreateRole(_)
             | Self::GrantRole(_)
             | Self::InviteUser(_)
+            | Self::SeatOwner(_)
             | Self::RenewInvitation(_)
             | Self::JoinUser(_)
             | Self::UpdateUser(_)
@@ -244,6 +248,7 @@ impl Command {
             | Self::UpdateRole(_)
             | Self::GrantRole(_)
             | Self::InviteUser(_)
+            | Self::SeatOwner(_)
             | Self::RenewInvitation(_)
             | Self::JoinUser(_)
             | Self::UpdateUser(_)
@@ -300,6 +305,8 @@ pub struct OrganizationDraft {
     pub key_prefix: KeyPrefix,
     /// The plan it is on.
     pub plan: PlanName,
+    /// The account of the one person whose own it is; none for one that people join.
+    pub personal_of: Option<AccountId>,
 }
 
 /// When a key shall end.

@@ -120,6 +120,7 @@ pub fn decide(given: &Given<'_>, command: &Command) -> Result<Decided, Rejection
         Command::InviteUser(command) => people::invite(given, command),
         Command::RenewInvitation(command) => people::renew(given, *command),
         Command::JoinUser(command) => people::join(given, *command),
+        Command::SeatOwner(command) => people::seat_owner(given, *command),
         Command::UpdateUser(command) => people::update(given, command),
         Command::SuspendUser(id) => people::suspend(given, *id),
         Command::RestoreUser(id) => people::restore(given, *id),

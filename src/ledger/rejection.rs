@@ -139,6 +139,11 @@ pub enum Rejection {
     /// The user is not suspended.
     #[error("user `{0}` is not suspended")]
     UserNotSuspended(UserId),
+    /// The organization is one person's own.
+    #[error(
+        "the organization is one person's own, and nobody else joins it; ask the operator for one that people join"
+    )]
+    OrganizationPersonal,
     /// Another user of the organization has this e-mail.
     #[error("`email`: user `{0}` has it; change that user, or remove them first")]
     EmailTaken(UserId),

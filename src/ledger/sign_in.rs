@@ -26,6 +26,7 @@ use std::time::Duration;
 use projections::time::Timestamp;
 
 use super::Ledger;
+use super::accounts::personal::PersonalTerms;
 use super::secret::NoEntropy;
 use access_token::{AccessTerms, AccessTokens};
 use hashing::{Hashers, HashingTerms};
@@ -59,6 +60,8 @@ pub struct SignInTerms {
     pub hashing: HashingTerms,
     /// How often attempts may fail.
     pub throttle: ThrottleTerms,
+    /// Whether new accounts have organizations of their own.
+    pub personal: PersonalTerms,
 }
 
 /// Why there is no signing in.
@@ -90,6 +93,8 @@ pub struct SignIn {
     pub one_time_tokens: OneTimeTokens,
     /// How long a session may last, in milliseconds.
     pub session_lifetime_ms: i64,
+    /// Whether new accounts have organizations of their own.
+    pub personal: PersonalTerms,
     throttle: Mutex<Throttle>,
     reset_throttle: Mutex<Throttle>,
     step_throttle: Mutex<Throttle>,
@@ -114,6 +119,7 @@ impl SignIn {
             access_tokens,
             one_time_tokens: OneTimeTokens::new(vault()),
             session_lifetime_ms: terms.session_lifetime_ms,
+            personal: terms.personal,
             throttle: Mutex::new(Throttle::new(terms.throttle)),
             reset_throttle: Mutex::new(Throttle::new(terms.throttle)),
             step_throttle: Mutex::new(Throttle::new(terms.throttle)),

@@ -70,6 +70,7 @@ impl World {
             name: "Acme".parse().unwrap(),
             key_prefix: "vtx".parse().unwrap(),
             plan: "paid".parse().unwrap(),
+            personal_of: None,
         };
         let registered = order(Command::RegisterOrganization(draft.clone()));
         ledger.execute(OrganizationId::OPERATOR, &registered).await.unwrap();
@@ -407,6 +408,7 @@ async fn what_another_writes_is_noticed() {
         name: "Beta".parse().unwrap(),
         key_prefix: "bta".parse().unwrap(),
         plan: "paid".parse().unwrap(),
+        personal_of: None,
     };
     let other = world.reopened().await;
     let registered = order(Command::RegisterOrganization(beta.clone()));
@@ -536,6 +538,7 @@ async fn corrupt_history_stops_its_organization_alone() {
             name: "Beta".parse().unwrap(),
             key_prefix: "beta".parse().unwrap(),
             plan: "paid".parse().unwrap(),
+            personal_of: None,
         };
         let registered = order(Command::RegisterOrganization(beta.clone()));
         world.ledger.execute(OrganizationId::OPERATOR, &registered).await.unwrap();
@@ -692,6 +695,7 @@ async fn a_registration_that_was_cut_short_is_finished_at_the_next_start() {
         name: "Beta".parse().unwrap(),
         key_prefix: "beta".parse().unwrap(),
         plan: "free".parse().unwrap(),
+        personal_of: None,
     };
     let registered = order(Command::RegisterOrganization(draft.clone()));
     world.ledger.execute(OrganizationId::OPERATOR, &registered).await.unwrap();

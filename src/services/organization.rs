@@ -57,6 +57,7 @@ impl OrganizationService for Organizations {
             name: read::field("name", &message.name)?,
             key_prefix: read::field("key_prefix", &message.key_prefix)?,
             plan: read::optional("plan", &message.plan)?.unwrap_or_else(built_in::default_plan),
+            personal_of: None,
         };
         let sameness =
             proto::CreateOrganizationRequest { idempotency_key: String::new(), ..message.clone() };
@@ -340,6 +341,7 @@ async fn create_organization(
         name: profile.name.clone(),
         key_prefix: profile.key_prefix.clone(),
         plan: profile.plan.clone(),
+        personal_of: profile.personal_of,
     };
     let order = Order {
         command: Command::CreateOrganization(draft),

@@ -484,6 +484,7 @@ fn kind(rejection: &Rejection) -> (GrpcCode, &'static str) {
         Rejection::UserNotFound(_) => (GrpcCode::NotFound, "USER_NOT_FOUND"),
         Rejection::UserIsSuspended(_) => (GrpcCode::FailedPrecondition, "USER_SUSPENDED"),
         Rejection::UserNotSuspended(_) => (GrpcCode::FailedPrecondition, "USER_NOT_SUSPENDED"),
+        Rejection::OrganizationPersonal => (GrpcCode::FailedPrecondition, "ORGANIZATION_PERSONAL"),
         Rejection::EmailTaken(_) => (GrpcCode::AlreadyExists, "EMAIL_TAKEN"),
         Rejection::TooManyUsers => (GrpcCode::FailedPrecondition, "TOO_MANY_USERS"),
         Rejection::UserJoinedAlready(_) => (GrpcCode::FailedPrecondition, "USER_JOINED"),

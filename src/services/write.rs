@@ -320,5 +320,6 @@ pub fn organization(
         plan: profile.plan.to_string(),
         created_at: Some(timestamp(profile.created_at)),
         policy: own.map(policy),
+        personal_account_id: profile.personal_of.map(|it| it.text()).unwrap_or_default(),
     }
 }

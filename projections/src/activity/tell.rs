@@ -17,7 +17,7 @@ use crate::event::{
     RoleDefinition, RoleGranted, RoleRetired, RoleUpdated, SchemaActivated, ServiceAccountCreated,
     SigningKeyAdded, SigningKeyRetired,
 };
-use crate::id::{GrantId, KeyId, OrganizationId, RoleId};
+use crate::id::{AccountId, GrantId, KeyId, OrganizationId, RoleId};
 use crate::network::Networks;
 use crate::permission::{PermissionPattern, Scopes};
 use crate::policy::Policy;
@@ -44,6 +44,14 @@ impl<'a> Told<'a> {
             changes: Changes::default(),
         }
     }
+
+    /// As an organization that is one person's own, where it is one.
+    fn owned_by(mut self, account: Option<AccountId>) -> Self {
+        if let Some(account) = account {
+            self.changes.made("personal_of", text(account.to_string()));
+        }
+        self
+    }
 }
 
 /// One arm for each type of event.
@@ -65,13 +73,21 @@ pub(super) fn tell(event: &Event) -> Told<'_> {
             name,
             key_prefix,
             plan,
-        }) => organization("was registered", *organization_id, name, key_prefix, plan),
+            personal_of,
+        }) => {
+            let told = organization("was registered", *organization_id, name, key_prefix, plan);
+            told.owned_by(*personal_of)
+        }
         Event::OrganizationCreated(OrganizationCreated {
             organization_id,
             name,
             key_prefix,
             plan,
-        }) => organization("was created", *organization_id, name, key_prefix, plan),
+            personal_of,
+        }) => {
+            let told = organization("was created", *organization_id, name, key_prefix, plan);
+            told.owned_by(*personal_of)
+        }
         Event::KeyCreated(data) => key_created(data),
         Event::KeyRevoked(data) => key_revoked(data),
         Event::KeyRelabelled(data) => key_relabelled(data),

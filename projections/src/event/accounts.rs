@@ -51,6 +51,23 @@ pub struct AccountCreated {
     pub account_id: AccountId,
     /// The e-mail that it is known by.
     pub email: EmailDigest,
+    /// The organization of its own that it is to have; none where it is to have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personal_organization: Option<OrganizationId>,
+}
+
+/// Schema 1 of [`AccountCreated`], in which no account had an organization of its own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AccountCreated1 {
+    account_id: AccountId,
+    email: EmailDigest,
+}
+
+impl From<AccountCreated1> for AccountCreated {
+    fn from(AccountCreated1 { account_id, email }: AccountCreated1) -> Self {
+        Self { account_id, email, personal_organization: None }
+    }
 }
 
 /// How a password came to be set.

@@ -35,7 +35,7 @@ use crate::user::{Identity, User, UserState};
 
 row!(Head { revision, leaf_hash, at });
 row!(SigningKeyRow { public_key, added_at, retired_at });
-row!(Profile { name, key_prefix, plan, created_at });
+row!(Profile { name, key_prefix, plan, created_at, personal_of });
 row!(Role { id, name, description, permissions, built_in, created_at, retired_at, changed_at });
 row!(GrantTerms { principal, role_id, domain, expires_at });
 row!(Grant { id, terms, granted_at, granted_by, changed_at });

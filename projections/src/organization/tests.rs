@@ -58,6 +58,7 @@ fn an_organization_and_a_prefix_are_registered_once() {
             name: "Acme".parse().unwrap(),
             key_prefix: prefix.parse().unwrap(),
             plan: "paid".parse().unwrap(),
+            personal_of: None,
         })
     };
     let twice = || Err(Fault::DuplicateTarget("OrganizationRegistered"));

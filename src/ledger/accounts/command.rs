@@ -45,6 +45,8 @@ pub struct CreateAccount {
     pub has_password: bool,
     /// Where a login shall lead that names no organization.
     pub default_organization: Option<OrganizationId>,
+    /// Whether it shall have an organization of its own.
+    pub personal: bool,
 }
 
 /// What shall be so of an account. Secrets are kept elsewhere, durably, before the command

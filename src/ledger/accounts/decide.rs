@@ -6,15 +6,15 @@ use projections::digest::EmailDigest;
 use projections::email::{Holder, Reservation};
 use projections::envelope::RequestStamp;
 use projections::event::{
-    AccountLocked, DefaultOrganizationSet, Event, PasswordCause, PasswordSet, RecoveryCodeUsed,
-    RecoveryCodesReplaced, SessionsEnded, TotpEnrolled, TotpRemoved,
+    AccountCreated, AccountLocked, DefaultOrganizationSet, Event, PasswordCause, PasswordSet,
+    RecoveryCodeUsed, RecoveryCodesReplaced, SessionsEnded, TotpEnrolled, TotpRemoved,
 };
-use projections::id::{AccountId, OrganizationId};
+use projections::id::AccountId;
 use projections::recorded::Revision;
 use projections::time::Timestamp;
 
 use super::command::{
-    AccountCommand, HeldSession, LOCK_MS_MAX, RECOVERY_CODES_MAX, RESERVED_FOR_MS,
+    AccountCommand, CreateAccount, HeldSession, LOCK_MS_MAX, RECOVERY_CODES_MAX, RESERVED_FOR_MS,
 };
 use super::rejection::AccountRejection;
 
@@ -257,16 +257,17 @@ fn same_request(
 pub(super) fn begin(
     account_id: AccountId,
     email: EmailDigest,
-    has_password: bool,
-    default_organization: Option<OrganizationId>,
+    draft: &CreateAccount,
 ) -> Vec<Event> {
+    let personal_organization =
+        draft.personal.then(|| super::personal::organization_of(account_id));
     let mut events: Vec<Event> =
-        vec![projections::event::AccountCreated { account_id, email }.into()];
-    if has_password {
+        vec![AccountCreated { account_id, email, personal_organization }.into()];
+    if draft.has_password {
         let cause = PasswordCause::Invitation;
         events.push(PasswordSet { account_id, cause, keeps: None }.into());
     }
-    if let Some(organization_id) = default_organization {
+    if let Some(organization_id) = draft.default_organization {
         events.push(DefaultOrganizationSet { account_id, organization_id, before: None }.into());
     }
     events

@@ -1,6 +1,7 @@
 //! Accounts under every fault that a store can have, and the start over what it left.
 
 mod crashes;
+mod personal;
 mod starts;
 
 use std::path::Path;
@@ -69,6 +70,7 @@ fn draft(number: u8, email: &str) -> CreateAccount {
         name: "Alice".parse().unwrap(),
         has_password: true,
         default_organization: Some(OrganizationId::from_bytes([7; 16])),
+        personal: false,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use projections::digest::EmailDigest;
 use projections::event::{AuthenticationMethod, SessionEndReason};
-use projections::id::{AccountId, SessionId, UserId};
+use projections::id::{AccountId, GrantId, SessionId, UserId};
 use projections::text::Label;
 
 use super::GrantRole;
@@ -51,6 +51,19 @@ pub struct JoinUser {
     pub account_id: AccountId,
     /// What stands for the account's e-mail.
     pub email: EmailDigest,
+}
+
+/// See [`super::Command::SeatOwner`]. The e-mail and the name come beside it, to be sealed.
+#[derive(Clone, Copy, Debug)]
+pub struct SeatOwner {
+    /// The user's identifier.
+    pub user_id: UserId,
+    /// The account whose own the organization is.
+    pub account_id: AccountId,
+    /// What stands for the account's e-mail.
+    pub email: EmailDigest,
+    /// The identifier of the grant by which the user may do everything.
+    pub grant_id: GrantId,
 }
 
 /// See [`super::Command::UpdateUser`]: what is none stays as it is.

@@ -44,6 +44,7 @@ pub(super) fn register(given: &Given<'_>, draft: &OrganizationDraft) -> Result<D
             name: draft.name.clone(),
             key_prefix: draft.key_prefix.clone(),
             plan: draft.plan.clone(),
+            personal_of: draft.personal_of,
         }
         .into(),
     ]))
@@ -60,6 +61,7 @@ pub(super) fn create(given: &Given<'_>, draft: &OrganizationDraft) -> Result<Dec
             name: draft.name.clone(),
             key_prefix: draft.key_prefix.clone(),
             plan: draft.plan.clone(),
+            personal_of: draft.personal_of,
         }
         .into(),
     ]))

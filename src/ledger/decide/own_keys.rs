@@ -41,6 +41,7 @@ pub(super) fn are_ones_own(given: &Given<'_>, command: &Command) -> bool {
         | Command::GrantRole(_)
         | Command::RevokeGrant(_)
         | Command::InviteUser(_)
+        | Command::SeatOwner(_)
         | Command::RenewInvitation(_)
         | Command::JoinUser(_)
         | Command::UpdateUser(_)

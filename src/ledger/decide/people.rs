@@ -4,8 +4,10 @@
 //! somebody (an invitation, one that is renewed, the end of a suspension) is giving: whoever
 //! does it holds all of it. To suspend and to remove only takes away.
 
+use std::collections::BTreeMap;
+
 use projections::event::{
-    Event, GrantRevoked, InvitationRenewed, KeyRevoked, RevocationReason, RoleGranted,
+    Event, GrantRevoked, GrantTerms, InvitationRenewed, KeyRevoked, RevocationReason, RoleGranted,
     SessionEndReason, SessionEnded, SessionStarted, SessionSteppedUp, UserInvited, UserJoined,
     UserRemoved, UserRestored, UserSuspended, UserUpdated,
 };
@@ -17,9 +19,10 @@ use projections::user::{User, UserState};
 use projections::verification::Authority;
 
 use super::{Decided, Given, key, role};
+use crate::ledger::built_in;
 use crate::ledger::command::{
     Caller, EndSession, EndSessions, GRANTS_MAX, InviteUser, JoinUser, RenewInvitation,
-    SESSIONS_MAX, StartSession, StepUpSession, USERS_MAX, UpdateUser,
+    SESSIONS_MAX, SeatOwner, StartSession, StepUpSession, USERS_MAX, UpdateUser,
 };
 use crate::ledger::permissions::SESSIONS_WRITE;
 use crate::ledger::rejection::Rejection;
@@ -40,6 +43,9 @@ pub(super) fn invite(given: &Given<'_>, command: &InviteUser) -> Result<Decided,
     // The identifier is fresh and random: if it is there, this very command made it.
     if let Some(user) = given.state.user(id) {
         return Ok(done(user));
+    }
+    if given.state.profile().is_some_and(|it| it.personal_of.is_some()) {
+        return Err(Rejection::OrganizationPersonal);
     }
     if let Some(other) = given.state.user_by_email(&command.email) {
         return Err(Rejection::EmailTaken(other.id));
@@ -63,6 +69,31 @@ pub(super) fn invite(given: &Given<'_>, command: &InviteUser) -> Result<Decided,
         events.push(RoleGranted { grant_id: grant.grant_id, terms }.into());
     }
     Ok(Decided::Events(events))
+}
+
+/// Makes the person whose own an organization is its one user, who may do everything in it.
+/// Whoever was that once is not made it again: what was taken from them was taken.
+pub(super) fn seat_owner(given: &Given<'_>, command: SeatOwner) -> Result<Decided, Rejection> {
+    let SeatOwner { user_id, account_id, email, grant_id } = command;
+    let own = given.state.profile().is_some_and(|it| it.personal_of == Some(account_id));
+    if given.caller != Caller::Ledger || !own {
+        return Err(Rejection::CallerNotInForce);
+    }
+    if let Some(user) = given.state.user(user_id) {
+        return Ok(done(user));
+    }
+    let invited = UserInvited { user_id, email, expires_at: given.now, limits: BTreeMap::new() };
+    let terms = GrantTerms {
+        principal: Principal::User(user_id),
+        role_id: built_in::ADMIN,
+        domain: None,
+        expires_at: None,
+    };
+    Ok(Decided::Events(vec![
+        invited.into(),
+        RoleGranted { grant_id, terms }.into(),
+        UserJoined { user_id, account_id }.into(),
+    ]))
 }
 
 /// Whoever lets a user come to what they were granted holds all of it.

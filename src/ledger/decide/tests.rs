@@ -134,6 +134,7 @@ fn organization(prefix: &str, plan: &str) -> OrganizationDraft {
         name: "Acme".parse().unwrap(),
         key_prefix: prefix.parse().unwrap(),
         plan: plan.parse().unwrap(),
+        personal_of: None,
     }
 }
 

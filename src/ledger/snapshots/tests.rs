@@ -124,6 +124,7 @@ impl World {
             name: "Acme".parse().unwrap(),
             key_prefix: "vtx".parse().unwrap(),
             plan: "paid".parse().unwrap(),
+            personal_of: None,
         };
         let registered = Command::RegisterOrganization(draft.clone());
         world.give_to(OrganizationId::OPERATOR, registered).await.unwrap();

@@ -61,6 +61,10 @@ pub(in crate::services) async fn accept(
     if account.default_organization().is_none() {
         lead_to(ledger, &request, &account, organization_id).await?;
     }
+    if account_created && let Err(error) = ledger.complete_personal(&account).await {
+        // They joined all the same; the next login, or the next start, makes up for it.
+        tracing::warn!(%error, account = %account_id, "a personal organization is not there yet");
+    }
     let revision = write::revision(&organization.stream, executed.revision);
     Ok(Response::new(proto::AcceptInvitationResponse {
         organization_id: organization_id.text(),
@@ -174,6 +178,7 @@ async fn create(
         name,
         has_password: true,
         default_organization: Some(home),
+        personal: sign_in.personal.for_new_accounts,
     };
     let order = account_order(ledger, request, account_id)?;
     let created = ledger.create_account(&draft, &order).await.map_err(status::from)?;

@@ -7,7 +7,7 @@ use projections::account::Account;
 use projections::event::AuthenticationMethod;
 use projections::id::{AccountId, OrganizationId};
 use projections::principal::Principal;
-use projections::user::UserState;
+use projections::user::{User, UserState};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -19,6 +19,7 @@ use crate::ledger::command::{Command, StartSession};
 use crate::ledger::email::Email;
 use crate::ledger::sign_in::password::Password;
 use crate::ledger::sign_in::passwords::Checked;
+use crate::ledger::tables::Published;
 use crate::proto;
 use crate::services::authentication::{correlation_id, origin, origin_ip};
 use crate::services::key::known;
@@ -133,6 +134,50 @@ pub(super) async fn email_of(ledger: &Ledger, id: AccountId) -> Result<String, S
     }
 }
 
+/// An organization, and who somebody is there.
+type Membership = (Arc<Published>, Arc<User>);
+
+/// The organization that a login leads to, and who somebody is there: the one that is named,
+/// or else the account's default one, or else, where its holder is no member of that any
+/// more, their own.
+async fn membership(
+    ledger: &Arc<Ledger>,
+    account: &Account,
+    named: Option<OrganizationId>,
+) -> Result<Membership, Status> {
+    let own = account.personal_organization();
+    // What a crash left undone is made up for.
+    let completed = ledger.complete_personal(account).await;
+    if let Some(named) = named.filter(|named| own != Some(*named)) {
+        return member_of(ledger, account, named)?.ok_or_else(status::not_a_member);
+    }
+    if named.is_none()
+        && let Some(home) = account.default_organization()
+        && let Some(found) = member_of(ledger, account, home)?
+    {
+        return Ok(found);
+    }
+    completed.map_err(status::personal_fault)?;
+    let own = own.ok_or_else(status::not_a_member)?;
+    member_of(ledger, account, own)?.ok_or_else(status::not_a_member)
+}
+
+/// Who the holder of an account is in an organization, if they are anybody there. Whoever is
+/// no member learns no more of an organization than that.
+fn member_of(
+    ledger: &Ledger,
+    account: &Account,
+    id: OrganizationId,
+) -> Result<Option<Membership>, Status> {
+    let organization = match known(ledger, id) {
+        Ok(organization) => organization,
+        Err(error) if error.code() == tonic::Code::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let user = organization.tables().user_by_account(account.id).cloned();
+    Ok(user.map(|user| (organization, user)))
+}
+
 pub(super) async fn login(
     ledger: &Arc<Ledger>,
     request: Request<proto::LoginRequest>,
@@ -144,13 +189,8 @@ pub(super) async fn login(
         read::optional("organization_id", &message.organization_id)?;
     let identified = identify(ledger, &request, &email, &message.password, &message.code).await?;
     let Identified { account, epoch, methods } = identified;
-    let home = named.or(account.default_organization()).ok_or_else(status::not_a_member)?;
-    // Whoever is no member learns no more of an organization than that.
-    let organization = known(ledger, home).map_err(|error| {
-        if error.code() == tonic::Code::NotFound { status::not_a_member() } else { error }
-    })?;
-    let user = organization.tables().user_by_account(account.id).cloned();
-    let user = user.ok_or_else(status::not_a_member)?;
+    let (organization, user) = membership(ledger, &account, named).await?;
+    let home = organization.id;
     if user.state() == UserState::Suspended {
         return Err(status::user_suspended(user.id));
     }

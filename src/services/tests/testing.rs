@@ -76,5 +76,6 @@ pub(super) fn draft(organization_id: OrganizationId, prefix: &str) -> Organizati
         name: "Acme".parse().unwrap(),
         key_prefix: prefix.parse().unwrap(),
         plan: "paid".parse().unwrap(),
+        personal_of: None,
     }
 }

@@ -101,6 +101,7 @@ fn created(owner: OrganizationId) -> Event {
         name: "Acme".parse().unwrap(),
         key_prefix: "vtx".parse().unwrap(),
         plan: "paid".parse().unwrap(),
+        personal_of: None,
     }
     .into()
 }

@@ -32,8 +32,11 @@ pub(super) fn email_released(data: &EmailReleased) -> Told<'_> {
 }
 
 pub(super) fn created(data: &AccountCreated) -> Told<'_> {
-    let AccountCreated { account_id, email: _ } = data;
-    account(*account_id, "was created")
+    let AccountCreated { account_id, email: _, personal_organization } = data;
+    let mut told = account(*account_id, "was created");
+    let organization = personal_organization.map(|id| text(id.text()));
+    told.changes.made_some("personal_organization", organization);
+    told
 }
 
 pub(super) fn password_set(data: &PasswordSet) -> Told<'_> {

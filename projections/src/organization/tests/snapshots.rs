@@ -131,6 +131,7 @@ fn event((what, target, variety, _): Choice, now: i64, tables: &Organization) ->
             name: label(variety).name,
             key_prefix: format!("p{target}").parse().unwrap(),
             plan: "paid".parse().unwrap(),
+            personal_of: Some(crate::id::AccountId::from_bytes([7; 16])),
         }
         .into(),
         20 => PepperRotated {
@@ -291,6 +292,7 @@ fn history(owner: OrganizationId, choices: &[Choice]) -> Vec<Envelope> {
         name: "Acme".parse().unwrap(),
         key_prefix: "vtx".parse().unwrap(),
         plan: "paid".parse().unwrap(),
+        personal_of: None,
     };
     push(&mut tables, envelope(now, born.into()));
     for (number, choice) in choices.iter().enumerate() {

@@ -346,6 +346,7 @@ fn for_tenant(scopes: &[&str], more: &[Event], tenant: OrganizationId) -> (Code,
         name: "Acme".parse().unwrap(),
         key_prefix: "vtx".parse().unwrap(),
         plan: "paid".parse().unwrap(),
+        personal_of: None,
     }
     .into();
     let begun = OrganizationCreated { organization_id: OrganizationId::OPERATOR, ..acme() };

@@ -1,7 +1,7 @@
 use projections::digest::{EmailDigest, RequestContent, RequestId};
 use projections::envelope::Envelope;
 use projections::event::{AccountCreated, EmailConfirmed, EmailReserved};
-use projections::id::{EventId, SessionId};
+use projections::id::{EventId, OrganizationId, SessionId};
 use projections::principal::Principal;
 
 use super::*;
@@ -44,7 +44,11 @@ fn fold(account: &mut Account, events: Vec<Event>, request: Option<RequestStamp>
 
 fn created(id: AccountId, email: EmailDigest, request: Option<RequestStamp>) -> Account {
     let mut account = Account::new(id);
-    fold(&mut account, vec![AccountCreated { account_id: id, email }.into()], request);
+    fold(
+        &mut account,
+        vec![AccountCreated { account_id: id, email, personal_organization: None }.into()],
+        request,
+    );
     account
 }
 
