@@ -22,7 +22,7 @@ use crate::node::Directories;
 use crate::store::engine_url::EngineText;
 
 pub use complete::{Config, ConfigError};
-pub use people::AccountSettings;
+pub use people::{AccountSettings, PasswordSettings};
 pub use rules::{PermissionRuleSetting, PlanSetting};
 pub use sessions::{DeliverySettings, SessionSettings};
 pub use values::{Collector, CollectorUrl, Network, Origin, duration};
@@ -170,6 +170,10 @@ pub struct Settings {
     #[arg(skip)]
     pub accounts: Option<AccountSettings>,
 
+    /// What passwords are held to. In the file alone.
+    #[arg(skip)]
+    pub passwords: Option<PasswordSettings>,
+
     /// What permissions ask for, beside being held. In the file alone.
     #[arg(skip)]
     pub permission_rules: Option<Vec<PermissionRuleSetting>>,
@@ -249,6 +253,7 @@ impl Settings {
             production: self.production.or(under.production),
             sessions: self.sessions.or(under.sessions),
             accounts: self.accounts.or(under.accounts),
+            passwords: self.passwords.or(under.passwords),
             permission_rules: self.permission_rules.or(under.permission_rules),
             plans: self.plans.or(under.plans),
         }

@@ -45,6 +45,8 @@ mod metrics;
 #[cfg(feature = "otel")]
 #[path = "it/otel.rs"]
 mod otel;
+#[path = "it/passwords.rs"]
+mod passwords;
 #[path = "it/pepper.rs"]
 mod pepper;
 #[path = "it/personal.rs"]

@@ -14,6 +14,7 @@ use super::{Collector, LogFormat, METRICS_LISTEN_DEFAULT, Network, Origin, Setti
 use crate::delivery::DeliveryCommand;
 use crate::ledger::secret::Secret;
 use crate::ledger::sign_in::SignInTerms;
+use crate::ledger::sign_in::guessing::ListError;
 use crate::ledger::snapshots::SNAPSHOT_EVENTS;
 use crate::ledger::start::{ConfiguredGlobalKey, ConfiguredKeys, WeakToken, check_admin_api_token};
 use crate::node::Directories;
@@ -166,6 +167,9 @@ pub enum ConfigError {
         "`sessions.delivery`: `command` must be a list of 1 to 64 texts: the program, by its whole path, and its arguments"
     )]
     DeliveryCommand,
+    /// The list of refused passwords cannot be used.
+    #[error("`passwords.refuse_file`")]
+    RefusedPasswords(#[source] ListError),
     /// A number is out of range.
     #[error("`{0}`: must be at least 1")]
     Zero(&'static str),
@@ -222,6 +226,7 @@ impl Settings {
         };
         let (mut sign_in, delivery) = self.sessions.unwrap_or_default().complete()?;
         sign_in.personal = self.accounts.unwrap_or_default().complete(&configured_keys.rules)?;
+        sign_in.refused_passwords = self.passwords.unwrap_or_default().complete()?.into();
         let metrics_default =
             || if production { METRICS_LISTEN_DEFAULT.parse().ok() } else { None };
         let log_format = if production { LogFormat::Json } else { LogFormat::Text };

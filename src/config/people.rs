@@ -1,5 +1,7 @@
-//! Settings about people: the section `[accounts]` of the settings file. It has no flags and
-//! no variables.
+//! Settings about people: the sections `[accounts]` and `[passwords]` of the settings file.
+//! They have no flags and no variables.
+
+use std::path::PathBuf;
 
 use projections::text::PlanName;
 use serde::Deserialize;
@@ -7,6 +9,7 @@ use serde::Deserialize;
 use super::ConfigError;
 use crate::ledger::accounts::personal::PersonalTerms;
 use crate::ledger::built_in;
+use crate::ledger::sign_in::guessing::RefusedPasswords;
 use crate::ledger::start::ConfiguredRules;
 
 /// `[accounts]`: what comes with an account.
@@ -44,6 +47,24 @@ impl AccountSettings {
         };
         let for_new_accounts = self.personal_organizations.unwrap_or(usual.for_new_accounts);
         Ok(PersonalTerms { for_new_accounts, plan })
+    }
+}
+
+/// `[passwords]`: what a password is held to beside its length.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PasswordSettings {
+    /// A list of passwords that are refused, one on a line.
+    pub refuse_file: Option<PathBuf>,
+}
+
+impl PasswordSettings {
+    /// Reads the list.
+    pub(super) fn complete(self) -> Result<RefusedPasswords, ConfigError> {
+        match self.refuse_file {
+            Some(path) => RefusedPasswords::read(&path).map_err(ConfigError::RefusedPasswords),
+            None => Ok(RefusedPasswords::default()),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! and no variables: there are many, and none is one for a single run.
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -106,6 +107,7 @@ impl SessionSettings {
             hashing: self.hashing()?,
             throttle: self.throttle()?,
             personal: PersonalTerms::default(),
+            refused_passwords: Arc::default(),
         })
     }
 

@@ -8,6 +8,7 @@
 //! Start at [`SignIn`].
 
 pub mod access_token;
+pub mod guessing;
 pub mod hashing;
 pub mod methods;
 pub mod one_time;
@@ -29,6 +30,7 @@ use super::Ledger;
 use super::accounts::personal::PersonalTerms;
 use super::secret::NoEntropy;
 use access_token::{AccessTerms, AccessTokens};
+use guessing::RefusedPasswords;
 use hashing::{Hashers, HashingTerms};
 use one_time::OneTimeTokens;
 use passwords::Passwords;
@@ -62,6 +64,8 @@ pub struct SignInTerms {
     pub throttle: ThrottleTerms,
     /// Whether new accounts have organizations of their own.
     pub personal: PersonalTerms,
+    /// Passwords that the operator refuses.
+    pub refused_passwords: Arc<RefusedPasswords>,
 }
 
 /// Why there is no signing in.
@@ -95,6 +99,8 @@ pub struct SignIn {
     pub session_lifetime_ms: i64,
     /// Whether new accounts have organizations of their own.
     pub personal: PersonalTerms,
+    /// Passwords that the operator refuses.
+    pub refused_passwords: Arc<RefusedPasswords>,
     throttle: Mutex<Throttle>,
     reset_throttle: Mutex<Throttle>,
     step_throttle: Mutex<Throttle>,
@@ -120,6 +126,7 @@ impl SignIn {
             one_time_tokens: OneTimeTokens::new(vault()),
             session_lifetime_ms: terms.session_lifetime_ms,
             personal: terms.personal,
+            refused_passwords: terms.refused_passwords,
             throttle: Mutex::new(Throttle::new(terms.throttle)),
             reset_throttle: Mutex::new(Throttle::new(terms.throttle)),
             step_throttle: Mutex::new(Throttle::new(terms.throttle)),

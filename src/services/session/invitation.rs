@@ -159,8 +159,9 @@ async fn create(
     name: Name,
 ) -> Result<AccountId, Status> {
     let sign_in = signing_in(ledger)?;
+    let text = &request.get_ref().password;
     let password =
-        super::person::chosen("password", &request.get_ref().password, Some(email.as_str()))?;
+        super::person::chosen(ledger, "password", text, email.as_str(), Some(home)).await?;
     // One account for one user, however often this is tried.
     let account_id = AccountId::from_bytes(user.to_bytes());
     let seen = sign_in.passwords.version(account_id).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use projections::digest::EmailDigest;
 use projections::event::PasswordCause;
-use projections::id::AccountId;
+use projections::id::{AccountId, OrganizationId};
 use projections::principal::Principal;
 use projections::time::Timestamp;
 use tonic::{Request, Status};
@@ -18,6 +18,7 @@ use crate::ledger::email::Email;
 use crate::ledger::event_store::AppendError;
 use crate::ledger::permissions::ACCOUNTS_WRITE;
 use crate::ledger::secret::Secret;
+use crate::ledger::sign_in::guessing::{self, KnownOf};
 use crate::ledger::sign_in::one_time::{Looked, Occasion, PresentedOneTime};
 use crate::ledger::sign_in::password::{NewPassword, Password};
 use crate::ledger::sign_in::passwords::{Checked, PasswordError};
@@ -187,13 +188,26 @@ pub(super) async fn new_recovery_codes(
     Ok(proto::NewRecoveryCodesResponse { recovery_codes })
 }
 
-/// A password that somebody chose, held to the rules.
-pub(in crate::services) fn chosen(
+/// A password that somebody chose, held to the rules. What is known of them is their e-mail,
+/// and the name of the organization that they are in.
+pub(in crate::services) async fn chosen(
+    ledger: &Ledger,
     field: &'static str,
     text: &str,
-    email: Option<&str>,
+    email: &str,
+    organization: Option<OrganizationId>,
 ) -> Result<NewPassword, Status> {
-    NewPassword::chosen(text, email).map_err(|error| status::invalid(field, error))
+    let refused = Arc::clone(&signing_in(ledger)?.refused_passwords);
+    let weak = |error| status::invalid(field, error);
+    let password = NewPassword::chosen(text, Some(email)).map_err(weak)?;
+    let organization = organization.and_then(|id| ledger.tables().organization(id));
+    let tables = organization.map(|it| Arc::clone(&it.tables()));
+    let name = tables.as_ref().and_then(|it| it.profile()).map(|it| it.name.as_str());
+    let known = KnownOf::new(email, name);
+    let checked = tokio::task::spawn_blocking(move || {
+        guessing::check(password.as_password(), &known, &refused).map(|()| password)
+    });
+    checked.await.map_err(|error| status::sign_in_fault(&error))?.map_err(weak)
 }
 
 fn not_set(error: PasswordError) -> Status {
@@ -211,7 +225,8 @@ pub(super) async fn change_password(
     let seen = know_password(ledger, &own, &attempt, &message.password).await?;
     attempt.taken_back(ledger)?;
     let email = login::email_of(ledger, own.account.id).await?;
-    let password = chosen("new_password", &message.new_password, Some(&email))?;
+    let home = Some(own.organization.id);
+    let password = chosen(ledger, "new_password", &message.new_password, &email, home).await?;
     let setting = Setting {
         account_id: own.account.id,
         password,
@@ -346,7 +361,8 @@ pub(super) async fn reset_password(
     let account = account.ok_or_else(status::token_failed)?;
     let email = login::email_of(ledger, account_id).await?;
     // A password that does not do uses nothing up.
-    let password = chosen("new_password", &message.new_password, Some(&email))?;
+    let home = account.default_organization();
+    let password = chosen(ledger, "new_password", &message.new_password, &email, home).await?;
     let seen = sign_in.passwords.version(account_id).await.map_err(not_set)?;
     let used = sign_in.one_time_tokens.use_up(presented.occasion, version).await;
     if !used.map_err(|error| status::sign_in_fault(&error))? {
