@@ -9,6 +9,7 @@ mod people;
 pub mod production;
 mod rules;
 mod sessions;
+mod smtp;
 mod values;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ pub use complete::{Config, ConfigError};
 pub use people::{AccountSettings, PasswordSettings};
 pub use rules::{PermissionRuleSetting, PlanSetting};
 pub use sessions::{DeliverySettings, SessionSettings};
+pub use smtp::{SMTP_PASSWORD, SmtpSettings, SmtpTls};
 pub use values::{Collector, CollectorUrl, Network, Origin, duration};
 
 /// The settings file looked for where none is named.
@@ -166,6 +168,10 @@ pub struct Settings {
     #[arg(skip)]
     pub sessions: Option<SessionSettings>,
 
+    /// The relay that takes mails. In the file alone.
+    #[arg(skip)]
+    pub smtp: Option<SmtpSettings>,
+
     /// What comes with an account. In the file alone.
     #[arg(skip)]
     pub accounts: Option<AccountSettings>,
@@ -194,6 +200,7 @@ const OTHER_VARIABLES: &[&str] = &[
     "KEYLEDGER_CLIENT_CERT",
     "KEYLEDGER_CLIENT_KEY",
     "KEYLEDGER_CONFIG",
+    SMTP_PASSWORD,
 ];
 const TEST_VARIABLES: &str = "KEYLEDGER_TEST_";
 
@@ -252,6 +259,7 @@ impl Settings {
             reflection: self.reflection.or(under.reflection),
             production: self.production.or(under.production),
             sessions: self.sessions.or(under.sessions),
+            smtp: self.smtp.or(under.smtp),
             accounts: self.accounts.or(under.accounts),
             passwords: self.passwords.or(under.passwords),
             permission_rules: self.permission_rules.or(under.permission_rules),

@@ -12,6 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 
+use crate::delivery::DeliveryStats;
 use crate::ledger::Ledger;
 use crate::ledger::event_store::EventStore;
 use crate::ledger::urgency::Urgency;
@@ -35,6 +36,7 @@ pub(crate) struct Sources {
     pub(crate) calls: Arc<Calls>,
     pub(crate) connections: Arc<ConnectionStats>,
     pub(crate) spans: Arc<SpanStats>,
+    pub(crate) delivery: Option<Arc<DeliveryStats>>,
     /// When this process began to serve, in milliseconds since 1970.
     pub(crate) started_ms: i64,
 }
@@ -148,6 +150,7 @@ impl Collector for Sources {
         self.verification(&mut out)?;
         self.requests(&mut out)?;
         self.connections(&mut out)?;
+        self.delivery(&mut out)?;
         self.spans(&mut out)?;
         self.writes(&mut out)?;
         self.tables(&mut out, self.door.ledger().map(Arc::as_ref))
@@ -222,6 +225,14 @@ impl Sources {
         out.counter("keyledger_connections_refused", help, it.refused.value())?;
         let help = "TLS handshakes that failed or took too long";
         out.counter("keyledger_tls_handshakes_failed", help, it.handshakes_failed.value())
+    }
+
+    fn delivery(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let count = |of: fn(&DeliveryStats) -> u64| self.delivery.as_deref().map_or(0, of);
+        let help = "One-time tokens that were handed to the program or the relay that delivers";
+        out.counter("keyledger_tokens_delivered", help, count(DeliveryStats::delivered))?;
+        let help = "One-time tokens that could not be delivered";
+        out.counter("keyledger_tokens_undelivered", help, count(DeliveryStats::failed))
     }
 
     fn spans(&self, out: &mut Writer<'_>) -> fmt::Result {

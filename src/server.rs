@@ -194,6 +194,7 @@ pub async fn serve(
         tonic_health::pb::FILE_DESCRIPTOR_SET,
     ]));
     let door = Door::closed(config.requests_max, config.trusted_proxies);
+    let delivery = Arc::new(Delivery::start(config.delivery));
     let _metrics = metrics_port.map(|port| {
         announce.metrics(port.address());
         let sources = Sources {
@@ -203,6 +204,7 @@ pub async fn serve(
             calls: Arc::clone(&calls),
             connections: Arc::clone(&connections),
             spans: span_stats,
+            delivery: delivery.stats().cloned(),
             started_ms: Clock::system().now().as_millis(),
         };
         Follower(tokio::spawn(port.answer(Metrics::new(sources))))
@@ -211,7 +213,6 @@ pub async fn serve(
     if let Some(contact) = &contact {
         door.guard(Arc::clone(contact));
     }
-    let delivery = Arc::new(Delivery::start(config.delivery));
     let (health, health_service) = tonic_health::server::health_reporter();
     say(&health, ServingStatus::NotServing).await;
     let routes = routes(&door, &delivery, !config.production, config.reflection)?

@@ -40,6 +40,8 @@ mod global_key;
 mod imports;
 #[path = "it/lifecycle.rs"]
 mod lifecycle;
+#[path = "it/mail.rs"]
+mod mail;
 #[path = "it/metrics.rs"]
 mod metrics;
 #[cfg(feature = "otel")]

@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 use super::production::{self, Unsafe};
 use super::rules;
 use super::{Collector, LogFormat, METRICS_LISTEN_DEFAULT, Network, Origin, Settings};
-use crate::delivery::DeliveryCommand;
+use crate::delivery::Means;
+use crate::delivery::mail::RelayError;
 use crate::ledger::secret::Secret;
 use crate::ledger::sign_in::SignInTerms;
 use crate::ledger::sign_in::guessing::ListError;
@@ -60,7 +61,7 @@ pub struct Config {
     /// How people sign in.
     pub sign_in: SignInTerms,
     /// Who delivers one-time tokens; none for nobody.
-    pub delivery: Option<DeliveryCommand>,
+    pub delivery: Option<Means>,
     /// Whether clients are told about the services.
     pub reflection: bool,
     /// Whether what is convenient but unsafe is refused.
@@ -170,6 +171,22 @@ pub enum ConfigError {
     /// The list of refused passwords cannot be used.
     #[error("`passwords.refuse_file`")]
     RefusedPasswords(#[source] ListError),
+    /// A setting of the mail relay is wrong.
+    #[error("`{0}`: {1}")]
+    Smtp(&'static str, &'static str),
+    /// A file that the mail relay needs cannot be read.
+    #[error("`{name}`: cannot read `{path}`")]
+    SmtpFile {
+        /// The setting.
+        name: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The relay's certificates cannot be used.
+    #[error("`smtp.ca_file`")]
+    Relay(#[from] RelayError),
     /// A number is out of range.
     #[error("`{0}`: must be at least 1")]
     Zero(&'static str),
@@ -224,7 +241,18 @@ impl Settings {
                 self.plans.as_ref().unwrap_or(&BTreeMap::new()),
             )?,
         };
-        let (mut sign_in, delivery) = self.sessions.unwrap_or_default().complete()?;
+        let (mut sign_in, command) = self.sessions.unwrap_or_default().complete()?;
+        let delivery = match (command, self.smtp) {
+            (Some(_), Some(_)) => {
+                return Err(ConfigError::Smtp(
+                    "smtp",
+                    "stands beside `sessions.delivery`; keep one of them",
+                ));
+            }
+            (Some(command), None) => Some(Means::Command(command)),
+            (None, Some(smtp)) => Some(Means::Mail(Box::new(smtp.complete()?))),
+            (None, None) => None,
+        };
         sign_in.personal = self.accounts.unwrap_or_default().complete(&configured_keys.rules)?;
         sign_in.refused_passwords = self.passwords.unwrap_or_default().complete()?.into();
         let metrics_default =

@@ -181,7 +181,7 @@ fn party(name: &'static str, given: Option<&str>) -> Result<String, ConfigError>
     }
 }
 
-fn within<T: PartialOrd + Display + Copy>(
+pub(super) fn within<T: PartialOrd + Display + Copy>(
     name: &'static str,
     value: T,
     [least, most]: [T; 2],
