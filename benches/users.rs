@@ -64,6 +64,7 @@ fn invite(tables: &mut Organization, number: u64) {
         email: EmailDigest(email),
         expires_at: at(number + 604_800_000),
         limits: Default::default(),
+        token: None,
     };
     let subject = Subject::user(tables.id, user(number));
     let sealed = Sealed { subject, seal: "A".repeat(SEAL_CHARS) };

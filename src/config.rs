@@ -23,7 +23,7 @@ use crate::node::Directories;
 use crate::store::engine_url::EngineText;
 
 pub use complete::{Config, ConfigError};
-pub use people::{AccountSettings, PasswordSettings};
+pub use people::{AccountSettings, HandOverSetting, InvitationSettings, PasswordSettings};
 pub use rules::{PermissionRuleSetting, PlanSetting};
 pub use sessions::{DeliverySettings, SessionSettings};
 pub use smtp::{SMTP_PASSWORD, SmtpSettings, SmtpTls};
@@ -176,6 +176,10 @@ pub struct Settings {
     #[arg(skip)]
     pub accounts: Option<AccountSettings>,
 
+    /// Who is handed tokens. In the file alone.
+    #[arg(skip)]
+    pub invitations: Option<InvitationSettings>,
+
     /// What passwords are held to. In the file alone.
     #[arg(skip)]
     pub passwords: Option<PasswordSettings>,
@@ -261,6 +265,7 @@ impl Settings {
             sessions: self.sessions.or(under.sessions),
             smtp: self.smtp.or(under.smtp),
             accounts: self.accounts.or(under.accounts),
+            invitations: self.invitations.or(under.invitations),
             passwords: self.passwords.or(under.passwords),
             permission_rules: self.permission_rules.or(under.permission_rules),
             plans: self.plans.or(under.plans),

@@ -48,6 +48,7 @@ use crate::proto::organization_service_server::OrganizationServiceServer;
 use crate::proto::role_service_server::RoleServiceServer;
 use crate::proto::session_service_server::SessionServiceServer;
 use crate::services::Door;
+use crate::services::organization::HandOver;
 use crate::services::verification::server::VerificationServer;
 use crate::services::verification::{BATCH_BYTES_MAX, Verification};
 use crate::spans::{self, ExportError, SpanStats};
@@ -215,8 +216,8 @@ pub async fn serve(
     }
     let (health, health_service) = tonic_health::server::health_reporter();
     say(&health, ServingStatus::NotServing).await;
-    let routes = routes(&door, &delivery, !config.production, config.reflection)?
-        .add_service(health_service);
+    let routes =
+        routes(&door, &delivery, config.hand_over, config.reflection)?.add_service(health_service);
     let (shut, shutting) = tokio::sync::oneshot::channel::<()>();
     let incoming = incoming(listener, tls, config.connections_max, Arc::clone(&connections));
     let server = tonic::transport::Server::builder()
@@ -444,7 +445,7 @@ fn verification(door: &Door) -> Guarded<VerificationServer> {
 fn routes(
     door: &Door,
     delivery: &Arc<Delivery>,
-    shows_tokens: bool,
+    hand_over: HandOver,
     reflects: bool,
 ) -> Result<Routes, ServeError> {
     use crate::services::{
@@ -456,7 +457,7 @@ fn routes(
     let organizations = OrganizationServiceServer::new(Organizations::new(
         door.clone(),
         Arc::clone(delivery),
-        shows_tokens,
+        hand_over,
     ));
     let roles = RoleServiceServer::new(Roles::new(door.clone()));
     let operator = OperatorServiceServer::new(Operator::new(door.clone()));

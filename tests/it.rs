@@ -38,6 +38,8 @@ mod gates;
 mod global_key;
 #[path = "it/imports.rs"]
 mod imports;
+#[path = "it/invitations.rs"]
+mod invitations;
 #[path = "it/lifecycle.rs"]
 mod lifecycle;
 #[path = "it/mail.rs"]

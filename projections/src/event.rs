@@ -50,9 +50,11 @@ pub use rules::{
 pub use signing_keys::{SigningKeyAdded, SigningKeyRetired};
 pub use users::{
     AuthenticationMethod, InvitationRenewed, SessionEndReason, SessionEnded, SessionStarted,
-    SessionSteppedUp, UserInvited, UserJoined, UserRemoved, UserRestored, UserStateBefore,
-    UserSuspended, UserUpdated,
+    SessionSteppedUp, TokenWay, UserInvited, UserJoined, UserRemoved, UserRestored,
+    UserStateBefore, UserSuspended, UserUpdated,
 };
+
+use users::{InvitationRenewed1, UserInvited1, UserJoined1};
 
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident = $schema:literal $(or $before:ident = $older:literal)*,)+) => {
@@ -157,11 +159,11 @@ events! {
     /// A principal no longer has a role that it was granted.
     GrantRevoked = 1,
     /// The organization has a user from here on, who may join.
-    UserInvited = 1,
+    UserInvited = 2 or UserInvited1 = 1,
     /// An invitation that was not accepted is good until another instant.
-    InvitationRenewed = 1,
+    InvitationRenewed = 2 or InvitationRenewed1 = 1,
     /// The person who was invited accepted.
-    UserJoined = 1,
+    UserJoined = 2 or UserJoined1 = 1,
     /// A user is called otherwise, or has other numbers.
     UserUpdated = 1,
     /// A user may do nothing until they are restored.

@@ -287,11 +287,13 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         email: EmailDigest([4; 32]),
         expires_at: AT.parse().unwrap(),
         limits: limits(5),
+        token: Some(TokenWay::Delivered),
     };
     let renewed = InvitationRenewed {
         user_id,
         expires_at: LATER.parse().unwrap(),
         before: invited.expires_at,
+        token: Some(TokenWay::HandedOver),
     };
     let person_account = AccountId::from_parts(1_790_000_000_000, 1);
     let updated =
@@ -359,7 +361,10 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         (organization_id(), envelope(27, renewed.into())),
         (
             organization_id(),
-            envelope(28, UserJoined { user_id, account_id: person_account }.into()),
+            envelope(
+                28,
+                UserJoined { user_id, account_id: person_account, email_proven: true }.into(),
+            ),
         ),
         (organization_id(), person(envelope(29, updated.into()))),
         (organization_id(), envelope(30, users_key.into())),
@@ -484,7 +489,24 @@ fn older() -> Vec<(u32, Event)> {
         OrganizationCreated { organization_id, name, key_prefix, plan: its_plan, personal_of };
     let account =
         AccountCreated { account_id: account_id(), email: EMAIL, personal_organization: None };
+    let invited = UserInvited {
+        user_id: user_id(),
+        email: EmailDigest([4; 32]),
+        expires_at: AT.parse().unwrap(),
+        limits: [("max_concurrent_bots".parse().unwrap(), 5)].into(),
+        token: None,
+    };
+    let renewed = InvitationRenewed {
+        user_id: user_id(),
+        expires_at: LATER.parse().unwrap(),
+        before: invited.expires_at,
+        token: None,
+    };
+    let joined = UserJoined { user_id: user_id(), account_id: account_id(), email_proven: false };
     vec![
+        (1, invited.into()),
+        (1, renewed.into()),
+        (1, joined.into()),
         (1, registered.into()),
         (1, begun.into()),
         (1, account.into()),

@@ -20,6 +20,7 @@ use crate::ledger::snapshots::SNAPSHOT_EVENTS;
 use crate::ledger::start::{ConfiguredGlobalKey, ConfiguredKeys, WeakToken, check_admin_api_token};
 use crate::node::Directories;
 use crate::server::tls;
+use crate::services::organization::HandOver;
 use crate::store::engine_url::EngineUrlError;
 
 /// Which part of the calls a collector is told about unless told otherwise: a ledger answers
@@ -62,6 +63,8 @@ pub struct Config {
     pub sign_in: SignInTerms,
     /// Who delivers one-time tokens; none for nobody.
     pub delivery: Option<Means>,
+    /// Who is handed the tokens of invitations that nobody delivers.
+    pub hand_over: HandOver,
     /// Whether clients are told about the services.
     pub reflection: bool,
     /// Whether what is convenient but unsafe is refused.
@@ -275,6 +278,7 @@ impl Settings {
             collector,
             sign_in,
             delivery,
+            hand_over: self.invitations.unwrap_or_default().complete(production),
             reflection: self.reflection.unwrap_or(!production),
             production,
         })

@@ -1,4 +1,4 @@
-//! Settings about people: the sections `[accounts]` and `[passwords]` of the settings file.
+//! Settings about people: the sections `[accounts]`, `[passwords]` and `[invitations]` of the settings file.
 //! They have no flags and no variables.
 
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use crate::ledger::accounts::personal::PersonalTerms;
 use crate::ledger::built_in;
 use crate::ledger::sign_in::guessing::RefusedPasswords;
 use crate::ledger::start::ConfiguredRules;
+use crate::services::organization::HandOver;
 
 /// `[accounts]`: what comes with an account.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -64,6 +65,39 @@ impl PasswordSettings {
         match self.refuse_file {
             Some(path) => RefusedPasswords::read(&path).map_err(ConfigError::RefusedPasswords),
             None => Ok(RefusedPasswords::default()),
+        }
+    }
+}
+
+/// `[invitations]`: who is handed the tokens that nobody delivers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InvitationSettings {
+    /// Who is.
+    pub hand_over: Option<HandOverSetting>,
+}
+
+/// Who is handed the token of an invitation that nobody delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HandOverSetting {
+    /// Whoever invites.
+    Inviter,
+    /// Whoever invites, if they are an operator.
+    Operators,
+    /// Nobody.
+    Nobody,
+}
+
+impl InvitationSettings {
+    /// What is so, in production mode or not.
+    pub(super) fn complete(self, production: bool) -> HandOver {
+        match self.hand_over {
+            Some(HandOverSetting::Inviter) => HandOver::Inviter,
+            Some(HandOverSetting::Operators) => HandOver::Operators,
+            Some(HandOverSetting::Nobody) => HandOver::Nobody,
+            None if production => HandOver::Operators,
+            None => HandOver::Inviter,
         }
     }
 }

@@ -301,6 +301,7 @@ pub fn user(user: &User, organization_id: OrganizationId) -> proto::User {
         invited_by: Some(principal(user.invited_by, organization_id)),
         invitation_ends_at: Some(timestamp(user.invitation_ends_at)),
         joined_at: user.joined_at.map(timestamp),
+        email_proven: user.email_proven,
         suspended: user.suspended.as_ref().map(|it| act(it, organization_id)),
         removed: user.removed.as_ref().map(|it| act(it, organization_id)),
     }

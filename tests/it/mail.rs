@@ -5,8 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use keyledger::proto::{
-    AcceptInvitationRequest, InviteUserRequest, LoginRequest, RequestPasswordResetRequest,
-    ResetPasswordRequest,
+    AcceptInvitationRequest, GetUserRequest, InviteUserRequest, LoginRequest,
+    RequestPasswordResetRequest, ResetPasswordRequest,
 };
 
 use super::metrics::{Scrape, address, launched};
@@ -92,7 +92,18 @@ async fn invitations_and_resets_come_by_mail_and_nobody_else_sees_them() {
         password: PASSWORD.into(),
         ..Default::default()
     };
-    assert!(acme.nobody().accept_invitation(accept).await.unwrap().account_created);
+    let joined = acme.nobody().accept_invitation(accept).await.unwrap();
+    assert!(joined.account_created);
+    let get = GetUserRequest { user_id: joined.user_id, ..Default::default() };
+    let user = acme.admin.get_user(get).await.unwrap().user.unwrap();
+    assert!(user.email_proven, "whoever joined reads that e-mail");
+    let events = acme.home.events();
+    let told = |name: &str| {
+        let event = events.iter().map(|it| it.json()).find(|it| it["type"] == name).unwrap();
+        event["data"].clone()
+    };
+    assert_eq!(told("UserInvited")["token"], "delivered");
+    assert_eq!(told("UserJoined")["email_proven"], true);
 
     let ask = RequestPasswordResetRequest { email: ADA.into() };
     let answer = acme.nobody().request_password_reset(ask).await.unwrap();

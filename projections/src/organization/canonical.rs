@@ -63,6 +63,7 @@ row!(User {
     invited_at,
     invited_by,
     joined_at,
+    email_proven,
     suspended,
     removed,
     identity,

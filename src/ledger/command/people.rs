@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use projections::digest::EmailDigest;
-use projections::event::{AuthenticationMethod, SessionEndReason};
+use projections::event::{AuthenticationMethod, SessionEndReason, TokenWay};
 use projections::id::{AccountId, GrantId, SessionId, UserId};
 use projections::text::Label;
 
@@ -31,6 +31,8 @@ pub struct InviteUser {
     pub limits: BTreeMap<Label, i64>,
     /// What the user shall have: distinct, and all to this user.
     pub grants: Vec<GrantRole>,
+    /// Which way its token will go.
+    pub token: Option<TokenWay>,
 }
 
 /// See [`super::Command::RenewInvitation`].
@@ -40,6 +42,8 @@ pub struct RenewInvitation {
     pub user_id: UserId,
     /// How long the invitation is accepted from now on, in milliseconds.
     pub lifetime_ms: i64,
+    /// Which way its new token will go.
+    pub token: Option<TokenWay>,
 }
 
 /// See [`super::Command::JoinUser`].
@@ -51,6 +55,8 @@ pub struct JoinUser {
     pub account_id: AccountId,
     /// What stands for the account's e-mail.
     pub email: EmailDigest,
+    /// Whether they show a token that was delivered to it.
+    pub email_proven: bool,
 }
 
 /// See [`super::Command::SeatOwner`]. The e-mail and the name come beside it, to be sealed.

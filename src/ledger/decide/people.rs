@@ -62,6 +62,7 @@ pub(super) fn invite(given: &Given<'_>, command: &InviteUser) -> Result<Decided,
         email: command.email,
         expires_at: given.now.saturating_add_millis(command.lifetime_ms),
         limits: command.limits.clone(),
+        token: command.token,
     };
     let mut events: Vec<Event> = vec![invited.into()];
     for (place, grant) in command.grants.iter().enumerate() {
@@ -82,7 +83,8 @@ pub(super) fn seat_owner(given: &Given<'_>, command: SeatOwner) -> Result<Decide
     if let Some(user) = given.state.user(user_id) {
         return Ok(done(user));
     }
-    let invited = UserInvited { user_id, email, expires_at: given.now, limits: BTreeMap::new() };
+    let invited =
+        UserInvited { user_id, email, expires_at: given.now, limits: BTreeMap::new(), token: None };
     let terms = GrantTerms {
         principal: Principal::User(user_id),
         role_id: built_in::ADMIN,
@@ -92,7 +94,7 @@ pub(super) fn seat_owner(given: &Given<'_>, command: SeatOwner) -> Result<Decide
     Ok(Decided::Events(vec![
         invited.into(),
         RoleGranted { grant_id, terms }.into(),
-        UserJoined { user_id, account_id }.into(),
+        UserJoined { user_id, account_id, email_proven: false }.into(),
     ]))
 }
 
@@ -121,6 +123,7 @@ pub(super) fn renew(given: &Given<'_>, command: RenewInvitation) -> Result<Decid
         user_id: user.id,
         expires_at: given.now.saturating_add_millis(command.lifetime_ms),
         before: user.invitation_ends_at,
+        token: command.token,
     };
     Ok(Decided::Events(vec![renewed.into()]))
 }
@@ -149,7 +152,11 @@ pub(super) fn join(given: &Given<'_>, command: JoinUser) -> Result<Decided, Reje
     if given.now >= user.invitation_ends_at {
         return Err(Rejection::InvitationOver);
     }
-    let joined = UserJoined { user_id: user.id, account_id: command.account_id };
+    let joined = UserJoined {
+        user_id: user.id,
+        account_id: command.account_id,
+        email_proven: command.email_proven,
+    };
     Ok(Decided::Events(vec![joined.into()]))
 }
 

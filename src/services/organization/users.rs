@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use projections::event::TokenWay;
 use projections::id::{OrganizationId, UserId};
 use projections::organization::Change;
 use projections::principal::Principal;
@@ -46,6 +47,7 @@ pub(super) fn invite(
         lifetime_ms: read::invitation_lifetime(message.invitation_lifetime.as_ref())?,
         limits: read::limits("limits", &message.limits)?,
         grants: grants(ledger, user_id, &message.grants)?,
+        token: None,
     };
     context.comment(&message.comment)?;
     context.about = Some(about(organization, user_id, email.as_str(), &name));
@@ -108,6 +110,7 @@ pub(super) fn renew(
     let command = RenewInvitation {
         user_id: read::field("user_id", &message.user_id)?,
         lifetime_ms: read::invitation_lifetime(message.invitation_lifetime.as_ref())?,
+        token: None,
     };
     context.order_in(ledger, organization, Command::RenewInvitation(command), message)
 }
@@ -165,11 +168,22 @@ pub(super) struct Invitation {
 /// renews the invitation.
 pub(super) async fn invited(
     ledger: &Arc<Ledger>,
-    (delivery, may_see): (&Delivery, bool),
+    (delivery, way): (&Delivery, TokenWay),
     organization: &Published,
-    order: &Order,
+    order: Order,
 ) -> Result<Invitation, Status> {
-    let executed = ledger.execute(organization.id, order).await.map_err(status::from)?;
+    // Recorded with the invitation, before there is a token that could go it.
+    let command = match order.command {
+        Command::InviteUser(it) => {
+            Command::InviteUser(Box::new(InviteUser { token: Some(way), ..*it }))
+        }
+        Command::RenewInvitation(it) => {
+            Command::RenewInvitation(RenewInvitation { token: Some(way), ..it })
+        }
+        command => command,
+    };
+    let order = Order { command, ..order };
+    let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
     let (user, revision) = outcome(ledger, organization, executed).await?;
     let Change::User(id) = executed.outcome else {
         return Err(status::outcome_missing(executed.outcome));
@@ -177,7 +191,7 @@ pub(super) async fn invited(
     let sent = if executed.repeat {
         Sent { token: String::new(), sent: false }
     } else {
-        send(ledger, delivery, organization, id, may_see).await?
+        send(ledger, delivery, organization, id, way).await?
     };
     Ok(Invitation { user, revision, sent })
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use projections::account::Account;
+use projections::event::TokenWay;
 use projections::id::{AccountId, OrganizationId, UserId};
 use projections::principal::Principal;
 use projections::text::Name;
@@ -43,7 +44,9 @@ pub(in crate::services) async fn accept(
     let now = ledger.clock().now();
     let looked = sign_in.one_time_tokens.look(&presented, now).await;
     let looked = looked.map_err(|error| status::sign_in_fault(&error))?;
-    let Looked::Good(version) = looked else { return Err(status::token_failed()) };
+    let Looked::Good { version, delivered: email_proven } = looked else {
+        return Err(status::token_failed());
+    };
     let organization = known(ledger, organization_id)?;
     let user = organization.tables().user(user_id).cloned();
     let user = user.filter(|user| user.state() == UserState::Invited);
@@ -51,7 +54,7 @@ pub(in crate::services) async fn accept(
     let (account, account_created) = account_of(ledger, &request, &user, organization_id).await?;
     let email = account.email().ok_or_else(status::token_failed)?;
     let account_id = account.id;
-    let command = JoinUser { user_id, account_id, email };
+    let command = JoinUser { user_id, account_id, email, email_proven };
     let order = person(ledger, &request, organization_id, user_id, Command::JoinUser(command))?;
     let executed = ledger.execute(organization_id, &order).await.map_err(status::from)?;
     // It joined: the token is good for nothing more, whether or not this succeeds.
@@ -84,25 +87,29 @@ pub(in crate::services) struct Sent {
 }
 
 /// Makes the token of an invitation that was just recorded, and has it delivered; where nobody
-/// delivers, whoever may see it is shown it.
+/// delivers, it goes the way that was recorded.
 pub(in crate::services) async fn send(
     ledger: &Ledger,
     delivery: &Delivery,
     organization: &Published,
     user_id: UserId,
-    may_see: bool,
+    way: TokenWay,
 ) -> Result<Sent, Status> {
     let sign_in = signing_in(ledger)?;
     let tables = Arc::clone(&organization.tables());
     let user = tables.user(user_id).ok_or_else(|| status::user_not_found(user_id))?;
     let expires_at = user.invitation_ends_at;
     let occasion = Occasion::Invitation(organization.id, user_id);
-    let token = sign_in.one_time_tokens.make(occasion, expires_at).await;
+    let delivered = way == TokenWay::Delivered;
+    let token = sign_in.one_time_tokens.make(occasion, expires_at, delivered).await;
     let token = token.map_err(|error| status::sign_in_fault(&error))?;
-    if !delivery.delivers() {
+    match way {
+        TokenWay::Delivered => {}
         // Whoever has it becomes whom they invited.
-        let token = if may_see { token.expose().to_owned() } else { String::new() };
-        return Ok(Sent { token, sent: false });
+        TokenWay::HandedOver => {
+            return Ok(Sent { token: token.expose().to_owned(), sent: false });
+        }
+        TokenWay::Withheld => return Ok(Sent { token: String::new(), sent: false }),
     }
     let message = Message {
         kind: TokenKind::Invitation,

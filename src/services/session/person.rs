@@ -331,7 +331,8 @@ async fn make_reset(
     expires_at: Timestamp,
 ) -> Result<Option<Secret>, Status> {
     let sign_in = signing_in(ledger)?;
-    let token = sign_in.one_time_tokens.make(Occasion::Reset(account), expires_at).await;
+    let delivered = delivery.delivers();
+    let token = sign_in.one_time_tokens.make(Occasion::Reset(account), expires_at, delivered).await;
     let token = token.map_err(|error| status::sign_in_fault(&error))?;
     let to = Secret::new(email.as_str().to_owned());
     let message =
@@ -356,7 +357,7 @@ pub(super) async fn reset_password(
     let now = ledger.clock().now();
     let looked = sign_in.one_time_tokens.look(&presented, now).await;
     let looked = looked.map_err(|error| status::sign_in_fault(&error))?;
-    let Looked::Good(version) = looked else { return Err(status::token_failed()) };
+    let Looked::Good { version, .. } = looked else { return Err(status::token_failed()) };
     let account = ledger.account(account_id).map_err(status::account_stopped)?;
     let account = account.ok_or_else(status::token_failed)?;
     let email = login::email_of(ledger, account_id).await?;

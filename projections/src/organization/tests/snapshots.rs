@@ -214,15 +214,27 @@ fn person_event((what, target, variety): (u8, u8, u8), now: i64, tables: &Organi
     let session = some_session.unwrap_or(session_id(target));
     let (member, account) = some_member.unwrap_or((user_id(who), account_id(who)));
     match what {
-        33 | 34 => {
-            UserInvited { user_id: user_id(target), email, expires_at: at(now), limits: limits() }
-                .into()
+        33 | 34 => UserInvited {
+            user_id: user_id(target),
+            email,
+            expires_at: at(now),
+            limits: limits(),
+            token: None,
         }
-        35 => InvitationRenewed { user_id: user_id(who), expires_at: at(now + 5), before: at(now) }
-            .into(),
-        36 | 37 => {
-            UserJoined { user_id: user_id(target), account_id: account_id(variety % 3) }.into()
+        .into(),
+        35 => InvitationRenewed {
+            user_id: user_id(who),
+            expires_at: at(now + 5),
+            before: at(now),
+            token: Some(crate::event::TokenWay::Delivered),
         }
+        .into(),
+        36 | 37 => UserJoined {
+            user_id: user_id(target),
+            account_id: account_id(variety % 3),
+            email_proven: variety % 2 == 0,
+        }
+        .into(),
         38 => UserUpdated {
             user_id: user_id(who),
             renamed: variety % 2 == 0,

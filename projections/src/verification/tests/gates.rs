@@ -69,8 +69,12 @@ fn person() -> [Event; 2] {
         email: crate::digest::EmailDigest([1; 32]),
         expires_at: at(60_000),
         limits: Default::default(),
+        token: None,
     };
-    [invited.into(), UserJoined { user_id: user_id(1), account_id: account_id(1) }.into()]
+    [
+        invited.into(),
+        UserJoined { user_id: user_id(1), account_id: account_id(1), email_proven: false }.into(),
+    ]
 }
 
 fn started(methods: &[AuthenticationMethod], expires_at: i64) -> Event {

@@ -171,6 +171,7 @@ async fn nobody_else_comes_in() {
         lifetime_ms: 1_000,
         limits: [].into(),
         grants: Vec::new(),
+        token: None,
     };
     let invite = Command::InviteUser(Box::new(invite));
     assert_eq!(refused(Caller::Ledger, invite).await, Rejection::OrganizationPersonal);
