@@ -363,6 +363,7 @@ async fn a_damaged_operator_stream_is_no_start() {
     restore(&tenants.home, &pristine);
     let mut event = tenants.last("org-operator");
     event["type"] = json!("WorldDominated");
+    event["schema"] = json!(1);
     tenants.append("org-operator", &event);
     let said = tenants.home.launch().refused();
     assert!(said.contains("`WorldDominated` with schema 1 is unknown"), "{said}");

@@ -104,8 +104,15 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.ok()?;
             return None;
         }
-        _ if greets => stream.write_all(b"220 relay.example\r\n").await.ok()?,
-        _ => {}
+        Does::Takes
+        | Does::OffersNoTls
+        | Does::RefusesTls
+        | Does::RefusesRecipients
+        | Does::RefusesLogins => {
+            if greets {
+                stream.write_all(b"220 relay.example\r\n").await.ok()?;
+            }
+        }
     }
     let (mut line, mut in_data) = (String::new(), false);
     loop {

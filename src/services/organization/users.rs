@@ -170,19 +170,14 @@ pub(super) async fn invited(
     ledger: &Arc<Ledger>,
     (delivery, way): (&Delivery, TokenWay),
     organization: &Published,
-    order: Order,
+    mut order: Order,
 ) -> Result<Invitation, Status> {
     // Recorded with the invitation, before there is a token that could go it.
-    let command = match order.command {
-        Command::InviteUser(it) => {
-            Command::InviteUser(Box::new(InviteUser { token: Some(way), ..*it }))
-        }
-        Command::RenewInvitation(it) => {
-            Command::RenewInvitation(RenewInvitation { token: Some(way), ..it })
-        }
-        command => command,
-    };
-    let order = Order { command, ..order };
+    if let Command::InviteUser(it) = &mut order.command {
+        it.token = Some(way);
+    } else if let Command::RenewInvitation(it) = &mut order.command {
+        it.token = Some(way);
+    }
     let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
     let (user, revision) = outcome(ledger, organization, executed).await?;
     let Change::User(id) = executed.outcome else {
