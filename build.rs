@@ -16,8 +16,10 @@ use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
 const PACKAGE: &str = ".keyledger.v1.";
 /// Messages that carry secrets: `src/proto.rs` writes their `Debug` by hand.
-const SECRET_MESSAGES: [&str; 22] = [
+const SECRET_MESSAGES: [&str; 24] = [
     ".keyledger.v1.VerifyRequest",
+    ".keyledger.v1.OpenGrantResponse",
+    ".keyledger.v1.EventKey",
     ".keyledger.v1.CreateKeyResponse",
     ".keyledger.v1.RotateKeyResponse",
     ".keyledger.v1.ImportedKey",

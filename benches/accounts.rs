@@ -106,7 +106,12 @@ async fn write_history(store: &Arc<EmbeddedStore>) {
         let of_email =
             vec![event(&ids, at, reserved.into(), None), event(&ids, at, confirmed.into(), None)];
         let of_account = vec![
-            event(&ids, at, AccountCreated { account_id, email }.into(), Some(account_id)),
+            event(
+                &ids,
+                at,
+                AccountCreated { account_id, email, personal_organization: None }.into(),
+                Some(account_id),
+            ),
             event(&ids, at, password.into(), None),
         ];
         for (stream, events) in

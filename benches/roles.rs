@@ -183,6 +183,7 @@ async fn main() {
         name: "Acme".parse().unwrap(),
         key_prefix: "vtx".parse().unwrap(),
         plan: "paid".parse().unwrap(),
+        personal_of: None,
     };
     let registered = order(Command::RegisterOrganization(draft.clone()));
     ledger.execute(OrganizationId::OPERATOR, &registered).await.unwrap();

@@ -178,6 +178,7 @@ async fn install(directory: &Path) -> Timestamp {
             name: format!("Organization {number}").parse().expect("a name"),
             key_prefix: format!("vtx{number}").parse().expect("a prefix"),
             plan: "paid".parse().expect("a plan"),
+            personal_of: None,
         };
         let ledger = &node.ledger;
         order(ledger, OrganizationId::OPERATOR, Command::RegisterOrganization(draft.clone())).await;

@@ -64,6 +64,7 @@ fn invite(tables: &mut Organization, number: u64) {
         email: EmailDigest(email),
         expires_at: at(number + 604_800_000),
         limits: Default::default(),
+        token: None,
     };
     let subject = Subject::user(tables.id, user(number));
     let sealed = Sealed { subject, seal: "A".repeat(SEAL_CHARS) };
@@ -98,6 +99,7 @@ fn main() {
                 name: "Acme".parse().expect("a name"),
                 key_prefix: format!("a{number}").parse().expect("a prefix"),
                 plan: "paid".parse().expect("a plan"),
+                personal_of: None,
             };
             fold(&mut tables, 0, created.into(), Vec::new());
             tables

@@ -140,6 +140,7 @@ async fn write_history(store: &Arc<EmbeddedStore>, ids: &Ids) -> u64 {
             name: name.parse().expect("a name"),
             key_prefix: key_prefix.parse().expect("a prefix"),
             plan: "paid".parse().expect("a plan"),
+            personal_of: None,
         };
         let event = envelope(ids, clock, registered.clone().into(), id);
         last = Some(
@@ -150,6 +151,7 @@ async fn write_history(store: &Arc<EmbeddedStore>, ids: &Ids) -> u64 {
             name: registered.name,
             key_prefix: registered.key_prefix,
             plan: registered.plan,
+            personal_of: None,
         };
         let stream = StreamName::organization(id);
         let first = envelope(ids, clock, created.into(), id);
@@ -272,7 +274,9 @@ fn lookups(ledger: &Ledger) {
             let code = ledger.verify(presented, &question, asking(), |answer| match answer {
                 Answer::Decided(decision) | Answer::RateLimited { decision, .. } => decision.code,
                 Answer::Refused(code) => code,
-                Answer::Unavailable(_) | Answer::Elsewhere(_) => Code::Unknown,
+                Answer::Unavailable(_) | Answer::Elsewhere(_) | Answer::Emergency(_) => {
+                    Code::Unknown
+                }
             });
             assert_eq!(code, Code::Allowed);
         }));

@@ -71,6 +71,7 @@ async fn ledger(store: &Arc<EmbeddedStore>) -> (Arc<Ledger>, Vec<OrganizationId>
             name: format!("Organization {number}").parse().expect("a name"),
             key_prefix: format!("p{number}").parse().expect("a prefix"),
             plan: "paid".parse().expect("a plan"),
+            personal_of: None,
         };
         let registered = order(Command::RegisterOrganization(draft.clone()));
         ledger.execute(OrganizationId::OPERATOR, &registered).await.expect("registered");

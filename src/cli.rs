@@ -7,6 +7,7 @@
 //! through [`output`], by the shapes in [`view`].
 
 mod activity;
+mod break_glass;
 mod client;
 mod completions;
 mod directory;
@@ -44,7 +45,7 @@ use crate::config::refuse_unknown_variables;
 ///
 /// `keyledger serve` runs the server; the other verbs ask one, but for those that open its
 /// directories while it is stopped (`operator reissue`, `rotate-pepper` and `peppers`,
-/// `projections`) and for `completions` and `man`. Exit codes: 0 yes, 1 no (a denial or a
+/// `projections`) and for `break-glass new-master-key` and `check`, `completions` and `man`. Exit codes: 0 yes, 1 no (a denial or a
 /// refusal), 2 fault.
 #[derive(Parser)]
 #[command(name = "keyledger", version, about, arg_required_else_help = true)]
@@ -70,6 +71,8 @@ enum Verb {
     #[command(subcommand)]
     Role(role::Role),
     Activity(Box<activity::Activity>),
+    #[command(subcommand)]
+    BreakGlass(break_glass::BreakGlass),
     #[command(subcommand)]
     Operator(operator::Operator),
     #[command(subcommand)]
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Verb::Session(noun) => noun.run(),
         Verb::Role(noun) => noun.run(),
         Verb::Activity(verb) => verb.run(),
+        Verb::BreakGlass(noun) => noun.run(),
         Verb::Operator(noun) => noun.run(),
         Verb::Projections(noun) => noun.run(),
         #[cfg(feature = "eventstore")]

@@ -4,10 +4,13 @@
 //! the file follow from that. A name that is unknown, in the file or among the
 //! variables, is an error: a misspelt setting is not a setting.
 
+mod break_glass;
 mod complete;
+mod people;
 pub mod production;
 mod rules;
 mod sessions;
+mod smtp;
 mod values;
 
 use std::collections::BTreeMap;
@@ -20,9 +23,12 @@ use serde::Deserialize;
 use crate::node::Directories;
 use crate::store::engine_url::EngineText;
 
+pub use break_glass::{BreakGlassSettings, CustodianSetting};
 pub use complete::{Config, ConfigError};
+pub use people::{AccountSettings, HandOverSetting, InvitationSettings, PasswordSettings};
 pub use rules::{PermissionRuleSetting, PlanSetting};
 pub use sessions::{DeliverySettings, SessionSettings};
+pub use smtp::{SMTP_PASSWORD, SmtpSettings, SmtpTls};
 pub use values::{Collector, CollectorUrl, Network, Origin, duration};
 
 /// The settings file looked for where none is named.
@@ -164,6 +170,22 @@ pub struct Settings {
     #[arg(skip)]
     pub sessions: Option<SessionSettings>,
 
+    /// The relay that takes mails. In the file alone.
+    #[arg(skip)]
+    pub smtp: Option<SmtpSettings>,
+
+    /// What comes with an account. In the file alone.
+    #[arg(skip)]
+    pub accounts: Option<AccountSettings>,
+
+    /// Who is handed tokens. In the file alone.
+    #[arg(skip)]
+    pub invitations: Option<InvitationSettings>,
+
+    /// What passwords are held to. In the file alone.
+    #[arg(skip)]
+    pub passwords: Option<PasswordSettings>,
+
     /// What permissions ask for, beside being held. In the file alone.
     #[arg(skip)]
     pub permission_rules: Option<Vec<PermissionRuleSetting>>,
@@ -171,6 +193,10 @@ pub struct Settings {
     /// The rules of plans, by their names. In the file alone.
     #[arg(skip)]
     pub plans: Option<BTreeMap<String, PlanSetting>>,
+
+    /// Emergency access. In the file alone, but for two variables.
+    #[arg(skip)]
+    pub break_glass: Option<BreakGlassSettings>,
 }
 
 /// Variables that are ours but not a server's setting: the client's, and the tests'.
@@ -180,10 +206,13 @@ const OTHER_VARIABLES: &[&str] = &[
     "KEYLEDGER_API_KEY_FILE",
     "KEYLEDGER_CREDENTIAL",
     "KEYLEDGER_ORG",
+    "KEYLEDGER_MASTER_KEY",
     "KEYLEDGER_CA",
     "KEYLEDGER_CLIENT_CERT",
+    "KEYLEDGER_TIMEOUT",
     "KEYLEDGER_CLIENT_KEY",
     "KEYLEDGER_CONFIG",
+    SMTP_PASSWORD,
 ];
 const TEST_VARIABLES: &str = "KEYLEDGER_TEST_";
 
@@ -242,8 +271,13 @@ impl Settings {
             reflection: self.reflection.or(under.reflection),
             production: self.production.or(under.production),
             sessions: self.sessions.or(under.sessions),
+            smtp: self.smtp.or(under.smtp),
+            accounts: self.accounts.or(under.accounts),
+            invitations: self.invitations.or(under.invitations),
+            passwords: self.passwords.or(under.passwords),
             permission_rules: self.permission_rules.or(under.permission_rules),
             plans: self.plans.or(under.plans),
+            break_glass: self.break_glass.or(under.break_glass),
         }
     }
 

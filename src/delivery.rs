@@ -1,14 +1,14 @@
-//! How one-time tokens reach people: by a program of the operator's, or not at all.
+//! How one-time tokens reach people: by a program of the operator's, by mail, or not at all.
 //!
-//! The program is given one JSON message on its standard input; nothing of it stands among
+//! A program is given one JSON message on its standard input; nothing of it stands among
 //! its arguments or in its environment, which other users of the machine can see, and nothing
-//! that it prints is kept. It has bounded time, and one message is delivered after the other,
-//! off the way of any request: [`Delivery::offer`] takes a place in a bounded queue, or says
+//! that it prints is kept. Mails go to a relay ([`mail`]). Either has bounded time for each
+//! message, a program for one after the other, a relay for a few at once, off the way of any
+//! request: [`Delivery::offer`] takes a place in a bounded queue, or says
 //! that there is none. A message that could not be delivered is told to the log without its
 //! content; whoever waits for it asks for another.
-//!
-//! Mail servers are not spoken to directly: a program does it in a few lines, and knows what
-//! such a mail is to look like.
+
+pub mod mail;
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -20,10 +20,11 @@ use projections::time::Timestamp;
 use serde::Serialize;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use zeroize::Zeroizing;
 
 use crate::ledger::secret::Secret;
+use mail::{MailError, Relay};
 
 /// Most messages that wait.
 pub const QUEUE_MESSAGES_MAX: usize = 1_000;
@@ -35,6 +36,17 @@ pub struct DeliveryCommand {
     pub program: Vec<String>,
     /// How long it may take for one message.
     pub within: Duration,
+}
+
+/// Most mails that are handed to a relay at once.
+pub const MAILS_AT_ONCE_MAX: usize = 4;
+
+/// Who delivers.
+pub enum Means {
+    /// A program.
+    Command(DeliveryCommand),
+    /// A mail relay.
+    Mail(Box<Relay>),
 }
 
 /// What a token is for.
@@ -109,13 +121,13 @@ pub struct DeliveryStats {
 }
 
 impl DeliveryStats {
-    /// Messages that the program took.
+    /// Messages that were taken.
     #[must_use]
     pub fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Relaxed)
     }
 
-    /// Messages that it did not take, or not in time.
+    /// Messages that were not taken, or not in time.
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
@@ -126,32 +138,41 @@ impl DeliveryStats {
 pub enum Delivery {
     /// Nobody delivers.
     Nobody,
-    /// A program does.
-    Command {
-        /// Its queue.
+    /// Somebody does.
+    Somebody {
+        /// The queue.
         queue: mpsc::Sender<Message>,
-        /// What it counts.
+        /// What is counted.
         stats: Arc<DeliveryStats>,
-        /// The task that runs it.
+        /// The task that empties the queue.
         task: JoinHandle<()>,
     },
 }
 
 impl Delivery {
-    /// Begins to deliver with this program; none for not at all. Must be called on a runtime.
+    /// Begins to deliver by this means; none for not at all. Must be called on a runtime.
     #[must_use]
-    pub fn start(command: Option<DeliveryCommand>) -> Self {
-        let Some(command) = command else { return Self::Nobody };
+    pub fn start(means: Option<Means>) -> Self {
+        let Some(means) = means else { return Self::Nobody };
         let (queue, waiting) = mpsc::channel(QUEUE_MESSAGES_MAX);
         let stats = Arc::new(DeliveryStats::default());
-        let task = tokio::spawn(deliver(command, waiting, Arc::clone(&stats)));
-        Self::Command { queue, stats, task }
+        let task = tokio::spawn(deliver(Arc::new(means), waiting, Arc::clone(&stats)));
+        Self::Somebody { queue, stats, task }
+    }
+
+    /// How many messages were delivered, and how many could not be; none where nobody delivers.
+    #[must_use]
+    pub fn stats(&self) -> Option<&Arc<DeliveryStats>> {
+        match self {
+            Self::Nobody => None,
+            Self::Somebody { stats, .. } => Some(stats),
+        }
     }
 
     /// Whether anybody delivers.
     #[must_use]
     pub fn delivers(&self) -> bool {
-        matches!(self, Self::Command { .. })
+        matches!(self, Self::Somebody { .. })
     }
 
     /// Hands over a message, without waiting for anything.
@@ -159,7 +180,7 @@ impl Delivery {
     pub fn offer(&self, message: Message) -> Offered {
         match self {
             Self::Nobody => Offered::Nobody(message),
-            Self::Command { queue, .. } => match queue.try_send(message) {
+            Self::Somebody { queue, .. } => match queue.try_send(message) {
                 Ok(()) => Offered::Taken,
                 Err(_) => Offered::Busy,
             },
@@ -169,30 +190,47 @@ impl Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        if let Self::Command { task, .. } = self {
+        if let Self::Somebody { task, .. } = self {
             task.abort();
         }
     }
 }
 
 async fn deliver(
-    command: DeliveryCommand,
+    means: Arc<Means>,
     mut waiting: mpsc::Receiver<Message>,
     stats: Arc<DeliveryStats>,
 ) {
+    let at_once_max = match &*means {
+        Means::Command(_) => 1,
+        Means::Mail(_) => MAILS_AT_ONCE_MAX,
+    };
+    // Dropped with this task, it ends what is under way.
+    let mut under_way = JoinSet::new();
     while let Some(message) = waiting.recv().await {
-        match tokio::time::timeout(command.within, run(&command, &message)).await {
-            Ok(Ok(())) => drop(stats.delivered.fetch_add(1, Ordering::Relaxed)),
-            outcome => {
-                stats.failed.fetch_add(1, Ordering::Relaxed);
-                let error = outcome.map_or(DeliveryError::TooLong, |it| {
-                    it.err().unwrap_or(DeliveryError::TooLong)
-                });
-                let kind = message.kind;
-                tracing::error!(?kind, %error, "a one-time token could not be delivered; see `sessions.delivery`");
-            }
+        while under_way.len() >= at_once_max {
+            under_way.join_next().await;
         }
+        let (means, stats) = (Arc::clone(&means), Arc::clone(&stats));
+        under_way.spawn(async move {
+            let delivered = match &*means {
+                Means::Command(command) => with_program(command, &message).await,
+                Means::Mail(relay) => relay.send(&message).await.map_err(DeliveryError::Mail),
+            };
+            let Err(error) = delivered else {
+                stats.delivered.fetch_add(1, Ordering::Relaxed);
+                return;
+            };
+            let kind = message.kind;
+            tracing::error!(?kind, %error, "a one-time token could not be delivered; see `Delivery` in docs/OPERATING.md");
+            stats.failed.fetch_add(1, Ordering::Relaxed);
+        });
     }
+}
+
+async fn with_program(command: &DeliveryCommand, message: &Message) -> Result<(), DeliveryError> {
+    let ran = tokio::time::timeout(command.within, run(command, message)).await;
+    ran.unwrap_or(Err(DeliveryError::TooLong))
 }
 
 /// Why a message was not delivered. It tells nothing of the message.
@@ -204,6 +242,8 @@ enum DeliveryError {
     Ended(std::process::ExitStatus),
     #[error("the program took too long and was ended")]
     TooLong,
+    #[error(transparent)]
+    Mail(MailError),
 }
 
 /// Runs the program with one message. Dropped, it ends the program.
@@ -252,12 +292,12 @@ mod tests {
     fn with(script: &str, directory: &Path, within: Duration) -> Delivery {
         let program = ["/bin/sh", "-c", script, "sh", directory.to_str().unwrap()];
         let program = program.iter().map(|it| (*it).to_owned()).collect();
-        Delivery::start(Some(DeliveryCommand { program, within }))
+        Delivery::start(Some(Means::Command(DeliveryCommand { program, within })))
     }
 
     /// Waits until so many messages came to an end; the counts of both kinds.
     async fn ended(delivery: &Delivery, many: u64) -> (u64, u64) {
-        let Delivery::Command { stats, .. } = delivery else { panic!("a program delivers") };
+        let Delivery::Somebody { stats, .. } = delivery else { panic!("a program delivers") };
         loop {
             let counts = (stats.delivered(), stats.failed());
             if counts.0 + counts.1 == many {
@@ -306,7 +346,8 @@ mod tests {
         assert_eq!(ended(&delivery, 1).await, (1, 0));
         let program = vec!["/nonexistent/program".to_owned()];
         let within = Duration::from_secs(60);
-        let delivery = Delivery::start(Some(DeliveryCommand { program, within }));
+        let command = DeliveryCommand { program, within };
+        let delivery = Delivery::start(Some(Means::Command(command)));
         let _ = delivery.offer(message("x"));
         assert_eq!(ended(&delivery, 1).await, (0, 1));
     }

@@ -10,6 +10,7 @@
 pub mod accounts;
 mod activated;
 pub mod activity;
+pub mod break_glass;
 pub mod built_in;
 pub mod clock;
 pub mod command;
@@ -18,6 +19,7 @@ pub mod dead;
 pub mod decide;
 pub mod denials;
 pub mod email;
+mod error;
 pub mod event_store;
 pub mod fingerprints;
 pub mod following;
@@ -47,13 +49,13 @@ pub mod verify;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use projections::corrupt::CorruptHistory;
 use projections::digest::{EmailDigest, LeafHash};
 use projections::envelope::{Envelope, Unstorable};
-use projections::event::Event;
+use projections::event::{DenialCode, Event};
 use projections::id::OrganizationId;
 use projections::key::Key;
 use projections::organization::{Change, Organization};
+use projections::principal::Credential;
 use projections::recorded::Revision;
 use projections::time::Timestamp;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, oneshot};
@@ -61,9 +63,10 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, oneshot};
 use crate::spans;
 
 use activated::may_write;
-use clock::{Clock, ClockAhead};
+use clock::Clock;
 use command::{Caller, Order, RequestStamper};
 use decide::{Decided, Given};
+pub use error::LedgerError;
 use event_store::{AppendError, EventStore, NewEvent, Position, StoreFuture};
 use importing::{Importing, Reserved};
 use pipeline::{Landing, Pipeline, Ticket};
@@ -74,9 +77,9 @@ use sign_in::SignIn;
 use stats::LedgerStats;
 use tables::{Published, Tables};
 use urgency::Urgency;
+use vault::Vault;
 use vault::peppers::Peppers;
-use vault::seal::{SealError, seal};
-use vault::{Vault, VaultError};
+use vault::seal::seal;
 
 /// Most commands under way at once; more wait their turn.
 pub const COMMANDS_MAX: usize = 4_096;
@@ -98,58 +101,8 @@ pub struct Executed {
     pub revision: Option<Revision>,
     /// It was carried out for an earlier request with the same idempotency key.
     pub repeat: bool,
-}
-
-/// Why a command had no effect, or why nobody knows.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// The rules refuse it. Retrying the same command is useless.
-    #[error(transparent)]
-    Rejected(#[from] Rejection),
-    /// The wall clock ran away; an operator must look at it.
-    #[error(transparent)]
-    ClockAhead(#[from] ClockAhead),
-    /// Its event is too long to be stored.
-    #[error(transparent)]
-    Unstorable(#[from] Unstorable),
-    /// Its personal data cannot be sealed.
-    #[error(transparent)]
-    Seal(#[from] SealError),
-    /// The organization answers nothing any more.
-    #[error("organization `{organization_id}` is stopped")]
-    Stopped {
-        /// The organization.
-        organization_id: OrganizationId,
-        /// What is wrong with its history.
-        source: CorruptHistory,
-    },
-    /// The rules refuse a command of an account. Retrying the same command is useless.
-    #[error(transparent)]
-    Account(#[from] accounts::AccountRejection),
-    /// The account, or its e-mail, answers nothing any more.
-    #[error(transparent)]
-    StreamStopped(#[from] accounts::StreamStopped),
-    /// The event store did not take it.
-    #[error("append")]
-    Append(#[from] AppendError),
-    /// The vault did not give a key.
-    #[error("vault")]
-    Vault(#[from] VaultError),
-    /// The installation has not been told that events of this type are written.
-    #[error("events of type `{0}` are not activated")]
-    NotActivated(&'static str),
-    /// An append failed, and the store could not be read since.
-    #[error("the organization's stream could not be read again in time")]
-    Held,
-    /// This node may not answer any more: another may be in its place.
-    #[error("this node has no leave to answer")]
-    NoContact,
-    /// Others came first, again and again.
-    #[error("too many appends failed in front of this command")]
-    Contended,
-    /// The ledger is closing.
-    #[error("the ledger is closing")]
-    Closing,
+    /// Why a request under break-glass was refused, where that is what was recorded.
+    pub refused: Option<DenialCode>,
 }
 
 /// The ledger of one installation.
@@ -179,6 +132,9 @@ pub struct Ledger {
     noted: usage::Noted,
     recorder: tokio::sync::Mutex<usage::recorder::Recorder>,
     denials: denials::Denials,
+    /// Held while a break-glass grant is opened: what all organizations opened is counted.
+    opening: tokio::sync::Mutex<()>,
+    server_since: break_glass::ServerSince,
     rate_limits: rate_limits::RateLimits,
     stats: LedgerStats,
 }
@@ -306,8 +262,10 @@ impl Ledger {
             match landed {
                 Ok(Landing::Durable) => {
                     self.await_abroad(organization_id, order).await;
+                    self.await_account(&pipeline.published, &order.command).await?;
                     if let (Err(rejection), Some(home), Some(credential)) =
                         (&answer, order.caller.home(), order.caller.credential())
+                        && !matches!(credential, Credential::BreakGlass(_))
                         && let Some(code) = denials::rejected(rejection)
                     {
                         self.note_denied_caller(home, credential, code);
@@ -353,7 +311,12 @@ impl Ledger {
             }
             // Its account, whose end of it may be on its way, is another stream everywhere.
             Caller::Session { .. } => Some(Arc::clone(&self.abroad).read_owned().await),
-            Caller::Key { .. } | Caller::Person { .. } | Caller::Ledger => None,
+            Caller::Key { .. }
+            | Caller::Person { .. }
+            // Its rules are the configuration's: they change where nobody calls.
+            | Caller::Custodian { .. }
+            | Caller::BreakGlass { .. }
+            | Caller::Ledger => None,
         }
     }
 
@@ -422,7 +385,12 @@ impl Ledger {
             Ok(Decided::Events(events)) => {
                 // Before it takes a place in the pipeline: what is decided behind an append
                 // that fails must be decided anew, and what ends access would be held up.
-                let urgency = order.command.urgency();
+                let refuses = |event: &Event| matches!(event, Event::BreakGlassRefused(_));
+                // What keeps somebody out may not use up what is kept for the worst hour.
+                let urgency = match events.iter().all(refuses) {
+                    true => Urgency::Normal,
+                    false => order.command.urgency(),
+                };
                 if self.store.is_full(urgency) {
                     return Err(AppendError::Full.into());
                 }
@@ -441,14 +409,19 @@ impl Ledger {
                 tokio::spawn(Arc::clone(self).land(Arc::clone(pipeline), flight, ticket));
                 return Ok(Attempt::Submitted { executed, landing });
             }
-            Ok(Decided::Done { outcome, revision, repeat }) => {
-                Ok(Executed { outcome, first: None, revision: Some(revision), repeat })
-            }
+            Ok(Decided::Done { outcome, revision, repeat }) => Ok(Executed {
+                outcome,
+                first: None,
+                revision: Some(revision),
+                repeat,
+                refused: None,
+            }),
             Ok(Decided::Nothing) => Ok(Executed {
                 outcome: Change::Redelivered,
                 first: None,
                 revision: state.revision(),
                 repeat: false,
+                refused: None,
             }),
             Err(rejection) => Err(rejection),
         };
@@ -468,6 +441,9 @@ impl Ledger {
         let mut next = state.clone();
         let mut steps = Vec::with_capacity(events.len());
         let mut new_events = Vec::with_capacity(events.len());
+        let refused = events.iter().find_map(|event| {
+            if let Event::BreakGlassRefused(it) = event { Some(it.code) } else { None }
+        });
         for event in events {
             let rules = if state.id.is_operator() { &next } else { given.operator };
             may_write(rules, &event)?;
@@ -497,7 +473,8 @@ impl Ledger {
         }
         let outcome = steps.first().map_or(Change::Redelivered, |(change, _)| *change);
         let first = Some(Revision::after(state.revision()));
-        let executed = Executed { outcome, first, revision: next.revision(), repeat: false };
+        let revision = next.revision();
+        let executed = Executed { outcome, first, revision, repeat: false, refused };
         Ok(Draft { executed, steps, new_events })
     }
 

@@ -12,6 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 
+use crate::delivery::DeliveryStats;
 use crate::ledger::Ledger;
 use crate::ledger::event_store::EventStore;
 use crate::ledger::urgency::Urgency;
@@ -35,6 +36,7 @@ pub(crate) struct Sources {
     pub(crate) calls: Arc<Calls>,
     pub(crate) connections: Arc<ConnectionStats>,
     pub(crate) spans: Arc<SpanStats>,
+    pub(crate) delivery: Option<Arc<DeliveryStats>>,
     /// When this process began to serve, in milliseconds since 1970.
     pub(crate) started_ms: i64,
 }
@@ -148,9 +150,12 @@ impl Collector for Sources {
         self.verification(&mut out)?;
         self.requests(&mut out)?;
         self.connections(&mut out)?;
+        self.delivery(&mut out)?;
         self.spans(&mut out)?;
         self.writes(&mut out)?;
-        self.tables(&mut out, self.door.ledger().map(Arc::as_ref))
+        let ledger = self.door.ledger().map(Arc::as_ref);
+        self.break_glass(&mut out, ledger)?;
+        self.tables(&mut out, ledger)
     }
 }
 
@@ -224,6 +229,14 @@ impl Sources {
         out.counter("keyledger_tls_handshakes_failed", help, it.handshakes_failed.value())
     }
 
+    fn delivery(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let count = |of: fn(&DeliveryStats) -> u64| self.delivery.as_deref().map_or(0, of);
+        let help = "One-time tokens that were handed to the program or the relay that delivers";
+        out.counter("keyledger_tokens_delivered", help, count(DeliveryStats::delivered))?;
+        let help = "One-time tokens that could not be delivered";
+        out.counter("keyledger_tokens_undelivered", help, count(DeliveryStats::failed))
+    }
+
     fn spans(&self, out: &mut Writer<'_>) -> fmt::Result {
         let it = &self.spans;
         out.counter(
@@ -256,6 +269,32 @@ impl Sources {
         let full = f64::from(u8::from(self.events.is_full(Urgency::Normal)));
         let help = "1 while what is not urgent is refused for want of space";
         out.gauge("keyledger_store_full", help, Some(full))
+    }
+
+    fn break_glass(&self, out: &mut Writer<'_>, ledger: Option<&Ledger>) -> fmt::Result {
+        let help = "Break-glass grants that something is still to come of";
+        out.family("keyledger_break_glass_grants", help, MetricType::Gauge, |metric| {
+            let Some(ledger) = ledger else { return Ok(()) };
+            let it = ledger.break_glass().gauges(ledger.clock().now());
+            for (state, number) in [
+                ("awaiting_approval", it.awaiting_approval),
+                ("open", it.open),
+                ("unreviewed", it.unreviewed),
+                ("overdue", it.overdue),
+            ] {
+                let labels: Labels<'_> = &[("state", state)];
+                metric.encode_family(&Set(labels))?.encode_gauge(&(number as f64))?;
+            }
+            Ok(())
+        })?;
+        let help = "What befell break-glass grants, beside their uses";
+        out.family("keyledger_break_glass_alerts", help, MetricType::Counter, |metric| {
+            let Some(ledger) = ledger else { return Ok(()) };
+            for (kind, number) in ledger.break_glass().counts() {
+                count(metric, &[("kind", kind.name())], number)?;
+            }
+            Ok(())
+        })
     }
 
     fn tables(&self, out: &mut Writer<'_>, ledger: Option<&Ledger>) -> fmt::Result {

@@ -44,6 +44,8 @@ macro_rules! all_secret {
 }
 
 all_secret!(
+    OpenGrantResponse,
+    EventKey,
     LoginRequest,
     InviteUserResponse,
     RenewInvitationResponse,
@@ -80,6 +82,7 @@ impl fmt::Debug for VerifyRequest {
             forwarded_for,
             domain,
             master_key,
+            break_glass_reason,
         } = self;
         f.debug_struct("VerifyRequest")
             .field("credential", &Redacted(!credential.is_empty()))
@@ -96,6 +99,7 @@ impl fmt::Debug for VerifyRequest {
             .field("forwarded_for", &Redacted(!forwarded_for.is_empty()))
             .field("domain", domain)
             .field("master_key", &Redacted(!master_key.is_empty()))
+            .field("break_glass_reason", &Redacted(!break_glass_reason.is_empty()))
             .finish()
     }
 }
@@ -212,7 +216,9 @@ mod tests {
                 let text = field.r#type() == Type::String;
                 text && ["code", "recovery_codes"].contains(&field.name())
             };
-            if message.field.iter().any(|field| secret(field.name()) || shown(field)) {
+            // What opens a piece of one event.
+            let opens = message.name() == "EventKey";
+            if opens || message.field.iter().any(|field| secret(field.name()) || shown(field)) {
                 found.push(message.name().to_owned());
             }
         }
@@ -227,12 +233,14 @@ mod tests {
                 "CreateKeyResponse",
                 "EnrollTotpRequest",
                 "EnrollTotpResponse",
+                "EventKey",
                 "ImportedKey",
                 "InviteUserResponse",
                 "KeyList",
                 "LoginRequest",
                 "NewRecoveryCodesRequest",
                 "NewRecoveryCodesResponse",
+                "OpenGrantResponse",
                 "RefreshRequest",
                 "RemoveTotpRequest",
                 "RenewInvitationResponse",

@@ -42,12 +42,16 @@ use crate::ledger::sign_in::{SignIn, SignInError};
 use crate::metrics::{Metrics, Sources};
 use crate::node::{FirstKey, Node, NodeError, Opened};
 use crate::proto::audit_service_server::AuditServiceServer;
+use crate::proto::break_glass_service_server::BreakGlassServiceServer;
 use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::operator_service_server::OperatorServiceServer;
 use crate::proto::organization_service_server::OrganizationServiceServer;
 use crate::proto::role_service_server::RoleServiceServer;
 use crate::proto::session_service_server::SessionServiceServer;
 use crate::services::Door;
+use crate::services::authentication::{shows_emergency, shows_master_key};
+use crate::services::break_glass::BY_CUSTODIANS;
+use crate::services::organization::HandOver;
 use crate::services::verification::server::VerificationServer;
 use crate::services::verification::{BATCH_BYTES_MAX, Verification};
 use crate::spans::{self, ExportError, SpanStats};
@@ -75,6 +79,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// The services that health is told of, by their full names.
 pub const SERVICES: &[&str] = &[
     "keyledger.v1.AuditService",
+    "keyledger.v1.BreakGlassService",
     "keyledger.v1.KeyService",
     "keyledger.v1.OperatorService",
     "keyledger.v1.OrganizationService",
@@ -194,6 +199,7 @@ pub async fn serve(
         tonic_health::pb::FILE_DESCRIPTOR_SET,
     ]));
     let door = Door::closed(config.requests_max, config.trusted_proxies);
+    let delivery = Arc::new(Delivery::start(config.delivery));
     let _metrics = metrics_port.map(|port| {
         announce.metrics(port.address());
         let sources = Sources {
@@ -203,6 +209,7 @@ pub async fn serve(
             calls: Arc::clone(&calls),
             connections: Arc::clone(&connections),
             spans: span_stats,
+            delivery: delivery.stats().cloned(),
             started_ms: Clock::system().now().as_millis(),
         };
         Follower(tokio::spawn(port.answer(Metrics::new(sources))))
@@ -211,11 +218,10 @@ pub async fn serve(
     if let Some(contact) = &contact {
         door.guard(Arc::clone(contact));
     }
-    let delivery = Arc::new(Delivery::start(config.delivery));
     let (health, health_service) = tonic_health::server::health_reporter();
     say(&health, ServingStatus::NotServing).await;
-    let routes = routes(&door, &delivery, !config.production, config.reflection)?
-        .add_service(health_service);
+    let routes =
+        routes(&door, &delivery, config.hand_over, config.reflection)?.add_service(health_service);
     let (shut, shutting) = tokio::sync::oneshot::channel::<()>();
     let incoming = incoming(listener, tls, config.connections_max, Arc::clone(&connections));
     let server = tonic::transport::Server::builder()
@@ -264,6 +270,9 @@ pub async fn serve(
     sign_in.tend(&node.ledger).await;
     node.ledger.begin_sign_in(Arc::clone(&sign_in));
     let keeping = tokio::spawn(Arc::clone(&sign_in).keep(node.ledger.clone()));
+    let finishing = node.ledger.clone();
+    // Of as many accounts as there are: nobody waits for it.
+    let finishing = tokio::spawn(async move { finishing.finish_personal().await });
     door.open(node.ledger.clone());
     say(&health, ServingStatus::Serving).await;
     let health_follower =
@@ -299,6 +308,7 @@ pub async fn serve(
     };
     node.close().await;
     keeping.abort();
+    finishing.abort();
     checking.abort();
     snapshots.abort();
     if let Some(exporter) = exporter {
@@ -374,6 +384,8 @@ async fn say(health: &HealthReporter, status: ServingStatus) {
 const OPEN: &[&str] = &[
     "/keyledger.v1.SessionService/Login",
     "/keyledger.v1.SessionService/Refresh",
+    // It clears cookies that are good for nothing more.
+    "/keyledger.v1.SessionService/Logout",
     "/keyledger.v1.SessionService/RequestPasswordReset",
     "/keyledger.v1.SessionService/ResetPassword",
     "/keyledger.v1.SessionService/GetSigningKeys",
@@ -397,12 +409,15 @@ impl<S: NamedService> NamedService for Guarded<S> {
 
 impl<S, B> Service<http::Request<B>> for Guarded<S>
 where
+    B: Send + 'static,
     S: Service<
             http::Request<B>,
             Response = http::Response<Body>,
             Error = Infallible,
             Future = BoxFuture<http::Response<Body>, Infallible>,
-        >,
+        > + Clone
+        + Send
+        + 'static,
 {
     type Response = http::Response<Body>;
     type Error = Infallible;
@@ -414,7 +429,13 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
-        let knocked = if OPEN.contains(&parts.uri.path()) {
+        let path = parts.uri.path();
+        let by_custodian = BY_CUSTODIANS.contains(&path) && shows_master_key(&parts.headers);
+        let is_open = OPEN.contains(&path) || by_custodian;
+        if !by_custodian && shows_emergency(&parts.headers) {
+            return self.call_in_emergency(parts, body);
+        }
+        let knocked = if is_open {
             self.door.knock_unknown(&parts.headers, &mut parts.extensions)
         } else {
             self.door.knock(&parts.headers, &mut parts.extensions)
@@ -423,6 +444,42 @@ where
             Ok(()) => self.service.call(http::Request::from_parts(parts, body)),
             Err(status) => Box::pin(ready(Ok(status.into_http()))),
         }
+    }
+}
+
+impl<S: Clone> Guarded<S> {
+    /// A call under break-glass, which is recorded before it is carried out.
+    fn call_in_emergency<B>(
+        &mut self,
+        mut parts: http::request::Parts,
+        body: B,
+    ) -> BoxFuture<http::Response<Body>, Infallible>
+    where
+        B: Send + 'static,
+        S: Service<
+                http::Request<B>,
+                Response = http::Response<Body>,
+                Error = Infallible,
+                Future = BoxFuture<http::Response<Body>, Infallible>,
+            > + Send
+            + 'static,
+    {
+        // The one that is ready carries the call out.
+        let next = self.service.clone();
+        let mut service = std::mem::replace(&mut self.service, next);
+        let door = self.door.clone();
+        Box::pin(async move {
+            let method = parts.uri.path().to_owned();
+            let (headers, extensions) = (&mut parts.headers, &mut parts.extensions);
+            let knocked = door.knock_in_emergency(&method, headers, extensions).await;
+            match knocked {
+                Ok(call) => {
+                    let response = service.call(http::Request::from_parts(parts, body)).await?;
+                    Ok(call.end(response).await)
+                }
+                Err(status) => Ok(status.into_http()),
+            }
+        })
     }
 }
 
@@ -439,30 +496,32 @@ fn verification(door: &Door) -> Guarded<VerificationServer> {
 fn routes(
     door: &Door,
     delivery: &Arc<Delivery>,
-    shows_tokens: bool,
+    hand_over: HandOver,
     reflects: bool,
 ) -> Result<Routes, ServeError> {
     use crate::services::{
-        audit::Audit, key::Keys, operator::Operator, organization::Organizations, role::Roles,
-        session::Sessions,
+        audit::Audit, break_glass::BreakGlass, key::Keys, operator::Operator,
+        organization::Organizations, role::Roles, session::Sessions,
     };
     let sessions = SessionServiceServer::new(Sessions::new(door.clone(), Arc::clone(delivery)));
     let keys = KeyServiceServer::new(Keys::new(door.clone()));
     let organizations = OrganizationServiceServer::new(Organizations::new(
         door.clone(),
         Arc::clone(delivery),
-        shows_tokens,
+        hand_over,
     ));
     let roles = RoleServiceServer::new(Roles::new(door.clone()));
     let operator = OperatorServiceServer::new(Operator::new(door.clone()));
     let audit = AuditServiceServer::new(Audit::new(door.clone()));
+    let break_glass = BreakGlassServiceServer::new(BreakGlass::new(door.clone()));
     // An import is as long as a batch of questions.
     let routes = Routes::new(guarded(keys.max_decoding_message_size(BATCH_BYTES_MAX), door))
         .add_service(guarded(organizations.max_decoding_message_size(REQUEST_BYTES_MAX), door))
         .add_service(guarded(roles.max_decoding_message_size(REQUEST_BYTES_MAX), door))
         .add_service(guarded(operator.max_decoding_message_size(REQUEST_BYTES_MAX), door))
         .add_service(guarded(sessions.max_decoding_message_size(SIGN_IN_BYTES_MAX), door))
-        .add_service(guarded(audit.max_decoding_message_size(REQUEST_BYTES_MAX), door));
+        .add_service(guarded(audit.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+        .add_service(guarded(break_glass.max_decoding_message_size(REQUEST_BYTES_MAX), door));
     if !reflects {
         return Ok(routes.prepare());
     }

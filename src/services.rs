@@ -6,6 +6,7 @@
 pub mod answers;
 pub mod audit;
 pub mod authentication;
+pub mod break_glass;
 pub mod client_ip;
 pub mod key;
 pub mod operator;
@@ -167,6 +168,25 @@ impl Door {
         extensions.insert(authentication::in_force(ledger, headers, origin)?);
         spans::note_known_caller();
         Ok(())
+    }
+
+    /// As [`Door::knock`], for whoever shows a credential of break-glass: the call of this
+    /// method is recorded before a byte of it is read.
+    pub async fn knock_in_emergency(
+        &self,
+        method: &str,
+        headers: &mut HeaderMap,
+        extensions: &mut Extensions,
+    ) -> Result<break_glass::call::Call, Status> {
+        self.knock_unknown(headers, extensions)?;
+        let ledger = self.ledger.get().ok_or_else(status::starting)?;
+        let entered = self.enter()?;
+        let call = break_glass::call::begin(ledger, method, headers, extensions).await?;
+        // The method enters by itself.
+        drop(entered);
+        self.check_contact()?;
+        spans::note_known_caller();
+        Ok(call)
     }
 
     /// As [`Door::knock`], for what needs no credential: nobody is looked at.

@@ -60,6 +60,7 @@ async fn ledger() -> (Arc<Ledger>, String, String) {
         name: "Acme".parse().unwrap(),
         key_prefix: "vtx".parse().unwrap(),
         plan: "paid".parse().unwrap(),
+        personal_of: None,
     };
     let registered = order(Command::RegisterOrganization(draft.clone()));
     ledger.execute(OrganizationId::OPERATOR, &registered).await.unwrap();
@@ -155,7 +156,7 @@ fn verify(ledger: &Ledger, text: &str) -> Code {
         Answer::Decided(decision) | Answer::RateLimited { decision, .. } => decision.code,
         Answer::Refused(code) => code,
         Answer::Unavailable(id) => panic!("{id} is stopped"),
-        Answer::Elsewhere(_) => panic!("nothing is kept elsewhere"),
+        Answer::Elsewhere(_) | Answer::Emergency(_) => panic!("nothing is kept elsewhere"),
     })
 }
 

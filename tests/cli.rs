@@ -16,6 +16,8 @@
 mod activity;
 #[path = "cli/batch.rs"]
 mod batch;
+#[path = "cli/break_glass.rs"]
+mod break_glass;
 #[path = "cli/failures.rs"]
 mod failures;
 #[path = "cli/harness.rs"]

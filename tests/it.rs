@@ -18,6 +18,8 @@ mod activity;
 mod addresses;
 #[path = "it/bad_input.rs"]
 mod bad_input;
+#[path = "it/break_glass.rs"]
+mod break_glass;
 #[path = "it/crash.rs"]
 mod crash;
 #[path = "it/denials.rs"]
@@ -38,15 +40,23 @@ mod gates;
 mod global_key;
 #[path = "it/imports.rs"]
 mod imports;
+#[path = "it/invitations.rs"]
+mod invitations;
 #[path = "it/lifecycle.rs"]
 mod lifecycle;
+#[path = "it/mail.rs"]
+mod mail;
 #[path = "it/metrics.rs"]
 mod metrics;
 #[cfg(feature = "otel")]
 #[path = "it/otel.rs"]
 mod otel;
+#[path = "it/passwords.rs"]
+mod passwords;
 #[path = "it/pepper.rs"]
 mod pepper;
+#[path = "it/personal.rs"]
+mod personal;
 #[path = "it/policy.rs"]
 mod policy;
 #[path = "it/production.rs"]

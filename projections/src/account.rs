@@ -48,6 +48,7 @@ pub struct Account {
     recovery_codes: u8,
     locked_until: Option<Timestamp>,
     default_organization: Option<OrganizationId>,
+    personal_organization: Option<OrganizationId>,
     /// In the order of their revisions.
     requests: Box<[AccountRequest]>,
 }
@@ -68,6 +69,7 @@ impl Account {
             recovery_codes: 0,
             locked_until: None,
             default_organization: None,
+            personal_organization: None,
             requests: Box::default(),
         }
     }
@@ -150,6 +152,12 @@ impl Account {
         self.default_organization
     }
 
+    /// The organization of its own that it is to have, there or not; none for none.
+    #[must_use]
+    pub fn personal_organization(&self) -> Option<OrganizationId> {
+        self.personal_organization
+    }
+
     /// This instant, but never one before the last event.
     #[must_use]
     pub fn no_earlier(&self, now: Timestamp) -> Timestamp {
@@ -214,6 +222,7 @@ impl Account {
         match fact {
             AccountFact::AccountCreated(it) => {
                 self.email = Some(it.email);
+                self.personal_organization = it.personal_organization;
                 self.created_at = envelope.at;
             }
             AccountFact::PasswordSet(it) => {
@@ -243,6 +252,8 @@ impl Account {
             AccountFact::DefaultOrganizationSet(it) => {
                 self.default_organization = Some(it.organization_id);
             }
+            // The token is kept elsewhere: that it was given is all that is known here.
+            AccountFact::PasswordResetIssued(_) => {}
         }
         Ok(())
     }
@@ -299,6 +310,7 @@ impl Canonical for Account {
             recovery_codes,
             locked_until,
             default_organization,
+            personal_organization,
             requests,
         } = self;
         id.write(out);
@@ -312,6 +324,7 @@ impl Canonical for Account {
         recovery_codes.write(out);
         locked_until.write(out);
         default_organization.write(out);
+        personal_organization.write(out);
         crate::snapshot::write_count(requests.len(), out);
         requests.iter().for_each(|request| request.write(out));
     }
@@ -329,6 +342,7 @@ impl Canonical for Account {
             recovery_codes: Canonical::read(from)?,
             locked_until: Canonical::read(from)?,
             default_organization: Canonical::read(from)?,
+            personal_organization: Canonical::read(from)?,
             requests: Vec::<AccountRequest>::read(from)?.into_boxed_slice(),
         })
     }

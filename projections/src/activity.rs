@@ -18,13 +18,15 @@ pub use filter::{ActionPattern, Filter, InvalidAction};
 use crate::envelope::Envelope;
 use crate::event::Event;
 use crate::id::{
-    AccountId, EventId, KeyId, OrganizationId, RoleId, ServiceAccountId, SessionId, UserId,
+    AccountId, BreakGlassGrantId, EventId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+    SessionId, UserId,
 };
 use crate::permission::PermissionPattern;
 use crate::principal::{Credential, Principal};
 use crate::recorded::Revision;
 use crate::text::{CorrelationId, Name, PlanName};
 use crate::time::Timestamp;
+pub(crate) use tell::break_glass::grant_of;
 use tell::{Told, tell};
 
 macro_rules! actions {
@@ -89,8 +91,17 @@ actions! {
     SessionsEnded => "account.sessions_ended",
     AccountLocked => "account.locked",
     DefaultOrganizationSet => "account.default_organization_set",
+    PasswordResetIssued => "account.password_reset_issued",
     PermissionRuleDefined => "permission_rule.defined",
     PermissionRuleRemoved => "permission_rule.removed",
+    BreakGlassConfigured => "break_glass.configured",
+    BreakGlassOpened => "break_glass.opened",
+    BreakGlassApproved => "break_glass.approved",
+    BreakGlassUsed => "break_glass.used",
+    BreakGlassRefused => "break_glass.refused",
+    BreakGlassEnded => "break_glass.ended",
+    BreakGlassEscalated => "break_glass.escalated",
+    BreakGlassReviewed => "break_glass.reviewed",
 }
 
 /// What became of what was tried.
@@ -127,6 +138,8 @@ pub enum TargetId<'a> {
     User(UserId),
     /// A session.
     Session(SessionId),
+    /// A break-glass grant.
+    BreakGlass(BreakGlassGrantId),
     /// Several credentials, or ones that nobody knows; written `credentials`.
     Credentials,
 }
@@ -147,6 +160,7 @@ impl TargetId<'_> {
             Self::Policy => "policy",
             Self::User(_) => "user",
             Self::Session(_) => "session",
+            Self::BreakGlass(_) => "break_glass_grant",
             Self::Credentials => "credentials",
         }
     }
@@ -165,6 +179,7 @@ impl TargetId<'_> {
             Self::Policy => "The policy",
             Self::User(_) => "User",
             Self::Session(_) => "Session",
+            Self::BreakGlass(_) => "Break-glass grant",
             Self::Credentials => "Credentials",
         }
     }
@@ -184,6 +199,7 @@ impl fmt::Display for TargetId<'_> {
             Self::Policy => f.write_str("policy"),
             Self::User(id) => id.fmt(f),
             Self::Session(id) => id.fmt(f),
+            Self::BreakGlass(id) => id.fmt(f),
             Self::Credentials => f.write_str("credentials"),
         }
     }
@@ -267,6 +283,15 @@ pub struct Entry<'a> {
     pub sentence: String,
 }
 
+/// Whether an event belongs to a break-glass grant: what befell it, and what was done under
+/// it.
+#[must_use]
+pub fn is_under(envelope: &Envelope, grant: BreakGlassGrantId) -> bool {
+    envelope.actor == Principal::BreakGlass(grant)
+        || envelope.credential == Some(Credential::BreakGlass(grant))
+        || grant_of(&envelope.event) == Some(grant)
+}
+
 impl<'a> Entry<'a> {
     /// The entry of an event; `names` knows the names of the organization's keys.
     #[must_use]
@@ -305,8 +330,17 @@ fn sentence(
     envelope: &Envelope,
     reason: Option<&'static str>,
 ) -> String {
-    let mut sentence = format!("{} {deed} by {}", target.subject(), who(envelope.actor));
-    if let Some(it) = envelope.credential {
+    let actor = match (envelope.actor, target.id) {
+        (Principal::Account(id), TargetId::Account(own)) if id == own => "its owner".to_owned(),
+        (Principal::BreakGlass(id), TargetId::BreakGlass(own)) if id == own => {
+            "its bearer".to_owned()
+        }
+        (actor, _) => who(actor),
+    };
+    let mut sentence = format!("{} {deed} by {actor}", target.subject());
+    // Who acts under a grant, acts with it.
+    let with = envelope.credential.filter(|it| !matches!(it, Credential::BreakGlass(_)));
+    if let Some(it) = with {
         sentence.push_str(&format!(" with {} `{it}`", it.noun()));
     }
     if let Some(reason) = reason {
@@ -321,7 +355,8 @@ fn who(actor: Principal) -> String {
         Principal::Organization(id) if id.is_operator() => "the operator".to_owned(),
         Principal::Organization(id) => format!("organization `{id}`"),
         Principal::ServiceAccount(id) => format!("service account `{id}`"),
-        Principal::Account(_) => "its owner".to_owned(),
+        Principal::Account(id) => format!("account `{id}`"),
+        Principal::BreakGlass(id) => format!("break-glass grant `{id}`"),
         Principal::Ledger => "the ledger".to_owned(),
         Principal::User(id) => format!("user `{id}`"),
     }

@@ -93,6 +93,11 @@ hex_bytes!(
     EmailDigest, 32
 );
 hex_bytes!(
+    /// What stands for the reason of emergency access: BLAKE3 of the text, under a key that
+    /// only the installation has and that stays the same for good.
+    ReasonDigest, 32
+);
+hex_bytes!(
     /// One request, named so that a repeat is known: its principal, method and
     /// idempotency key, under a key that only the installation has.
     RequestId, 16

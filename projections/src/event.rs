@@ -13,11 +13,12 @@
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::digest::SecretDigest;
-use crate::id::{InstallationId, OrganizationId, RoleId, ServiceAccountId};
+use crate::id::{AccountId, InstallationId, OrganizationId, RoleId, ServiceAccountId};
 use crate::policy::Policy;
 use crate::text::{Description, KeyPrefix, Name, PlanName};
 
 mod accounts;
+mod break_glass;
 mod keys;
 mod noted;
 mod roles;
@@ -25,19 +26,25 @@ mod rules;
 mod signing_keys;
 mod users;
 
+use accounts::AccountCreated1;
 pub use accounts::{
     AccountCreated, AccountLocked, DefaultOrganizationSet, EmailConfirmed, EmailReleased,
-    EmailReserved, PasswordCause, PasswordSet, RecoveryCodeUsed, RecoveryCodesReplaced,
-    SessionsEnded, TotpEnrolled, TotpRemoved,
+    EmailReserved, PasswordCause, PasswordResetIssued, PasswordSet, RecoveryCodeUsed,
+    RecoveryCodesReplaced, ResetGivenTo, SessionsEnded, TotpEnrolled, TotpRemoved,
 };
 pub(crate) use accounts::{AccountFact, EmailFact};
+pub use break_glass::{
+    BreakGlassApproved, BreakGlassAsked, BreakGlassConfigured, BreakGlassEndReason,
+    BreakGlassEnded, BreakGlassEscalated, BreakGlassOpened, BreakGlassRefused, BreakGlassReviewed,
+    BreakGlassRules, BreakGlassUsed, Custodian, ReviewFinding,
+};
 pub use keys::{
     DigestForm, Hint, KeyCreated, KeyDisabled, KeyEnabled, KeyLabel, KeyOrigin, KeyRelabelled,
     KeyRevoked, KeyRotated, KeyRotationEnded, KeyStateBefore, KeyedDigest, RevocationReason,
 };
 use keys::{KeyCreated1, KeyCreated2, KeyRevoked1};
 pub use noted::{CountedDenial, Denial, DenialCode, DenialsSummarized, KeyUses, UsageRecorded};
-use noted::{DenialsSummarized1, DenialsSummarized2};
+use noted::{DenialsSummarized1, DenialsSummarized2, DenialsSummarized3};
 pub use roles::{
     BuiltInRoleDefined, GrantRevoked, GrantTerms, RoleCreated, RoleDefinition, RoleGranted,
     RoleRetired, RoleUpdated,
@@ -49,9 +56,11 @@ pub use rules::{
 pub use signing_keys::{SigningKeyAdded, SigningKeyRetired};
 pub use users::{
     AuthenticationMethod, InvitationRenewed, SessionEndReason, SessionEnded, SessionStarted,
-    SessionSteppedUp, UserInvited, UserJoined, UserRemoved, UserRestored, UserStateBefore,
-    UserSuspended, UserUpdated,
+    SessionSteppedUp, TokenWay, UserInvited, UserJoined, UserRemoved, UserRestored,
+    UserStateBefore, UserSuspended, UserUpdated,
 };
+
+use users::{InvitationRenewed1, UserInvited1, UserJoined1};
 
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident = $schema:literal $(or $before:ident = $older:literal)*,)+) => {
@@ -118,9 +127,9 @@ events! {
     /// A role that every organization has means this from here on.
     BuiltInRoleDefined = 1,
     /// The operator admitted an organization; its name and prefix are taken.
-    OrganizationRegistered = 1,
+    OrganizationRegistered = 2 or OrganizationRegistered1 = 1,
     /// An organization came to be: the first event of its stream (the operator's second).
-    OrganizationCreated = 1,
+    OrganizationCreated = 2 or OrganizationCreated1 = 1,
     /// A key came into force.
     KeyCreated = 3 or KeyCreated2 = 2 or KeyCreated1 = 1,
     /// A key went out of force for good.
@@ -142,7 +151,7 @@ events! {
     /// New digests are made under another pepper from here on.
     PepperRotated = 1,
     /// Credentials were denied: what came together within a minute.
-    DenialsSummarized = 3 or DenialsSummarized2 = 2 or DenialsSummarized1 = 1,
+    DenialsSummarized = 4 or DenialsSummarized3 = 3 or DenialsSummarized2 = 2 or DenialsSummarized1 = 1,
     /// Keys were used: the one type of event in a usage stream.
     UsageRecorded = 1,
     /// The organization has a role of its own from here on.
@@ -156,11 +165,11 @@ events! {
     /// A principal no longer has a role that it was granted.
     GrantRevoked = 1,
     /// The organization has a user from here on, who may join.
-    UserInvited = 1,
+    UserInvited = 2 or UserInvited1 = 1,
     /// An invitation that was not accepted is good until another instant.
-    InvitationRenewed = 1,
+    InvitationRenewed = 2 or InvitationRenewed1 = 1,
     /// The person who was invited accepted.
-    UserJoined = 1,
+    UserJoined = 2 or UserJoined1 = 1,
     /// A user is called otherwise, or has other numbers.
     UserUpdated = 1,
     /// A user may do nothing until they are restored.
@@ -186,7 +195,7 @@ events! {
     /// An e-mail is free again.
     EmailReleased = 1,
     /// Somebody can log in from here on: the first event of their account's stream.
-    AccountCreated = 1,
+    AccountCreated = 2 or AccountCreated1 = 1,
     /// An account has another password; its sessions ended, and so did a lock.
     PasswordSet = 1,
     /// A second factor is asked of whoever logs in to an account.
@@ -203,10 +212,28 @@ events! {
     AccountLocked = 1,
     /// A login that names no organization leads to this one.
     DefaultOrganizationSet = 1,
+    /// An operator was given a token that sets an account's password, or had it delivered.
+    PasswordResetIssued = 1,
     /// Permissions ask for this from here on, beside being held.
     PermissionRuleDefined = 1,
     /// Permissions no longer ask for what a rule said.
     PermissionRuleRemoved = 1,
+    /// Break-glass is governed so from here on, or off.
+    BreakGlassConfigured = 1,
+    /// A break-glass grant was opened.
+    BreakGlassOpened = 1,
+    /// Somebody else let a break-glass grant permit what it says.
+    BreakGlassApproved = 1,
+    /// A break-glass grant let a request pass.
+    BreakGlassUsed = 1,
+    /// A request under a master key or a break-glass grant was refused.
+    BreakGlassRefused = 1,
+    /// A break-glass grant permits nothing any more, for good.
+    BreakGlassEnded = 1,
+    /// Nobody reviewed a break-glass grant in time.
+    BreakGlassEscalated = 1,
+    /// Somebody looked at what was done under a break-glass grant.
+    BreakGlassReviewed = 1,
 }
 
 /// See [`Event::InstallationCreated`].
@@ -251,7 +278,33 @@ pub struct OrganizationRegistered {
     pub key_prefix: KeyPrefix,
     /// The plan it is on.
     pub plan: PlanName,
+    /// The account of the one person whose own it is; none for one that people join.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personal_of: Option<AccountId>,
 }
+
+macro_rules! schema_1 {
+    ($old:ident of $new:ident) => {
+        /// Schema 1, in which no organization was one person's own.
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct $old {
+            organization_id: OrganizationId,
+            name: Name,
+            key_prefix: KeyPrefix,
+            plan: PlanName,
+        }
+
+        impl From<$old> for $new {
+            fn from(it: $old) -> Self {
+                let $old { organization_id, name, key_prefix, plan } = it;
+                Self { organization_id, name, key_prefix, plan, personal_of: None }
+            }
+        }
+    };
+}
+schema_1!(OrganizationRegistered1 of OrganizationRegistered);
+schema_1!(OrganizationCreated1 of OrganizationCreated);
 
 /// See [`Event::OrganizationCreated`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,6 +318,9 @@ pub struct OrganizationCreated {
     pub key_prefix: KeyPrefix,
     /// The plan it is on.
     pub plan: PlanName,
+    /// The account of the one person whose own it is; none for one that people join.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personal_of: Option<AccountId>,
 }
 
 /// See [`Event::ServiceAccountCreated`].

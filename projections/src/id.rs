@@ -165,6 +165,10 @@ id!(
     SessionId, "ses_"
 );
 id!(
+    /// A break-glass grant: one bounded emergency access to one organization.
+    BreakGlassGrantId, "bgg_"
+);
+id!(
     /// One installation of keyledger: what a data directory belongs to.
     InstallationId, "ins_"
 );

@@ -1,10 +1,13 @@
 //! What only the operator's stream holds: organizations admitted, plans, schemas.
 
+use std::sync::Arc;
+
 use imbl::{OrdMap, OrdSet};
 
 use crate::digest::{SecretDigest, SigningKeyId, SigningPublicKey};
 use crate::event::{
-    ActivatedSchema, InstallationCreated, PermissionRule, PlanRules, SigningKeyAdded,
+    ActivatedSchema, BreakGlassRules, InstallationCreated, PermissionRule, PlanRules,
+    SigningKeyAdded,
 };
 use crate::id::{EventId, InstallationId, OrganizationId};
 use crate::organization::Profile;
@@ -33,6 +36,8 @@ pub struct Installation {
     pub schemas: OrdSet<ActivatedSchema>,
     /// Every key that signs access tokens, or did.
     pub signing_keys: OrdMap<SigningKeyId, SigningKeyRow>,
+    /// How break-glass is governed; none where it is off.
+    pub break_glass: Option<Arc<BreakGlassRules>>,
 }
 
 /// A key that signs access tokens, or did.
@@ -50,7 +55,7 @@ pub struct SigningKeyRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     /// What the organization was made as.
-    pub profile: std::sync::Arc<Profile>,
+    pub profile: Arc<Profile>,
     /// The event that admitted it.
     pub event_id: EventId,
 }
@@ -67,6 +72,7 @@ impl Installation {
             permission_rules: PermissionRules::default(),
             schemas: OrdSet::new(),
             signing_keys: OrdMap::new(),
+            break_glass: None,
         }
     }
 

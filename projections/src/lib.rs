@@ -15,6 +15,7 @@
 pub mod account;
 pub mod activity;
 pub mod api_key;
+pub mod break_glass;
 pub mod corrupt;
 pub mod digest;
 pub mod email;

@@ -7,11 +7,15 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
+use crate::break_glass::BreakGlassTable;
 use crate::corrupt::{CorruptHistory, Fault};
 use crate::digest::{LeafHash, NameDigest, RequestContent, RequestId};
-use crate::envelope::{Envelope, RequestStamp};
+use crate::envelope::Envelope;
 use crate::event::{Event, OrganizationCreated, ServiceAccountCreated};
-use crate::id::{GrantId, KeyId, OrganizationId, RoleId, ServiceAccountId, SessionId, UserId};
+use crate::id::{
+    AccountId, BreakGlassGrantId, GrantId, KeyId, OrganizationId, RoleId, ServiceAccountId,
+    SessionId, UserId,
+};
 use crate::installation::Installation;
 use crate::key::{Key, Shared};
 use crate::policy::Policy;
@@ -50,6 +54,8 @@ pub struct Profile {
     pub plan: PlanName,
     /// When it came to be.
     pub created_at: Timestamp,
+    /// The account of the one person whose own it is; none for one that people join.
+    pub personal_of: Option<AccountId>,
 }
 
 /// A request that was carried out.
@@ -90,6 +96,8 @@ pub enum Change {
     User(UserId),
     /// This session.
     Session(SessionId),
+    /// This break-glass grant.
+    BreakGlass(BreakGlassGrantId),
 }
 
 /// The tables.
@@ -124,6 +132,7 @@ pub struct Organization {
     /// The grants that end by themselves, by when.
     grant_ends: OrdSet<(Timestamp, GrantId)>,
     people: Arc<People>,
+    break_glass: Arc<BreakGlassTable>,
     requests: OrdMap<RequestId, RememberedRequest>,
     requests_by_age: OrdSet<(Timestamp, RequestId)>,
     installation: Option<Arc<Installation>>,
@@ -155,6 +164,7 @@ impl Organization {
             grants_of_roles: OrdSet::new(),
             grant_ends: OrdSet::new(),
             people: Arc::default(),
+            break_glass: Arc::default(),
             requests: OrdMap::new(),
             requests_by_age: OrdSet::new(),
             installation: None,
@@ -391,6 +401,7 @@ impl Organization {
             | Event::SigningKeyRetired(_)
             | Event::PermissionRuleDefined(_)
             | Event::PermissionRuleRemoved(_)
+            | Event::BreakGlassConfigured(_)
             | Event::OrganizationRegistered(_) => self.installation.is_some(),
             Event::KeyCreated(_)
             | Event::KeyRevoked(_)
@@ -416,7 +427,15 @@ impl Organization {
             | Event::SessionStarted(_)
             | Event::SessionSteppedUp(_)
             | Event::SessionEnded(_)
+            | Event::BreakGlassRefused(_)
             | Event::DenialsSummarized(_) => self.profile.is_some(),
+            // Nobody has emergency access to the installation itself.
+            Event::BreakGlassOpened(_)
+            | Event::BreakGlassApproved(_)
+            | Event::BreakGlassUsed(_)
+            | Event::BreakGlassEnded(_)
+            | Event::BreakGlassEscalated(_)
+            | Event::BreakGlassReviewed(_) => self.profile.is_some() && !self.id.is_operator(),
             // They stand in streams of their own: see `crate::usage`, `account` and `email`.
             Event::UsageRecorded(_)
             | Event::EmailReserved(_)
@@ -430,7 +449,8 @@ impl Organization {
             | Event::RecoveryCodeUsed(_)
             | Event::SessionsEnded(_)
             | Event::AccountLocked(_)
-            | Event::DefaultOrganizationSet(_) => false,
+            | Event::DefaultOrganizationSet(_)
+            | Event::PasswordResetIssued(_) => false,
         };
         if !begins {
             return Err(misplaced);
@@ -488,6 +508,20 @@ impl Organization {
                 let retired = self.installation_mut()?.retire_signing_key(id, envelope.at);
                 retired.map(|()| Change::Rule).ok_or(Fault::MissingTarget("SigningKeyRetired"))
             }
+            Event::BreakGlassConfigured(event) => self.break_glass_configured(event),
+            Event::BreakGlassOpened(event) => self.break_glass_opened(revision, envelope, event),
+            Event::BreakGlassApproved(event) => {
+                self.break_glass_approved(revision, envelope, event)
+            }
+            Event::BreakGlassUsed(event) => self.break_glass_used(revision, envelope, event),
+            Event::BreakGlassRefused(event) => self.break_glass_refused(revision, envelope, event),
+            Event::BreakGlassEnded(event) => self.break_glass_ended(revision, envelope, event),
+            Event::BreakGlassEscalated(event) => {
+                self.break_glass_escalated(revision, envelope, event)
+            }
+            Event::BreakGlassReviewed(event) => {
+                self.break_glass_reviewed(revision, envelope, event)
+            }
             Event::DenialsSummarized(_) => Ok(Change::Evidence),
             Event::UsageRecorded(_)
             | Event::EmailReserved(_)
@@ -501,7 +535,8 @@ impl Organization {
             | Event::RecoveryCodeUsed(_)
             | Event::SessionsEnded(_)
             | Event::AccountLocked(_)
-            | Event::DefaultOrganizationSet(_) => Err(misplaced),
+            | Event::DefaultOrganizationSet(_)
+            | Event::PasswordResetIssued(_) => Err(misplaced),
         }
     }
 
@@ -518,6 +553,7 @@ impl Organization {
             key_prefix: event.key_prefix.clone(),
             plan: event.plan.clone(),
             created_at: envelope.at,
+            personal_of: event.personal_of,
         }));
         Ok(Change::Profile)
     }
@@ -537,37 +573,14 @@ impl Organization {
         self.service_accounts.insert(id, Arc::new(account));
         Ok(Change::ServiceAccount(id))
     }
-
-    fn remember(
-        &mut self,
-        stamp: RequestStamp,
-        at: Timestamp,
-        revision: Revision,
-        outcome: Change,
-    ) {
-        // One request may cause several events; its outcome is what the first one made.
-        if !self.requests.contains_key(&stamp.id) {
-            self.requests
-                .insert(stamp.id, RememberedRequest { content: stamp.content, outcome, revision });
-            self.requests_by_age.insert((at, stamp.id));
-        }
-    }
-
-    fn forget_requests(&mut self, now: Timestamp) {
-        while let Some((at, id)) = self.requests_by_age.get_min().copied() {
-            if at.saturating_add_millis(REQUEST_MEMORY_MS) > now {
-                break;
-            }
-            self.requests_by_age.remove(&(at, id));
-            self.requests.remove(&id);
-        }
-    }
 }
 
+mod break_glass;
 mod canonical;
 mod departure;
 mod keys;
 mod people;
+mod requests;
 mod roles;
 mod rules;
 #[cfg(test)]

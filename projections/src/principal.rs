@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::id::{
-    AccountId, InvalidId, KeyId, OrganizationId, ServiceAccountId, SessionId, UserId, text_serde,
+    AccountId, BreakGlassGrantId, InvalidId, KeyId, OrganizationId, ServiceAccountId, SessionId,
+    UserId, text_serde,
 };
 
 /// Who acts, written as its identifier: the prefix tells the kind.
@@ -14,12 +15,14 @@ pub enum Principal {
     Organization(OrganizationId),
     /// A service account of the organization in whose history it is named.
     ServiceAccount(ServiceAccountId),
-    /// A person, by their account: as such they act in its stream alone.
+    /// A person, by their account: in its stream, and where they govern break-glass.
     Account(AccountId),
     /// The ledger, acting by its own rules.
     Ledger,
     /// A user of the organization in whose history it is named.
     User(UserId),
+    /// Whoever acts under a break-glass grant.
+    BreakGlass(BreakGlassGrantId),
 }
 
 impl fmt::Display for Principal {
@@ -30,6 +33,7 @@ impl fmt::Display for Principal {
             Self::Account(id) => id.fmt(f),
             Self::Ledger => f.write_str("ledger"),
             Self::User(id) => id.fmt(f),
+            Self::BreakGlass(id) => id.fmt(f),
         }
     }
 }
@@ -44,6 +48,9 @@ impl FromStr for Principal {
             }
             other if other.starts_with(UserId::PREFIX) => other.parse().map(Self::User),
             other if other.starts_with(AccountId::PREFIX) => other.parse().map(Self::Account),
+            other if other.starts_with(BreakGlassGrantId::PREFIX) => {
+                other.parse().map(Self::BreakGlass)
+            }
             other => other.parse().map(Self::Organization),
         }
     }
@@ -51,7 +58,7 @@ impl FromStr for Principal {
 
 text_serde!(
     Principal,
-    "`ledger`, `operator`, or an organization's, user's, service account's or account's identifier"
+    "`ledger`, `operator`, or an organization's, user's, service account's, account's or break-glass grant's identifier"
 );
 
 /// Whose a key is, where it is not the organization's own: its authority is theirs.
@@ -121,6 +128,8 @@ pub enum Credential {
     Key(KeyId),
     /// A session.
     Session(SessionId),
+    /// A break-glass grant.
+    BreakGlass(BreakGlassGrantId),
 }
 
 impl From<KeyId> for Credential {
@@ -141,7 +150,7 @@ impl Credential {
     pub fn key(self) -> Option<KeyId> {
         match self {
             Self::Key(id) => Some(id),
-            Self::Session(_) => None,
+            Self::Session(_) | Self::BreakGlass(_) => None,
         }
     }
 
@@ -151,6 +160,7 @@ impl Credential {
         match self {
             Self::Key(_) => "key",
             Self::Session(_) => "session",
+            Self::BreakGlass(_) => "break-glass grant",
         }
     }
 }
@@ -160,6 +170,7 @@ impl fmt::Display for Credential {
         match self {
             Self::Key(id) => id.fmt(f),
             Self::Session(id) => id.fmt(f),
+            Self::BreakGlass(id) => id.fmt(f),
         }
     }
 }
@@ -169,10 +180,12 @@ impl FromStr for Credential {
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         if text.starts_with(SessionId::PREFIX) {
             text.parse().map(Self::Session)
+        } else if text.starts_with(BreakGlassGrantId::PREFIX) {
+            text.parse().map(Self::BreakGlass)
         } else {
             text.parse().map(Self::Key)
         }
     }
 }
 
-text_serde!(Credential, "a key's or a session's identifier");
+text_serde!(Credential, "a key's, a session's or a break-glass grant's identifier");

@@ -48,6 +48,7 @@ pub(crate) fn created() -> Event {
         name: "Acme".parse().unwrap(),
         key_prefix: "vtx".parse().unwrap(),
         plan: "paid".parse().unwrap(),
+        personal_of: None,
     }
     .into()
 }

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The form of canonical bytes that this version writes and reads.
-pub const FORM: u8 = 4;
+pub const FORM: u8 = 7;
 
 /// Bytes that are no snapshot of this form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

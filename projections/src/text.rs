@@ -144,6 +144,13 @@ text!(
     |text| chars_in(text, 0..=METADATA_VALUE_CHARS_MAX) && !text.chars().any(unwritable)
 );
 text!(
+    /// A method of the ledger itself, such as `KeyService/RevokeKey`.
+    MethodName,
+    "1 to 128 characters of `A-Z a-z 0-9 . _ - /`",
+    |text| (1..=TOKEN_CHARS_MAX).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/'))
+);
+text!(
     /// What ties together all that one request causes, here and elsewhere.
     CorrelationId,
     "1 to 128 visible ASCII characters",

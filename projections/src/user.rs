@@ -34,6 +34,8 @@ pub struct User {
     pub invited_by: Principal,
     /// When they joined.
     pub joined_at: Option<Timestamp>,
+    /// Whether they joined with a token that was delivered to the e-mail.
+    pub email_proven: bool,
     /// Who suspended them, if they are suspended.
     pub suspended: Option<Act>,
     /// Who removed them, if they were.
@@ -97,6 +99,7 @@ impl User {
             invited_at: envelope.at,
             invited_by: envelope.actor,
             joined_at: None,
+            email_proven: false,
             suspended: None,
             removed: None,
             identity: Identity::of(envelope, organization, event.user_id),

@@ -6,7 +6,8 @@
 use std::net::IpAddr;
 
 use crate::api_key::Environment;
-use crate::event::{KeyOrigin, MfaRule};
+use crate::break_glass::{BreakGlassGrant, GrantState};
+use crate::event::{BreakGlassEndReason, KeyOrigin, MfaRule};
 use crate::id::{OrganizationId, UserId};
 use crate::key::{Key, KeyState};
 use crate::network::Networks;
@@ -47,6 +48,20 @@ pub enum Code {
     Suspended,
     /// The request comes from an address that the key is not for.
     IpNotAllowed,
+    /// Break-glass is off.
+    BreakGlassDisabled,
+    /// Emergency access needs a reason, and none was given that could be one. Never decided
+    /// here: a grant is found by it.
+    BreakGlassReasonRequired,
+    /// Emergency access is to one organization, and none that there is was named. Never
+    /// decided here, as above.
+    BreakGlassOrganizationRequired,
+    /// The grant awaits approval.
+    BreakGlassApprovalPending,
+    /// The last grant for the same reason ended and was not reviewed. Never decided here.
+    BreakGlassReviewPending,
+    /// As many grants were opened as may be, for now. Never decided here.
+    BreakGlassLimited,
     /// A test key on live, or a live key on test.
     WrongEnvironment,
     /// The key is limited to other services.
@@ -153,6 +168,8 @@ pub enum Recognised<'a> {
     Key(&'a Key),
     /// A session.
     Session(&'a Session),
+    /// A break-glass grant.
+    BreakGlass(&'a BreakGlassGrant),
 }
 
 impl<'a> Recognised<'a> {
@@ -162,6 +179,7 @@ impl<'a> Recognised<'a> {
         match self {
             Self::Key(key) => Credential::Key(key.id),
             Self::Session(session) => Credential::Session(session.id),
+            Self::BreakGlass(grant) => Credential::BreakGlass(grant.id),
         }
     }
 
@@ -170,16 +188,17 @@ impl<'a> Recognised<'a> {
     pub fn key(self) -> Option<&'a Key> {
         match self {
             Self::Key(key) => Some(key),
-            Self::Session(_) => None,
+            Self::Session(_) | Self::BreakGlass(_) => None,
         }
     }
 
-    /// Whose it is; none for the organization's own.
+    /// Whose it is; none for the organization's own, and for a break-glass grant.
     #[must_use]
     pub fn owner(self) -> Option<Owner> {
         match self {
             Self::Key(key) => key.owner(),
             Self::Session(session) => Some(Owner::User(session.user_id)),
+            Self::BreakGlass(_) => None,
         }
     }
 
@@ -189,6 +208,7 @@ impl<'a> Recognised<'a> {
         match self {
             Self::Key(key) => key.expires_at(),
             Self::Session(session) => Some(session.expires_at),
+            Self::BreakGlass(grant) => Some(grant.expires_at),
         }
     }
 }
@@ -243,7 +263,7 @@ pub fn decide<'a>(
     let question = Question { now, ..*question };
     let authority = Authority::of(key, organization, operator, now).over(question.domain);
     let code = tenant_mismatch(&authority, &question)
-        .or_else(|| out_of_force(Recognised::Key(key), None, organization, now))
+        .or_else(|| key_out_of_force(key, organization, now))
         .or_else(|| out_of_reach(key, &question))
         .unwrap_or_else(|| may_do(Recognised::Key(key), &authority, &question));
     Decision {
@@ -274,7 +294,7 @@ pub fn decide_session<'a>(
     let owner = Owner::User(session.user_id);
     let authority = Authority::of_owner(owner, organization, operator, now).over(question.domain);
     let elsewhere = question.environment.is_some_and(|it| it != Environment::Live);
-    let over = out_of_force(Recognised::Session(session), standing, organization, now);
+    let over = session_over(session, standing, organization, now);
     let token_over = (now >= expires_at).then_some(Code::Expired);
     let code = tenant_mismatch(&authority, &question)
         .or_else(|| over.into_iter().chain(token_over).min())
@@ -289,6 +309,61 @@ pub fn decide_session<'a>(
         revision: organization.revision(),
         operator_revision: operator.revision(),
     }
+}
+
+/// Decides about a break-glass grant, as [`decide`] does about a key. A grant is for every
+/// service, and live.
+#[must_use]
+pub fn decide_break_glass<'a>(
+    grant: &'a BreakGlassGrant,
+    organization: &'a Organization,
+    operator: &'a Organization,
+    question: &Question<'a>,
+) -> Decision<'a> {
+    let now = operator.no_earlier(organization.no_earlier(question.now));
+    let question = Question { now, ..*question };
+    let credential = Recognised::BreakGlass(grant);
+    let authority = Authority::of_recognised(credential, organization, operator, now);
+    let elsewhere = question.environment.is_some_and(|it| it != Environment::Live);
+    let code = tenant_mismatch(&authority, &question)
+        .or_else(|| grant_out_of_force(grant, operator, now))
+        .or(elsewhere.then_some(Code::WrongEnvironment))
+        .unwrap_or_else(|| may_do(credential, &authority, &question));
+    Decision {
+        code,
+        credential,
+        organization_id: organization.id,
+        tenant_id: tenant_of(code, organization.id, &question),
+        authority,
+        revision: organization.revision(),
+        operator_revision: operator.revision(),
+    }
+}
+
+/// Why a break-glass grant is not in force.
+fn grant_out_of_force(
+    grant: &BreakGlassGrant,
+    operator: &Organization,
+    now: Timestamp,
+) -> Option<Code> {
+    use BreakGlassEndReason::{Closed, Expired, NotApproved, Superseded, Withdrawn};
+    if let Some(end) = grant.ended {
+        return Some(match end.reason {
+            Closed | Superseded | Withdrawn => Code::Revoked,
+            Expired | NotApproved => Code::Expired,
+        });
+    }
+    let rules = operator.installation().and_then(|it| it.break_glass.as_ref());
+    let own = match grant.state(now) {
+        GrantState::Open => None,
+        GrantState::AwaitingApproval => Some(Code::BreakGlassApprovalPending),
+        GrantState::Ended | GrantState::Reviewed => Some(Code::Expired),
+    };
+    let by_rules = match rules {
+        None => Some(Code::BreakGlassDisabled),
+        Some(rules) => (!grant.is_allowed_by(rules)).then_some(Code::Revoked),
+    };
+    own.into_iter().chain(by_rules).min()
 }
 
 /// What an operator holds, both, who may act for a tenant by naming it.
@@ -323,17 +398,20 @@ fn user_out_of_force(user: UserId, organization: &Organization) -> Option<Code> 
 }
 
 /// Why a credential of this organization is not in force: the first of the codes that hold.
-/// A session needs to know what its account says of it.
+/// A session needs to know what its account says of it, and a break-glass grant what the
+/// operator's rules say.
 #[must_use]
 pub fn out_of_force(
     credential: Recognised<'_>,
     standing: Option<Standing>,
     organization: &Organization,
+    operator: &Organization,
     now: Timestamp,
 ) -> Option<Code> {
     match credential {
         Recognised::Key(key) => key_out_of_force(key, organization, now),
         Recognised::Session(session) => session_over(session, standing, organization, now),
+        Recognised::BreakGlass(grant) => grant_out_of_force(grant, operator, now),
     }
 }
 
@@ -344,6 +422,8 @@ fn key_out_of_force(key: &Key, organization: &Organization, now: Timestamp) -> O
         KeyState::Expired => Some(Code::Expired),
         KeyState::Active => None,
     };
+    let over = (!organization.outlives(key.maker.by, now)).then_some(Code::Revoked);
+    let own = own.into_iter().chain(over).min();
     let Some(Owner::User(user)) = key.owner() else { return own };
     own.into_iter().chain(user_out_of_force(user, organization)).min()
 }
@@ -451,6 +531,9 @@ fn satisfies(credential: Recognised<'_>, mfa: MfaRule, now: Timestamp) -> bool {
             mfa.max_age_seconds
                 .is_none_or(|seconds| now < shown.saturating_add_millis(i64::from(seconds) * 1_000))
         }),
+        // There is no second factor in an emergency: the list of what a grant may permit says
+        // what is done without one.
+        Recognised::BreakGlass(_) => true,
     }
 }
 

@@ -16,6 +16,9 @@
     reason = "a broken assumption should stop the test, wherever it stands"
 )]
 
+#[path = "golden/break_glass.rs"]
+mod break_glass;
+
 use std::path::PathBuf;
 
 use expect_test::expect_file;
@@ -149,12 +152,14 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         name: "Acme".parse().unwrap(),
         key_prefix: "vtx".parse().unwrap(),
         plan: "free".parse().unwrap(),
+        personal_of: Some(AccountId::from_parts(1_790_000_000_000, 1)),
     };
     let created = OrganizationCreated {
         organization_id: organization_id(),
         name: "Acme".parse().unwrap(),
         key_prefix: "vtx".parse().unwrap(),
         plan: "free".parse().unwrap(),
+        personal_of: Some(AccountId::from_parts(1_790_000_000_000, 1)),
     };
     let revoked = KeyRevoked {
         key_id: key_id(1),
@@ -246,6 +251,16 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         ],
         others: 3,
     };
+    let mut denials = denials;
+    denials.denials.push(CountedDenial {
+        denial: Denial {
+            code: DenialCode::BreakGlassDisabled,
+            credential: None,
+            asked_with: None,
+            service: None,
+        },
+        count: 1,
+    });
     let role_id = RoleId::from_parts(1_790_000_000_000, 1);
     let meaning = |name: &str, permissions: &[&str]| RoleDefinition {
         name: name.parse().unwrap(),
@@ -285,11 +300,13 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         email: EmailDigest([4; 32]),
         expires_at: AT.parse().unwrap(),
         limits: limits(5),
+        token: Some(TokenWay::Delivered),
     };
     let renewed = InvitationRenewed {
         user_id,
         expires_at: LATER.parse().unwrap(),
         before: invited.expires_at,
+        token: Some(TokenWay::HandedOver),
     };
     let person_account = AccountId::from_parts(1_790_000_000_000, 1);
     let updated =
@@ -324,7 +341,7 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         }],
         ..envelope(number, event)
     };
-    vec![
+    let mut all = vec![
         (operator, envelope(1, installation.into())),
         (operator, envelope(2, activated.into())),
         (operator, envelope(3, plan.into())),
@@ -357,7 +374,10 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         (organization_id(), envelope(27, renewed.into())),
         (
             organization_id(),
-            envelope(28, UserJoined { user_id, account_id: person_account }.into()),
+            envelope(
+                28,
+                UserJoined { user_id, account_id: person_account, email_proven: true }.into(),
+            ),
         ),
         (organization_id(), person(envelope(29, updated.into()))),
         (organization_id(), envelope(30, users_key.into())),
@@ -368,7 +388,16 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         (organization_id(), envelope(35, UserRestored { user_id }.into())),
         (organization_id(), envelope(36, removed.into())),
         (organization_id(), envelope(8, KeyRevoked { key_id: key_id(2), ..revoked }.into())),
-    ]
+    ];
+    // What stands last is what the tests below take apart.
+    let last = all.pop();
+    let number = std::cell::Cell::new(60);
+    let next = |event| envelope(number.replace(number.get() + 1), event);
+    all.extend(break_glass::of_operator(next).into_iter().map(|it| (operator, it)));
+    let own = break_glass::of_organization(next).into_iter();
+    all.extend(own.map(|it| (organization_id(), it)));
+    all.extend(last);
+    all
 }
 
 /// The one type of event that stands in another stream.
@@ -405,9 +434,11 @@ fn email_samples() -> Vec<Envelope> {
 fn account_samples() -> Vec<Envelope> {
     let account_id = account_id();
     let keeps = Some(SessionId::from_parts(1_790_000_000_000, 1));
+    let created =
+        AccountCreated { account_id, email: EMAIL, personal_organization: Some(organization_id()) };
     let created = Envelope {
         sealed: vec![Sealed { subject: Subject::account(account_id), seal: "AQID".to_owned() }],
-        ..envelope(50, AccountCreated { account_id, email: EMAIL }.into())
+        ..envelope(50, created.into())
     };
     let password = PasswordSet { account_id, cause: PasswordCause::Change, keeps };
     let locked = AccountLocked { account_id, until: LATER.parse().unwrap() };
@@ -416,6 +447,8 @@ fn account_samples() -> Vec<Envelope> {
         organization_id: organization_id(),
         before: Some(OrganizationId::OPERATOR),
     };
+    let (expires_at, given_to) = (LATER.parse().unwrap(), ResetGivenTo::Issuer);
+    let issued = PasswordResetIssued { account_id, expires_at, given_to };
     let by_owner = |number, event: Event| Envelope {
         actor: Principal::Account(account_id),
         ..envelope(number, event)
@@ -430,6 +463,10 @@ fn account_samples() -> Vec<Envelope> {
         by_owner(56, SessionsEnded { account_id, keeps }.into()),
         envelope(57, locked.into()),
         by_owner(58, led.into()),
+        Envelope {
+            actor: Principal::Organization(OrganizationId::OPERATOR),
+            ..envelope(59, issued.into())
+        },
     ]
 }
 
@@ -458,6 +495,7 @@ fn older() -> Vec<(u32, Event)> {
         }
         denials
     };
+    let disabled = DenialCode::BreakGlassDisabled;
     let plan = PlanDefined {
         plan: "free".parse().unwrap(),
         rules: PlanRules { key_lifetime_max_seconds: Some(3_600), features: Vec::new() },
@@ -467,13 +505,47 @@ fn older() -> Vec<(u32, Event)> {
         .into_iter()
         .map(|(_, sample)| sample.event)
         .find(|it| matches!(it, Event::KeyCreated(data) if data.key_id == key_id(2)));
+    let registered = OrganizationRegistered {
+        organization_id: organization_id(),
+        name: "Acme".parse().unwrap(),
+        key_prefix: "vtx".parse().unwrap(),
+        plan: "free".parse().unwrap(),
+        personal_of: None,
+    };
+    let OrganizationRegistered { organization_id, name, key_prefix, plan: its_plan, personal_of } =
+        registered.clone();
+    let begun =
+        OrganizationCreated { organization_id, name, key_prefix, plan: its_plan, personal_of };
+    let account =
+        AccountCreated { account_id: account_id(), email: EMAIL, personal_organization: None };
+    let invited = UserInvited {
+        user_id: user_id(),
+        email: EmailDigest([4; 32]),
+        expires_at: AT.parse().unwrap(),
+        limits: [("max_concurrent_bots".parse().unwrap(), 5)].into(),
+        token: None,
+    };
+    let renewed = InvitationRenewed {
+        user_id: user_id(),
+        expires_at: LATER.parse().unwrap(),
+        before: invited.expires_at,
+        token: None,
+    };
+    let joined = UserJoined { user_id: user_id(), account_id: account_id(), email_proven: false };
     vec![
+        (1, invited.into()),
+        (1, renewed.into()),
+        (1, joined.into()),
+        (1, registered.into()),
+        (1, begun.into()),
+        (1, account.into()),
         (1, key_created().into()),
         (2, successor.unwrap()),
         (1, revoked.into()),
         (1, plan.into()),
-        (1, denials_without(&[DenialCode::Suspended, DenialCode::DomainNotAllowed])),
-        (2, denials_without(&[DenialCode::Suspended])),
+        (1, denials_without(&[disabled, DenialCode::Suspended, DenialCode::DomainNotAllowed])),
+        (2, denials_without(&[disabled, DenialCode::Suspended])),
+        (3, denials_without(&[disabled])),
     ]
 }
 

@@ -67,7 +67,12 @@ pub(super) struct Client {
     allow_plaintext: Option<bool>,
 
     /// The longest time to wait for an answer [default: 10s]
-    #[arg(long, value_name = "DURATION", value_parser = flags::timeout)]
+    #[arg(
+        long,
+        env = "KEYLEDGER_TIMEOUT",
+        value_name = "DURATION",
+        value_parser = flags::timeout
+    )]
     timeout: Option<Duration>,
 
     /// An identifier of your own that is recorded with what happens
@@ -220,6 +225,13 @@ impl Session<'_> {
         Ok(request)
     }
 
+    /// The same for a call that answers with a stream, which lasts for as long as it is wanted.
+    pub(super) fn stream_request<T>(&self, message: T) -> Result<Request<T>, Failure> {
+        let mut request = self.request(message)?;
+        request.metadata_mut().remove("grpc-timeout");
+        Ok(request)
+    }
+
     /// Waits for the answer to a call.
     pub(super) async fn answer<T>(
         &self,
@@ -236,7 +248,8 @@ impl Session<'_> {
         }
     }
 
-    fn refused(&self, status: &Status) -> Failure {
+    /// What a server's refusal comes to.
+    pub(super) fn refused(&self, status: &Status) -> Failure {
         let Some(credential) = &self.credential else {
             return Failure::of_status(status, "nowhere");
         };

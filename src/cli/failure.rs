@@ -237,13 +237,26 @@ fn hint_for_reason(reason: &str, key_source: &str) -> Option<String> {
         }
         "ROLE_NOT_FOUND" => "`--role` takes the name of a built-in role too, such as `dns-manager`",
         "IDEMPOTENCY_KEY_REUSED" => "`--idempotency-key` repeats one request, word for word",
+        "BREAK_GLASS_GRANT_NOT_FOUND" => {
+            "`keyledger break-glass list`, with the same `--org`, shows them"
+        }
+        "PERMISSION_NOT_LISTED" => "`break_glass.permissions` in the server's settings lists them",
+        "DURATION_OUT_OF_RANGE" => "say how long with `--duration`, such as `--duration 30m`",
+        "INCIDENT_REQUIRED" => "`--incident` names one",
+        "NOT_A_PERSON" => {
+            "show a custodian's master key (`--master-key-file`), or a session of your own \
+             (`--api-key-file`)"
+        }
+        "BREAK_GLASS_GRANT_NOT_ENDED" => "`keyledger break-glass close` ends it",
+        "ALERTS_MISSED" => "`keyledger break-glass list` shows the grants",
         "USER_NOT_FOUND" => "`keyledger user list`, with the same `--org`, shows them",
         "SECOND_FACTOR_REQUIRED" => "`--code` takes one",
-        "NOT_A_MEMBER" => "`--org` names another organization, by its identifier",
+        "NOT_A_MEMBER" => "`--org` names another organization, by its identifier or key prefix",
         "SESSION_REQUIRED" => {
             "`keyledger session login --save FILE` logs you in; `--api-key-file FILE` shows that"
         }
         "REFRESH_FAILED" | "REFRESH_REUSED" => "`keyledger session login` logs you in again",
+        "NO_ENROLMENT" => "`keyledger session totp enroll` begins anew",
         "NO_AUTHENTICATOR" => "`keyledger session totp enroll` begins with one",
         "AUTHENTICATOR_ENROLLED" => "`keyledger session totp remove` lets go of it",
         "CLOCK_AHEAD" => {

@@ -8,8 +8,10 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _};
 use sd_notify::NotifyState;
+use zeroize::Zeroizing;
 
 use crate::config::{Collector, LogFormat, Settings};
+use crate::ledger::secret::Secret;
 use crate::ledger::start::WeakToken;
 use crate::node::{FirstKey, Node};
 use crate::server::{self, Announce};
@@ -35,6 +37,20 @@ struct Flags {
     settings: Settings,
 }
 
+/// What the variables of emergency access say.
+fn with_emergencies(settings: Settings) -> anyhow::Result<Settings> {
+    let variable = |name: &str| match std::env::var(name) {
+        Ok(text) => Ok(Some(text)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => anyhow::bail!("`{name}`: must be a text"),
+    };
+    let master_key = variable("MASTER_KEY")?.map(|it| Secret::new(Zeroizing::new(it)));
+    let enabled = variable("BREAK_GLASS_ENABLED")?;
+    let break_glass = settings.break_glass.clone().unwrap_or_default();
+    let break_glass = break_glass.with_variables(enabled.as_deref(), master_key.as_ref())?;
+    Ok(Settings { break_glass: Some(break_glass), ..settings })
+}
+
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let settings = self.settings.or(Settings::from_file(self.config)?);
@@ -45,6 +61,7 @@ impl Serve {
             // To take it for absent would revoke the key of the token before it, for good.
             Err(VarError::NotUnicode(_)) => return Err(WeakToken.into()),
         };
+        let settings = with_emergencies(settings)?;
         let config = settings.complete(token)?;
         start_logging(&config.log, config.log_format)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

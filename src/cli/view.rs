@@ -3,6 +3,7 @@
 //! is null.
 
 pub(super) mod activity;
+pub(super) mod break_glass;
 pub(super) mod common;
 pub(super) mod key;
 pub(super) mod key_change;

@@ -9,15 +9,18 @@ use projections::text;
 use zeroize::Zeroizing;
 
 use super::production::{self, Unsafe};
-use super::rules;
 use super::{Collector, LogFormat, METRICS_LISTEN_DEFAULT, Network, Origin, Settings};
-use crate::delivery::DeliveryCommand;
+use super::{break_glass, rules};
+use crate::delivery::Means;
+use crate::delivery::mail::RelayError;
 use crate::ledger::secret::Secret;
 use crate::ledger::sign_in::SignInTerms;
+use crate::ledger::sign_in::guessing::ListError;
 use crate::ledger::snapshots::SNAPSHOT_EVENTS;
 use crate::ledger::start::{ConfiguredGlobalKey, ConfiguredKeys, WeakToken, check_admin_api_token};
 use crate::node::Directories;
 use crate::server::tls;
+use crate::services::organization::HandOver;
 use crate::store::engine_url::EngineUrlError;
 
 /// Which part of the calls a collector is told about unless told otherwise: a ledger answers
@@ -59,7 +62,9 @@ pub struct Config {
     /// How people sign in.
     pub sign_in: SignInTerms,
     /// Who delivers one-time tokens; none for nobody.
-    pub delivery: Option<DeliveryCommand>,
+    pub delivery: Option<Means>,
+    /// Who is handed the tokens of invitations that nobody delivers.
+    pub hand_over: HandOver,
     /// Whether clients are told about the services.
     pub reflection: bool,
     /// Whether what is convenient but unsafe is refused.
@@ -166,6 +171,25 @@ pub enum ConfigError {
         "`sessions.delivery`: `command` must be a list of 1 to 64 texts: the program, by its whole path, and its arguments"
     )]
     DeliveryCommand,
+    /// The list of refused passwords cannot be used.
+    #[error("`passwords.refuse_file`")]
+    RefusedPasswords(#[source] ListError),
+    /// A setting of the mail relay is wrong.
+    #[error("`{0}`: {1}")]
+    Smtp(&'static str, &'static str),
+    /// A file that the mail relay needs cannot be read.
+    #[error("`{name}`: cannot read `{path}`")]
+    SmtpFile {
+        /// The setting.
+        name: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The relay's certificates cannot be used.
+    #[error("`smtp.ca_file`")]
+    Relay(#[from] RelayError),
     /// A number is out of range.
     #[error("`{0}`: must be at least 1")]
     Zero(&'static str),
@@ -219,8 +243,23 @@ impl Settings {
                 self.permission_rules.as_deref().unwrap_or_default(),
                 self.plans.as_ref().unwrap_or(&BTreeMap::new()),
             )?,
+            break_glass: self.break_glass.unwrap_or_default().complete(production)?,
         };
-        let (sign_in, delivery) = self.sessions.unwrap_or_default().complete()?;
+        break_glass::check_others(&configured_keys)?;
+        let (mut sign_in, command) = self.sessions.unwrap_or_default().complete()?;
+        let delivery = match (command, self.smtp) {
+            (Some(_), Some(_)) => {
+                return Err(ConfigError::Smtp(
+                    "smtp",
+                    "stands beside `sessions.delivery`; keep one of them",
+                ));
+            }
+            (Some(command), None) => Some(Means::Command(command)),
+            (None, Some(smtp)) => Some(Means::Mail(Box::new(smtp.complete()?))),
+            (None, None) => None,
+        };
+        sign_in.personal = self.accounts.unwrap_or_default().complete(&configured_keys.rules)?;
+        sign_in.refused_passwords = self.passwords.unwrap_or_default().complete()?.into();
         let metrics_default =
             || if production { METRICS_LISTEN_DEFAULT.parse().ok() } else { None };
         let log_format = if production { LogFormat::Json } else { LogFormat::Text };
@@ -241,6 +280,7 @@ impl Settings {
             collector,
             sign_in,
             delivery,
+            hand_over: self.invitations.unwrap_or_default().complete(production),
             reflection: self.reflection.unwrap_or(!production),
             production,
         })
@@ -318,7 +358,10 @@ fn at_least_one(name: &'static str, number: usize) -> Result<usize, ConfigError>
     if number == 0 { Err(ConfigError::Zero(name)) } else { Ok(number) }
 }
 
-fn sha256(name: &'static str, text: Option<&str>) -> Result<Option<[u8; 32]>, ConfigError> {
+pub(super) fn sha256(
+    name: &'static str,
+    text: Option<&str>,
+) -> Result<Option<[u8; 32]>, ConfigError> {
     let Some(text) = text else { return Ok(None) };
     let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
     let digits = digits.filter(|digits| digits.len() == 64).ok_or(ConfigError::Digest(name))?;

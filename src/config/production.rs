@@ -35,6 +35,10 @@ pub const EFFECTS: &[Effect] = &[
     Effect { about: "metrics_listen", effect: "is `127.0.0.1:9464` unless set" },
     Effect { about: "reflection", effect: "is `false` unless set" },
     Effect {
+        about: "invitations.hand_over",
+        effect: "is `operators` unless set, and `inviter` is refused: whoever is handed a token can make the account of an e-mail that has none",
+    },
+    Effect {
         about: "admin.key",
         effect: "a start that finds it in the data directory warns: move it off the machine",
     },
@@ -64,6 +68,11 @@ pub enum Unsafe {
     /// Every page may call.
     #[error("`production`: `cors_origins` may not hold `*`; name the origins")]
     AnyOrigin,
+    /// Whoever invites could make the accounts of whom they invite.
+    #[error(
+        "`production`: `invitations.hand_over` may not be `inviter`; set `operators` or `nobody`, and let `smtp` or `sessions.delivery` deliver"
+    )]
+    HandOver,
 }
 
 /// Refuses what production mode does not allow.
@@ -87,6 +96,9 @@ pub(super) fn check(
     }
     if settings.cors_origins.iter().flatten().any(super::Origin::is_any) {
         return Err(Unsafe::AnyOrigin);
+    }
+    if settings.invitations.and_then(|it| it.hand_over) == Some(super::HandOverSetting::Inviter) {
+        return Err(Unsafe::HandOver);
     }
     Ok(())
 }

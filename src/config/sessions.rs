@@ -2,12 +2,14 @@
 //! and no variables: there are many, and none is one for a single run.
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::ConfigError;
 use crate::delivery::DeliveryCommand;
+use crate::ledger::accounts::personal::PersonalTerms;
 use crate::ledger::sign_in::SignInTerms;
 use crate::ledger::sign_in::access_token::{AccessTerms, PARTY_CHARS_MAX};
 use crate::ledger::sign_in::hashing::{HashingCost, HashingTerms};
@@ -48,9 +50,11 @@ pub struct SessionSettings {
     pub hashing_threads: Option<usize>,
     /// How many may wait to be.
     pub hashing_queue: Option<usize>,
-    /// Failed attempts of one e-mail before further ones must wait.
+    /// Failed attempts with one e-mail from one origin before further ones must wait.
     pub lockout_attempts: Option<u32>,
-    /// The same of one origin.
+    /// The same with one e-mail, wherever they come from.
+    pub lockout_email_attempts: Option<u32>,
+    /// The same from one origin, whatever e-mails it tries.
     pub lockout_origin_attempts: Option<u32>,
     /// Longest wait.
     pub lockout_seconds: Option<i64>,
@@ -104,6 +108,8 @@ impl SessionSettings {
             signing_key_age_ms: days * 86_400_000,
             hashing: self.hashing()?,
             throttle: self.throttle()?,
+            personal: PersonalTerms::default(),
+            refused_passwords: Arc::default(),
         })
     }
 
@@ -138,10 +144,19 @@ impl SessionSettings {
     fn throttle(&self) -> Result<ThrottleTerms, ConfigError> {
         let usual = ThrottleTerms::default();
         let attempts = self.lockout_attempts.unwrap_or(usual.attempts);
+        let attempts = within("sessions.lockout_attempts", attempts, [1, 100])?;
+        let email_attempts = self.lockout_email_attempts;
+        let email_attempts = email_attempts.unwrap_or(attempts * ThrottleTerms::ORIGINS);
         let origin_attempts = self.lockout_origin_attempts.unwrap_or(usual.origin_attempts);
         let seconds = self.lockout_seconds.unwrap_or(usual.wait_ms_max / 1_000);
         Ok(ThrottleTerms {
-            attempts: within("sessions.lockout_attempts", attempts, [1, 100])?,
+            attempts,
+            // With no more than one origin has, one could hold back all others.
+            email_attempts: within(
+                "sessions.lockout_email_attempts",
+                email_attempts,
+                [attempts + 1, 1_000_000],
+            )?,
             origin_attempts: within(
                 "sessions.lockout_origin_attempts",
                 origin_attempts,
@@ -177,7 +192,7 @@ fn party(name: &'static str, given: Option<&str>) -> Result<String, ConfigError>
     }
 }
 
-fn within<T: PartialOrd + Display + Copy>(
+pub(super) fn within<T: PartialOrd + Display + Copy>(
     name: &'static str,
     value: T,
     [least, most]: [T; 2],
@@ -224,6 +239,7 @@ mod tests {
             ("hashing_threads", 1, 64),
             ("hashing_queue", 1, 10_000),
             ("lockout_attempts", 1, 100),
+            ("lockout_email_attempts", 6, 1_000_000),
             ("lockout_origin_attempts", 1, 1_000_000),
             ("lockout_seconds", 1, 86_400),
         ] {
@@ -236,6 +252,14 @@ mod tests {
                 assert_eq!(said, expected);
             }
         }
+    }
+
+    #[test]
+    fn an_e_mail_has_more_attempts_than_one_place_has() {
+        let (terms, _) = section("lockout_attempts = 100").unwrap();
+        assert_eq!(terms.throttle.email_attempts, 2_000);
+        let said = section("lockout_attempts = 7\nlockout_email_attempts = 7").unwrap_err();
+        assert_eq!(said, "`sessions.lockout_email_attempts`: must be 8 to 1000000");
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod change;
 pub mod command;
 mod create;
 mod decide;
+pub mod personal;
 mod rejection;
 pub(in crate::ledger) mod replay;
 pub(in crate::ledger) mod snapshots;
@@ -41,7 +42,7 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 
 use super::vault::seal::{OpenError, PersonalData, open};
 use super::{Ledger, LedgerError};
-pub use change::AccountExecuted;
+pub use change::{AccountExecuted, HeldAccount};
 pub use rejection::AccountRejection;
 
 /// How many locks the writers of all accounts share, and those of all e-mails.
@@ -336,6 +337,15 @@ impl Accounts {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.published.notify_waiters();
         }
+    }
+
+    /// Waits until what was being done to an account has landed.
+    ///
+    /// # Errors
+    ///
+    /// It takes too long.
+    pub(in crate::ledger) async fn settled(&self, id: AccountId) -> Result<(), LedgerError> {
+        self.account_writers.lock(lock_of_account(id)).await.map(drop)
     }
 
     /// Waits until what is published holds these revisions.

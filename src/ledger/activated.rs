@@ -37,6 +37,14 @@ pub(super) fn may_write(operator: &Organization, event: &Event) -> Result<(), Le
         | Event::RoleGranted(_)
         | Event::GrantRevoked(_)
         | Event::UserInvited(_)
+        | Event::BreakGlassConfigured(_)
+        | Event::BreakGlassOpened(_)
+        | Event::BreakGlassApproved(_)
+        | Event::BreakGlassUsed(_)
+        | Event::BreakGlassRefused(_)
+        | Event::BreakGlassEnded(_)
+        | Event::BreakGlassEscalated(_)
+        | Event::BreakGlassReviewed(_)
         | Event::InvitationRenewed(_)
         | Event::UserJoined(_)
         | Event::UserUpdated(_)
@@ -59,7 +67,8 @@ pub(super) fn may_write(operator: &Organization, event: &Event) -> Result<(), Le
         | Event::RecoveryCodeUsed(_)
         | Event::SessionsEnded(_)
         | Event::AccountLocked(_)
-        | Event::DefaultOrganizationSet(_) => false,
+        | Event::DefaultOrganizationSet(_)
+        | Event::PasswordResetIssued(_) => false,
     };
     let activated = operator.installation().is_some_and(|it| it.may_write(event_type, schema));
     if begins || activated { Ok(()) } else { Err(LedgerError::NotActivated(event_type)) }

@@ -216,6 +216,25 @@ impl<'a> Walk<'a> {
     }
 }
 
+impl Ledger {
+    /// So many events of an organization, from this one on. They must be there: readers see
+    /// them. A short read is damage.
+    pub async fn read_organization(
+        &self,
+        organization: &Published,
+        first: Revision,
+        wanted: usize,
+    ) -> Result<Vec<Recorded>, ReadError> {
+        let read = self.store.read_stream(&organization.stream, first, wanted).await?;
+        if read.is_empty() && wanted > 0 {
+            let stream = organization.stream.clone();
+            let what = "the event is missing".to_owned();
+            return Err(ReadError::Corrupt { stream, revision: first, what });
+        }
+        Ok(read)
+    }
+}
+
 /// The place in front of this one; none in front of the first.
 fn before(revision: Revision) -> Option<Revision> {
     revision.0.checked_sub(1).map(Revision)

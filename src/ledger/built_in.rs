@@ -13,6 +13,8 @@ use super::start::ConfiguredRules;
 
 /// Full authority over the installation; known only in the operator organization.
 pub const OPERATOR_ADMIN: RoleId = role(1);
+/// Full authority inside one organization.
+pub const ADMIN: RoleId = role(2);
 
 /// The built-in roles: number, name, description, permissions. The eight behind the
 /// operator's are those an organization's wizard offers; the auditor's reads all that
@@ -53,6 +55,7 @@ const ROLES: &[(u8, &str, &str, &[&str])] = &[
             "roles:read",
             "users:read",
             "sessions:read",
+            "break-glass:read",
             "organizations:read",
             "installation:read",
         ],
@@ -91,6 +94,13 @@ pub fn operator_name() -> Name {
 #[must_use]
 pub fn operator_key_prefix() -> KeyPrefix {
     fixed("klop")
+}
+
+/// What every personal organization is called: names are clear text for ever, and a person's
+/// is theirs to have erased.
+#[must_use]
+pub fn personal_name() -> Name {
+    fixed("personal")
 }
 
 /// The plan of the operator organization.
@@ -206,6 +216,7 @@ mod tests {
             admin_key_name(),
             admin_api_token_name(),
             admin_digest_name(),
+            personal_name(),
             global_key_name(1),
             global_key_name(u32::MAX),
         ] {

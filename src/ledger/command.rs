@@ -8,7 +8,7 @@ use projections::event::{
     DenialsSummarized, Hint, KeyOrigin, KeyedDigest, PepperRotated, PermissionRule, PlanRules,
     RevocationReason, RoleDefinition, ServiceAccountCreated, SigningKeyAdded,
 };
-use projections::id::{GrantId, InstallationId, KeyId, OrganizationId, RoleId, UserId};
+use projections::id::{AccountId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, UserId};
 use projections::network::{Networks, RateLimit};
 use projections::permission::{Permission, PermissionPattern, Scopes};
 use projections::policy::Policy;
@@ -20,13 +20,16 @@ use projections::time::Timestamp;
 
 use super::urgency::Urgency;
 
+mod break_glass;
 mod order;
 mod people;
 
+pub use break_glass::{BreakGlassCommand, ByPerson, OpenGrant, UseGrant, WhichGrant};
 pub use order::{About, Caller, Order, Personal, RequestStamper};
 pub use people::{
     EndSession, EndSessions, INVITATION_MAX_MS, INVITATION_MS, InviteUser, JoinUser,
-    RenewInvitation, SESSIONS_MAX, StartSession, StepUpSession, USERS_MAX, UpdateUser,
+    RenewInvitation, SESSIONS_MAX, SeatOwner, SessionsOf, StartSession, StepUpSession, USERS_MAX,
+    UpdateUser,
 };
 
 /// What a caller wants to be so. Identifiers and digests of secrets come with it, so
@@ -91,6 +94,8 @@ pub enum Command {
     RenewInvitation(RenewInvitation),
     /// Bind a user to the account of the person who accepted.
     JoinUser(JoinUser),
+    /// Make the person whose own an organization is its one user.
+    SeatOwner(SeatOwner),
     /// Call a user otherwise, or give them other numbers.
     UpdateUser(Box<UpdateUser>),
     /// Let a user do nothing until they are restored.
@@ -107,6 +112,8 @@ pub enum Command {
     EndSession(EndSession),
     /// End a user's sessions before their time.
     EndSessions(EndSessions),
+    /// Govern break-glass, or act by it.
+    BreakGlass(Box<BreakGlassCommand>),
 }
 
 impl Command {
@@ -143,6 +150,7 @@ impl Command {
             | Self::GrantRole(_)
             | Self::RevokeGrant(_) => super::permissions::ROLES_WRITE,
             Self::InviteUser(_)
+            | Self::SeatOwner(_)
             | Self::RenewInvitation(_)
             | Self::UpdateUser(_)
             | Self::SuspendUser(_)
@@ -152,8 +160,16 @@ impl Command {
             | Self::StartSession(_)
             | Self::StepUpSession(_)
             | Self::EndSession(_)
-            | Self::EndSessions(_) => return None,
+            | Self::EndSessions(_)
+            | Self::BreakGlass(_) => return None,
         })
+    }
+
+    /// Whether it makes no sense without what is written beside it: the opening of a break-glass
+    /// grant without its reason.
+    #[must_use]
+    pub fn rests_on_its_words(&self) -> bool {
+        if let Self::BreakGlass(command) = self { command.opens() } else { false }
     }
 
     /// The secrets that it brings from elsewhere.
@@ -182,7 +198,53 @@ impl Command {
             | Self::StartSession(_)
             | Self::EndSession(_)
             | Self::EndSessions(_) => true,
+            Self::BreakGlass(command) => command.may_end_authority(),
             Self::CreateInstallation(_)
+            | Self::ConfigureInstallation(_)
+            | Self::RegisterOrganization(_)
+            | Self::CreateOrganization(_)
+            | Self::CreateKey(_)
+            | Self::ImportKeys(_)
+            | Self::UpdateKeyLabel(_)
+            | Self::EnableKey(_)
+            | Self::CreateServiceAccount(_)
+            | Self::UpdatePolicy(_)
+            | Self::RotatePepper(_)
+            | Self::AddSigningKey(_)
+            | Self::RetireSigningKey(_)
+            | Self::RecordDenials(_)
+            | Self::CreateRole(_)
+            | Self::GrantRole(_)
+            | Self::InviteUser(_)
+            | Self::SeatOwner(_)
+            | Self::RenewInvitation(_)
+            | Self::JoinUser(_)
+            | Self::UpdateUser(_)
+            | Self::RestoreUser(_)
+            | Self::StepUpSession(_) => false,
+        }
+    }
+
+    /// Whose sessions it may end, but for their time.
+    #[must_use]
+    pub fn may_end_sessions(&self) -> Option<SessionsOf> {
+        match self {
+            Self::SuspendUser(id) | Self::RemoveUser(id) => Some(SessionsOf::User(*id)),
+            Self::EndSessions(command) => Some(SessionsOf::User(command.user_id)),
+            Self::EndSession(command) => Some(SessionsOf::Session(command.session_id)),
+            // It may end another one.
+            Self::StartSession(command) => Some(SessionsOf::Account(command.account_id)),
+            Self::ConfigureKeys(_)
+            | Self::ReissueOperatorKey(_)
+            | Self::RotateKey(_)
+            | Self::EndRotation(_)
+            | Self::DisableKey(_)
+            | Self::RevokeKey(_)
+            | Self::RevokeKeys(_)
+            | Self::UpdateRole(_)
+            | Self::RetireRole(_)
+            | Self::RevokeGrant(_)
+            | Self::CreateInstallation(_)
             | Self::ConfigureInstallation(_)
             | Self::RegisterOrganization(_)
             | Self::CreateOrganization(_)
@@ -203,7 +265,9 @@ impl Command {
             | Self::JoinUser(_)
             | Self::UpdateUser(_)
             | Self::RestoreUser(_)
-            | Self::StepUpSession(_) => false,
+            | Self::StepUpSession(_)
+            | Self::SeatOwner(_)
+            | Self::BreakGlass(_) => None,
         }
     }
 
@@ -227,7 +291,9 @@ impl Command {
             | Self::SuspendUser(_)
             | Self::RemoveUser(_)
             | Self::EndSession(_)
-            | Self::EndSessions(_) => Urgency::Reserved,
+            | Self::EndSessions(_)
+            // The worst hour is what it is for.
+            | Self::BreakGlass(_) => Urgency::Reserved,
             Self::CreateInstallation(_)
             | Self::RegisterOrganization(_)
             | Self::CreateKey(_)
@@ -244,6 +310,7 @@ impl Command {
             | Self::UpdateRole(_)
             | Self::GrantRole(_)
             | Self::InviteUser(_)
+            | Self::SeatOwner(_)
             | Self::RenewInvitation(_)
             | Self::JoinUser(_)
             | Self::UpdateUser(_)
@@ -300,6 +367,8 @@ pub struct OrganizationDraft {
     pub key_prefix: KeyPrefix,
     /// The plan it is on.
     pub plan: PlanName,
+    /// The account of the one person whose own it is; none for one that people join.
+    pub personal_of: Option<AccountId>,
 }
 
 /// When a key shall end.

@@ -4,6 +4,7 @@
 //! any decision can be made again. All rules of writing are here and nowhere else; the
 //! folds hold none.
 
+pub(super) mod break_glass;
 mod installation;
 mod key;
 mod organization;
@@ -120,6 +121,7 @@ pub fn decide(given: &Given<'_>, command: &Command) -> Result<Decided, Rejection
         Command::InviteUser(command) => people::invite(given, command),
         Command::RenewInvitation(command) => people::renew(given, *command),
         Command::JoinUser(command) => people::join(given, *command),
+        Command::SeatOwner(command) => people::seat_owner(given, *command),
         Command::UpdateUser(command) => people::update(given, command),
         Command::SuspendUser(id) => people::suspend(given, *id),
         Command::RestoreUser(id) => people::restore(given, *id),
@@ -128,6 +130,7 @@ pub fn decide(given: &Given<'_>, command: &Command) -> Result<Decided, Rejection
         Command::StepUpSession(command) => people::step_up(given, *command),
         Command::EndSession(command) => people::end_session(given, *command),
         Command::EndSessions(command) => people::end_sessions(given, *command),
+        Command::BreakGlass(command) => break_glass::decide(given, command),
         Command::RecordDenials(event) => Ok(Decided::Events(vec![event.clone().into()])),
     }
 }
@@ -157,13 +160,16 @@ impl Given<'_> {
                 Caller::Session { session_id, .. } => {
                     Recognised::Session(home.session(session_id)?)
                 }
-                // Whoever has no credential holds nothing.
-                Caller::Person { .. } | Caller::Ledger => return None,
+                Caller::BreakGlass { grant_id, .. } => {
+                    Recognised::BreakGlass(home.break_glass_grant(grant_id)?)
+                }
+                // Whoever has no credential holds nothing, nor does a master key by itself.
+                Caller::Person { .. } | Caller::Custodian { .. } | Caller::Ledger => return None,
             };
             Some((recognised, home))
         });
         let (recognised, home) = known.ok_or(Rejection::CallerNotInForce)?;
-        if out_of_force(recognised, self.standing, home, self.now).is_some() {
+        if out_of_force(recognised, self.standing, home, self.operator, self.now).is_some() {
             return Err(Rejection::CallerNotInForce);
         }
         Ok(Some((recognised, home)))

@@ -7,6 +7,8 @@
 //! [`GROUPS_MAX`]. What finds no place is counted among the others, so that the sum over
 //! all summaries is the number of denials, always.
 
+mod code;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, hash_map};
 use std::hash::{BuildHasher as _, RandomState};
@@ -18,10 +20,12 @@ use projections::event::{CountedDenial, Denial, DenialCode, DenialsSummarized};
 use projections::id::OrganizationId;
 use projections::principal::Credential;
 use projections::time::Timestamp;
-use projections::verification::{Code, Question};
+use projections::verification::Question;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+
+pub(super) use code::{code, code_back};
 
 use super::command::Command;
 use super::rejection::Rejection;
@@ -283,30 +287,6 @@ impl Counted {
     }
 }
 
-/// The code of a denial; none where nothing was denied.
-pub(super) fn code(code: Code) -> Option<DenialCode> {
-    Some(match code {
-        Code::NoCredential => DenialCode::NoCredential,
-        Code::Ambiguous => DenialCode::Ambiguous,
-        Code::Malformed => DenialCode::Malformed,
-        Code::Unknown => DenialCode::Unknown,
-        Code::TenantMismatch => DenialCode::TenantMismatch,
-        Code::Revoked => DenialCode::Revoked,
-        Code::Disabled => DenialCode::Disabled,
-        Code::Expired => DenialCode::Expired,
-        Code::Suspended => DenialCode::Suspended,
-        Code::IpNotAllowed => DenialCode::IpNotAllowed,
-        Code::WrongEnvironment => DenialCode::WrongEnvironment,
-        Code::ServiceNotAllowed => DenialCode::ServiceNotAllowed,
-        Code::PermissionDenied => DenialCode::PermissionDenied,
-        Code::DomainNotAllowed => DenialCode::DomainNotAllowed,
-        Code::FeatureNotLicensed => DenialCode::FeatureNotLicensed,
-        Code::MfaRequired => DenialCode::MfaRequired,
-        Code::RateLimited => DenialCode::RateLimited,
-        Code::Allowed => return None,
-    })
-}
-
 /// The code of a denial that the rules of writing made; none where they refuse for
 /// another reason than who asks.
 pub(super) fn rejected(rejection: &Rejection) -> Option<DenialCode> {
@@ -355,6 +335,13 @@ impl Ledger {
         };
         let id = known.map_or(OrganizationId::OPERATOR, |(id, _)| id);
         self.denials.count(id, denial, question.now);
+    }
+
+    /// Counts the denial of a credential that nobody knows, of a caller of the ledger itself.
+    pub(super) fn count_unknown(&self, code: DenialCode) {
+        let service = "keyledger".parse().ok();
+        let denial = Denial { code, credential: None, asked_with: None, service };
+        self.denials.count(OrganizationId::OPERATOR, denial, self.clock.now());
     }
 
     /// Counts a denial of a caller who was let in.

@@ -49,13 +49,19 @@ impl Drop for Reserved {
 }
 
 /// The place of the first key whose secret another key has or had, or another item of the
-/// same import, under any pepper.
+/// same import, under any pepper, or that is a custodian's master key.
 pub(super) fn first_taken(command: &ImportKeys, tables: &Tables, dead: &DeadKeys) -> Option<usize> {
     let index = tables.index();
+    let operator = tables.operator().tables();
+    let rules = operator.installation().and_then(|it| it.break_glass.as_deref());
+    let is_master_key = |digest: SecretDigest| {
+        rules.is_some_and(|it| it.custodians.iter().any(|it| it.digest.blake3 == digest))
+    };
     let mut seen = HashSet::new();
     command.keys.iter().position(|it| {
         let known = |digest: SecretDigest| index.key(&digest).is_some() || dead.may_hold(&digest);
-        it.digests().any(known) || !seen.insert(it.key.digest.blake3)
+        it.digests().any(|digest| known(digest) || is_master_key(digest))
+            || !seen.insert(it.key.digest.blake3)
     })
 }
 

@@ -32,6 +32,22 @@ pub fn mint(
     Ok(Minted { hint: Hint::of(&text), digest: digest(&text, peppers), secret: Secret::new(text) })
 }
 
+/// Makes the text of something that is no key, beginning with this head.
+pub fn mint_token(head: &str, peppers: &Peppers) -> Result<Minted, NoEntropy> {
+    let secret = mint_text(head)?;
+    let (hint, digest) = (Hint::of(secret.expose()), digest(secret.expose(), peppers));
+    Ok(Minted { hint, digest, secret })
+}
+
+/// A text that nobody guesses, with a checksum, beginning with this head.
+pub fn mint_text(head: &str) -> Result<Secret, NoEntropy> {
+    let mut text = zeroize::Zeroizing::new(String::with_capacity(api_key::CREDENTIAL_CHARS_MAX));
+    text.push_str(head);
+    text.push_str(&mint_secret_text()?);
+    api_key::push_checksum(&mut text);
+    Ok(Secret::new(text))
+}
+
 /// What stands for a text that is presented as it is.
 #[must_use]
 pub fn digest(text: &str, peppers: &Peppers) -> KeyedDigest {

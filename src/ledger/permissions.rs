@@ -46,6 +46,14 @@ permissions! {
     SESSIONS_WRITE = "sessions":"write",
     /// Help people to their accounts; meaningful only in the operator organization.
     ACCOUNTS_WRITE = "accounts":"write",
+    /// See break-glass grants, and all that was done under them.
+    BREAK_GLASS_READ = "break-glass":"read",
+    /// Approve break-glass grants that others opened.
+    BREAK_GLASS_APPROVE = "break-glass":"approve",
+    /// End break-glass grants.
+    BREAK_GLASS_CLOSE = "break-glass":"close",
+    /// Review break-glass grants that others opened and approved.
+    BREAK_GLASS_REVIEW = "break-glass":"review",
     /// See what happened, the personal data around it included.
     ACTIVITY_READ = "activity":"read",
 }

@@ -68,6 +68,17 @@ impl Ledger {
         self.vault.existing_subject_key(subject).await
     }
 
+    /// What the vault has for many subjects, in their order.
+    pub async fn subject_keys(
+        &self,
+        subjects: &[Subject],
+    ) -> Result<Vec<SubjectKeyState>, VaultError> {
+        match subjects {
+            [] => Ok(Vec::new()),
+            some => self.vault.existing_subject_keys(some).await,
+        }
+    }
+
     /// Finds out whether an append happened whose outcome got lost, by reading back. Where
     /// nothing stands at its places, it may still come: then the outcome stays unknown.
     pub(super) async fn settle(

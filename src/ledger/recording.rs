@@ -36,6 +36,7 @@ impl Ledger {
             tokio::spawn(Arc::clone(self).record_uses(ended())),
             tokio::spawn(Arc::clone(self).record_denials(ended())),
             tokio::spawn(Arc::clone(self).sweep_rate_limits(ended())),
+            tokio::spawn(Arc::clone(self).keep_break_glass(ended())),
         ];
         Recording { end, tasks }
     }

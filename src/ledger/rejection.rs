@@ -1,9 +1,73 @@
 //! Why the rules refuse a command.
 
-use projections::id::{GrantId, KeyId, RoleId, ServiceAccountId, SessionId, UserId};
+use projections::id::{
+    BreakGlassGrantId, GrantId, KeyId, RoleId, ServiceAccountId, SessionId, UserId,
+};
 use projections::principal::Owner;
 use projections::principal::Principal;
 use projections::recorded::Revision;
+
+/// Why the rules of break-glass refuse a command.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BreakGlassRejection {
+    /// It is off.
+    #[error("break-glass is off; the operator turns it on in the configuration")]
+    Disabled,
+    /// Whoever asks is no person by an account.
+    #[error(
+        "only a person can do this: log in, use a key of your own, or show a custodian's master key that is bound to an account"
+    )]
+    NotAPerson,
+    /// There is no such grant in this organization.
+    #[error("break-glass grant `{0}` not found")]
+    NotFound(BreakGlassGrantId),
+    /// Nobody has emergency access to the installation itself.
+    #[error(
+        "`organization_id`: nobody has emergency access to the installation itself; use `keyledger operator reissue` on its machine"
+    )]
+    Operator,
+    /// The permission is not one that grants may have.
+    #[error("`permissions`: `{0}` is not on the installation's list for break-glass")]
+    PermissionNotListed(String),
+    /// The duration is none that a grant may have.
+    #[error("`duration`: must be 1 to {0} seconds")]
+    Duration(u32),
+    /// No incident was named.
+    #[error("`incident`: must be given; name the incident that this is for")]
+    IncidentRequired,
+    /// The last grant for the same reason ended, and was not reviewed.
+    #[error(
+        "`reason`: grant `{0}` of the same custodian and reason ended, and must be reviewed before another is opened"
+    )]
+    ReviewPending(BreakGlassGrantId),
+    /// As many grants were opened as may be.
+    #[error("{0} grants were opened within {1} seconds, as many as may be; try again later")]
+    Limited(u32, u32),
+    /// There is no grant for the custodian and reason, and none may be opened. Its caller
+    /// counts what was opened, and asks again.
+    #[error("no grant is open for this reason")]
+    NotOpen,
+    /// The grant does not await approval, or not any more.
+    #[error("break-glass grant `{0}` does not await approval")]
+    NotAwaitingApproval(BreakGlassGrantId),
+    /// Whoever asks had a part in it.
+    #[error(
+        "the grant must be {0} by somebody who neither opened nor approved it, as told apart by accounts"
+    )]
+    OwnGrant(&'static str),
+    /// The grant has not ended.
+    #[error("break-glass grant `{0}` has not ended; close it first")]
+    NotEnded(BreakGlassGrantId),
+    /// The grant was reviewed, by another, or with another finding.
+    #[error("break-glass grant `{0}` was reviewed already")]
+    Reviewed(BreakGlassGrantId),
+}
+
+impl From<BreakGlassRejection> for Rejection {
+    fn from(rejection: BreakGlassRejection) -> Self {
+        Self::BreakGlass(rejection)
+    }
+}
 
 /// Why the rules refuse a command. Variants stand in order of precedence: where
 /// several hold, the earliest is the answer.
@@ -21,6 +85,12 @@ pub enum Rejection {
     /// What the caller may do asks for a second factor.
     #[error("permission `{0}` asks for a second factor: show one, in a session")]
     MfaRequired(String),
+    /// What is made under a break-glass grant would outlast it.
+    #[error("what is made under a break-glass grant must end with it; give an expiry")]
+    OutlastsGrant,
+    /// The rules of break-glass refuse it.
+    #[error(transparent)]
+    BreakGlass(BreakGlassRejection),
     /// There is no such organization.
     #[error("organization not found")]
     OrganizationNotFound,
@@ -139,6 +209,11 @@ pub enum Rejection {
     /// The user is not suspended.
     #[error("user `{0}` is not suspended")]
     UserNotSuspended(UserId),
+    /// The organization is one person's own.
+    #[error(
+        "the organization is one person's own, and nobody else joins it; ask the operator for one that people join"
+    )]
+    OrganizationPersonal,
     /// Another user of the organization has this e-mail.
     #[error("`email`: user `{0}` has it; change that user, or remove them first")]
     EmailTaken(UserId),

@@ -34,6 +34,14 @@ impl Ledger {
             return Ok(None);
         }
         let subject = Subject::organization_month(organization_id, self.clock.now());
+        // Without its words an urgent command goes on; but for those that it rests on.
+        if order.command.rests_on_its_words() {
+            let key = match self.vault.cached_subject_key(&subject) {
+                Some(key) => key,
+                None => self.vault.obtain_subject_key(&subject, Urgency::Reserved).await?,
+            };
+            return Ok(Some((subject, key)));
+        }
         self.seal_under(subject, order.command.urgency(), &order.correlation_id).await
     }
 

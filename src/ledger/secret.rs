@@ -10,8 +10,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use projections::id::{
-    AccountId, EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
-    SessionId, UserId,
+    AccountId, BreakGlassGrantId, EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId,
+    ServiceAccountId, SessionId, UserId,
 };
 use projections::time::Timestamp;
 use subtle::ConstantTimeEq;
@@ -154,6 +154,11 @@ impl Ids {
     /// A new service account's.
     pub fn service_account(&self, at: Timestamp) -> ServiceAccountId {
         ServiceAccountId::from_parts(millis(at), self.draw())
+    }
+
+    /// A new break-glass grant's.
+    pub fn break_glass_grant(&self, at: Timestamp) -> BreakGlassGrantId {
+        BreakGlassGrantId::from_parts(millis(at), self.draw())
     }
 
     /// A new grant's.

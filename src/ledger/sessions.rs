@@ -13,12 +13,14 @@ use projections::session::{Session, Standing};
 use projections::time::Timestamp;
 use projections::verification::{self, Code, Question};
 
-use super::Ledger;
 use super::accounts::StreamStopped;
-use super::command::Caller;
+use super::accounts::command::HeldSession;
+use super::command::{Caller, Command, SessionsOf};
 use super::sign_in::SignIn;
 use super::sign_in::access_token::{AccessTokenError, Refusal};
+use super::tables::Published;
 use super::verify::{Answer, Reach};
+use super::{Ledger, LedgerError};
 
 /// A session that an access token was shown of: it is no authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +142,75 @@ impl Ledger {
         match session.and_then(|home| home.session(session_id)) {
             Some(session) => self.standing(session),
             None => Ok(None),
+        }
+    }
+
+    /// Whether a session is in force, as its organization says; true where there is none. What
+    /// its account says of it is not asked.
+    ///
+    /// Whoever asks holds its account: see [`Ledger::await_account`].
+    ///
+    /// # Errors
+    ///
+    /// The organization's history is corrupt: nobody knows.
+    pub(super) fn in_force(&self, session: Option<HeldSession>) -> Result<bool, LedgerError> {
+        let Some(held) = session else { return Ok(true) };
+        let Some(published) = self.tables().organization(held.organization_id) else {
+            return Ok(false);
+        };
+        if let Some(source) = published.stopped() {
+            let (organization_id, source) = (published.id, source.clone());
+            return Err(LedgerError::Stopped { organization_id, source });
+        }
+        let tables = published.tables();
+        let now = self.now_for(&tables);
+        let session = tables.session(held.id);
+        let session = session.filter(|it| it.ended.is_none() && !it.is_expired(now));
+        let user = session.and_then(|it| tables.user(it.user_id));
+        Ok(user.is_some_and(|it| it.is_in_force()))
+    }
+
+    /// Whether a session is in force, whenever the token was good that was shown of it.
+    ///
+    /// # Errors
+    ///
+    /// A history is corrupt: nobody knows.
+    pub fn is_in_force(&self, shown: &ShownSession) -> Result<bool, LedgerError> {
+        let ShownSession { organization_id, session_id, user_id, .. } = *shown;
+        let Some(published) = self.tables().organization(organization_id) else {
+            return Ok(false);
+        };
+        let session = published.tables().session(session_id).cloned();
+        let Some(session) = session.filter(|it| it.user_id == user_id) else { return Ok(false) };
+        let held = HeldSession { organization_id, id: session_id, epoch: session.epoch };
+        let in_force = self.in_force(Some(held))?;
+        Ok(in_force && self.session_stands(session.account_id, session_id, session.epoch)?)
+    }
+
+    /// Before the end of a session is acknowledged, what was decided of its account on its
+    /// being in force has landed: nothing done with it comes after.
+    ///
+    /// # Errors
+    ///
+    /// It takes too long. The session is ended all the same.
+    pub(super) async fn await_account(
+        &self,
+        organization: &Published,
+        command: &Command,
+    ) -> Result<(), LedgerError> {
+        let account = match command.may_end_sessions() {
+            None => None,
+            Some(SessionsOf::Account(id)) => Some(id),
+            Some(SessionsOf::User(id)) => {
+                organization.tables().user(id).and_then(|it| it.account_id)
+            }
+            Some(SessionsOf::Session(id)) => {
+                organization.tables().session(id).map(|it| it.account_id)
+            }
+        };
+        match account {
+            Some(id) => self.accounts().settled(id).await,
+            None => Ok(()),
         }
     }
 

@@ -8,6 +8,7 @@
 //! Start at [`SignIn`].
 
 pub mod access_token;
+pub mod guessing;
 pub mod hashing;
 pub mod methods;
 pub mod one_time;
@@ -26,8 +27,10 @@ use std::time::Duration;
 use projections::time::Timestamp;
 
 use super::Ledger;
+use super::accounts::personal::PersonalTerms;
 use super::secret::NoEntropy;
 use access_token::{AccessTerms, AccessTokens};
+use guessing::RefusedPasswords;
 use hashing::{Hashers, HashingTerms};
 use one_time::OneTimeTokens;
 use passwords::Passwords;
@@ -59,6 +62,10 @@ pub struct SignInTerms {
     pub hashing: HashingTerms,
     /// How often attempts may fail.
     pub throttle: ThrottleTerms,
+    /// Whether new accounts have organizations of their own.
+    pub personal: PersonalTerms,
+    /// Passwords that the operator refuses.
+    pub refused_passwords: Arc<RefusedPasswords>,
 }
 
 /// Why there is no signing in.
@@ -90,9 +97,14 @@ pub struct SignIn {
     pub one_time_tokens: OneTimeTokens,
     /// How long a session may last, in milliseconds.
     pub session_lifetime_ms: i64,
+    /// Whether new accounts have organizations of their own.
+    pub personal: PersonalTerms,
+    /// Passwords that the operator refuses.
+    pub refused_passwords: Arc<RefusedPasswords>,
     throttle: Mutex<Throttle>,
     reset_throttle: Mutex<Throttle>,
     step_throttle: Mutex<Throttle>,
+    code_throttle: Mutex<Throttle>,
 }
 
 impl SignIn {
@@ -114,27 +126,36 @@ impl SignIn {
             access_tokens,
             one_time_tokens: OneTimeTokens::new(vault()),
             session_lifetime_ms: terms.session_lifetime_ms,
+            personal: terms.personal,
+            refused_passwords: terms.refused_passwords,
             throttle: Mutex::new(Throttle::new(terms.throttle)),
-            reset_throttle: Mutex::new(Throttle::new(terms.throttle)),
-            step_throttle: Mutex::new(Throttle::new(terms.throttle)),
+            reset_throttle: Mutex::new(Throttle::new(terms.throttle.wherever())),
+            step_throttle: Mutex::new(Throttle::new(terms.throttle.wherever())),
+            code_throttle: Mutex::new(Throttle::new(terms.throttle.wherever())),
         })
     }
 
     /// Who failed to sign in, and how often. Held for a moment, never while anything waits.
     pub fn throttle(&self) -> MutexGuard<'_, Throttle> {
-        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.throttle)
     }
 
-    /// Who asked for a password's reset, and how often: each time counts. Held for a moment,
-    /// never while anything waits.
+    /// Who asked for a password's reset, and how often: each time counts, wherever from. Held
+    /// for a moment, never while anything waits.
     pub fn reset_throttle(&self) -> MutexGuard<'_, Throttle> {
-        self.reset_throttle.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.reset_throttle)
     }
 
-    /// Who failed to show again who they are, in a session: strangers count for nothing here.
-    /// Held for a moment, never while anything waits.
+    /// Who failed to show again who they are, in a session, wherever from: strangers count for
+    /// nothing here. Held for a moment, never while anything waits.
     pub fn step_throttle(&self) -> MutexGuard<'_, Throttle> {
-        self.step_throttle.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.step_throttle)
+    }
+
+    /// Who failed to show a second factor and knew the password, wherever from: strangers count
+    /// for nothing here either. Held for a moment, never while anything waits.
+    pub fn code_throttle(&self) -> MutexGuard<'_, Throttle> {
+        held(&self.code_throttle)
     }
 
     /// Sees to the signing keys, as far as that can be done now; the log says what cannot.
@@ -173,4 +194,8 @@ impl SignIn {
             );
         }
     }
+}
+
+fn held(throttle: &Mutex<Throttle>) -> MutexGuard<'_, Throttle> {
+    throttle.lock().unwrap_or_else(PoisonError::into_inner)
 }

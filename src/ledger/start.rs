@@ -3,6 +3,7 @@
 //! Where there are snapshots that can be believed, only the tail of history behind them is
 //! read ([`load`]); else all of it.
 
+mod break_glass;
 mod configure;
 mod global_key;
 mod load;
@@ -34,6 +35,7 @@ use super::tables::Tables;
 use super::vault::Vault;
 use super::vault::peppers::{PepperId, Peppers};
 use super::{COMMANDS_MAX, Ledger, LedgerError, denials, pepper_use, rate_limits, usage};
+pub use break_glass::{BreakGlassError, ConfiguredBreakGlass, ConfiguredCustodian};
 pub use global_key::GlobalKeyError;
 use load::Loaded;
 use replay::Before;
@@ -69,6 +71,8 @@ pub struct ConfiguredKeys {
     pub global: Option<ConfiguredGlobalKey>,
     /// And the rules that it sets.
     pub rules: ConfiguredRules,
+    /// Emergency access; none where there is none.
+    pub break_glass: Option<ConfiguredBreakGlass>,
 }
 
 /// Rules that the configuration sets, beside those that every installation has.
@@ -164,6 +168,9 @@ pub enum StartError {
     /// The global key cannot be what the configuration says.
     #[error(transparent)]
     GlobalKey(#[from] GlobalKeyError),
+    /// Break-glass cannot be what the configuration says.
+    #[error(transparent)]
+    BreakGlass(#[from] BreakGlassError),
 }
 
 /// A configured secret that cannot be one.
@@ -175,13 +182,15 @@ pub struct WeakToken;
 
 /// Checks that `ADMIN_API_TOKEN` holds what can be a secret.
 pub fn check_admin_api_token(token: &Secret) -> Result<(), WeakToken> {
-    let text = token.expose();
+    if check_secret_text(token) { Ok(()) } else { Err(WeakToken) }
+}
+
+/// Whether a configured text can be a secret: long enough, and made for a header.
+#[must_use]
+pub fn check_secret_text(secret: &Secret) -> bool {
+    let text = secret.expose();
     let long_enough = (ADMIN_API_TOKEN_CHARS_MIN..=CREDENTIAL_CHARS_MAX).contains(&text.len());
-    if long_enough && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(())
-    } else {
-        Err(WeakToken)
-    }
+    long_enough && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 impl From<ReadError> for StartError {
@@ -260,6 +269,8 @@ impl Ledger {
             noted: usage::Noted::new(),
             recorder: tokio::sync::Mutex::new(usage::recorder::Recorder::new(places)),
             denials: denials::Denials::new(),
+            opening: tokio::sync::Mutex::default(),
+            server_since: std::sync::OnceLock::new(),
             rate_limits: rate_limits::RateLimits::new(),
             stats: LedgerStats::default(),
         });

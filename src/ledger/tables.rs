@@ -25,6 +25,7 @@ use projections::organization::{Change, Organization};
 use projections::recorded::{Revision, StreamName};
 use tokio::sync::Notify;
 
+use super::break_glass::BreakGlassIndex;
 use super::pepper_use;
 use super::snapshots::Manifest;
 use super::usage::{Head, Uses};
@@ -205,6 +206,7 @@ pub struct Tables {
     global_keys: Mutex<BTreeMap<KeyId, OrganizationId>>,
     /// Whether there is any.
     any_global_key: AtomicBool,
+    break_glass: BreakGlassIndex,
     /// How many keys outside memory need the pepper of their digest, by pepper.
     dead_need: Mutex<BTreeMap<u32, u64>>,
     stopped: AtomicU64,
@@ -232,6 +234,7 @@ impl Tables {
             foreign_keys: AtomicU64::new(0),
             global_keys: Mutex::default(),
             any_global_key: AtomicBool::new(false),
+            break_glass: BreakGlassIndex::new(),
             dead_need: Mutex::default(),
             stopped: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
@@ -272,6 +275,12 @@ impl Tables {
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Published>> {
         self.organizations.pin().values().cloned().collect()
+    }
+
+    /// Break-glass grants of all organizations.
+    #[must_use]
+    pub fn break_glass(&self) -> &BreakGlassIndex {
+        &self.break_glass
     }
 
     /// Whether any key's digest was taken of a SHA-256 digest.
@@ -316,6 +325,13 @@ impl Tables {
             }
             Change::Registration(id) => {
                 self.obtain(id);
+            }
+            Change::BreakGlass(id) => {
+                if let (Some(grant), Some(head)) = (tables.break_glass_grant(id), tables.head()) {
+                    let before = organization.tables();
+                    let before = before.break_glass_grant(id);
+                    self.break_glass.put(organization.id, head.at, before, grant);
+                }
             }
             Change::Redelivered
             | Change::Profile
@@ -428,6 +444,9 @@ impl Tables {
     pub(super) fn publish_whole(&self, organization: &Arc<Published>, tables: Arc<Organization>) {
         for key in tables.keys_after(None).chain(&organization.departed_after(None, usize::MAX)) {
             self.put(organization, key);
+        }
+        for grant in tables.break_glass_grants_after(None) {
+            self.break_glass.put(organization.id, grant.opened_at, None, grant);
         }
         organization.tables.store(tables);
     }

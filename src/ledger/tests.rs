@@ -1,5 +1,6 @@
 //! The pipeline under every fault that a store can have, and the start over what it left.
 
+mod break_glass;
 mod recording;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::ledger::command::{
     Caller, Command, CreateKey, Expiry, OrganizationDraft, Personal, RevokeKey,
 };
 use crate::ledger::start::{ConfiguredKeys, Parts, StartError};
+use crate::ledger::vault::VaultError;
 use crate::ledger::vault::peppers::PepperId;
 use crate::ledger::verify::{Answer, Reach};
 use crate::store::memory::{AppendFault, MemoryStore};
@@ -70,6 +72,7 @@ impl World {
             name: "Acme".parse().unwrap(),
             key_prefix: "vtx".parse().unwrap(),
             plan: "paid".parse().unwrap(),
+            personal_of: None,
         };
         let registered = order(Command::RegisterOrganization(draft.clone()));
         ledger.execute(OrganizationId::OPERATOR, &registered).await.unwrap();
@@ -136,7 +139,7 @@ fn code(ledger: &Ledger, number: u8) -> Result<Code, OrganizationId> {
         Answer::Decided(decision) | Answer::RateLimited { decision, .. } => Ok(decision.code),
         Answer::Refused(code) => Ok(code),
         Answer::Unavailable(id) => Err(id),
-        Answer::Elsewhere(_) => panic!("nothing is kept elsewhere"),
+        Answer::Elsewhere(_) | Answer::Emergency(_) => panic!("nothing is kept elsewhere"),
     })
 }
 
@@ -407,6 +410,7 @@ async fn what_another_writes_is_noticed() {
         name: "Beta".parse().unwrap(),
         key_prefix: "bta".parse().unwrap(),
         plan: "paid".parse().unwrap(),
+        personal_of: None,
     };
     let other = world.reopened().await;
     let registered = order(Command::RegisterOrganization(beta.clone()));
@@ -536,6 +540,7 @@ async fn corrupt_history_stops_its_organization_alone() {
             name: "Beta".parse().unwrap(),
             key_prefix: "beta".parse().unwrap(),
             plan: "paid".parse().unwrap(),
+            personal_of: None,
         };
         let registered = order(Command::RegisterOrganization(beta.clone()));
         world.ledger.execute(OrganizationId::OPERATOR, &registered).await.unwrap();
@@ -692,6 +697,7 @@ async fn a_registration_that_was_cut_short_is_finished_at_the_next_start() {
         name: "Beta".parse().unwrap(),
         key_prefix: "beta".parse().unwrap(),
         plan: "free".parse().unwrap(),
+        personal_of: None,
     };
     let registered = order(Command::RegisterOrganization(draft.clone()));
     world.ledger.execute(OrganizationId::OPERATOR, &registered).await.unwrap();
@@ -781,7 +787,9 @@ async fn a_key_known_by_its_sha256_digest_verifies() {
         ledger.verify(presented, &question, Reach::Installation, |answer| match answer {
             Answer::Decided(decision) | Answer::RateLimited { decision, .. } => decision.code,
             Answer::Refused(code) => code,
-            Answer::Unavailable(_) | Answer::Elsewhere(_) => panic!("stopped"),
+            Answer::Unavailable(_) | Answer::Elsewhere(_) | Answer::Emergency(_) => {
+                panic!("stopped")
+            }
         })
     };
     assert_eq!(ask(&world.ledger, foreign), Code::Malformed, "nothing of the kind is known");

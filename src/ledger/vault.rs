@@ -101,6 +101,10 @@ pub trait Vault: Send + Sync + 'static {
     /// The subject's key if there is one, and otherwise whether there was one.
     fn existing_subject_key(&self, subject: &Subject) -> VaultFuture<SubjectKeyState>;
 
+    /// The same of many subjects, in their order, looked up at once. Whoever erases one
+    /// meanwhile may come before or after it.
+    fn existing_subject_keys(&self, subjects: &[Subject]) -> VaultFuture<Vec<SubjectKeyState>>;
+
     /// Destroys the subject's key for good, and lets none be made again; a subject that
     /// never had one too. Must be ready only when that is on disk. Gives whether there
     /// was a key to destroy.

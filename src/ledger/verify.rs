@@ -9,7 +9,7 @@ use std::time::Duration;
 use projections::api_key;
 use projections::digest::SecretDigest;
 use projections::event::{DigestForm, KeyOrigin};
-use projections::id::{KeyId, OrganizationId};
+use projections::id::{BreakGlassGrantId, KeyId, OrganizationId};
 use projections::key::Key;
 use projections::organization::Organization;
 use projections::presented::{Deciding, Presented};
@@ -20,6 +20,7 @@ use projections::time::Timestamp;
 use projections::verification::{self, Code, Decision, Question};
 use sha2::{Digest as _, Sha256};
 
+use super::break_glass::Emergency;
 use super::dead::DeadTicket;
 use super::sessions::ShownSession;
 use super::snapshot_store::SnapshotError;
@@ -120,6 +121,9 @@ pub enum Answer<'a> {
     /// It is a key that ended long ago, and what is known of it is on the disk:
     /// [`Ledger::recall`] reads it, and the question is then asked again.
     Elsewhere(DeadTicket),
+    /// It is a credential of break-glass: nothing is decided until that is recorded.
+    /// [`Ledger::use_break_glass`] does both.
+    Emergency(Emergency),
 }
 
 /// A credential that was shown, as it is looked up again.
@@ -129,6 +133,13 @@ pub enum Held {
     Key(SecretDigest),
     /// A session.
     Session(ShownSession),
+    /// A break-glass grant, whose use was recorded when it was shown.
+    BreakGlass {
+        /// The organization that it is for.
+        organization_id: OrganizationId,
+        /// The grant.
+        grant_id: BreakGlassGrantId,
+    },
 }
 
 /// How a key that was found is used.
@@ -160,8 +171,10 @@ impl Ledger {
                 }
                 Err(code) => with(None, Answer::Refused(code)),
             },
-            // No grant is ever issued by this version, so none is known.
-            Ok(Deciding::BreakGlass(_)) => with(None, Answer::Refused(Code::Unknown)),
+            Ok(Deciding::BreakGlass(text)) => match self.emergency(text, reach) {
+                Ok(emergency) => with(None, Answer::Emergency(emergency)),
+                Err(code) => with(None, Answer::Refused(code)),
+            },
             Ok(Deciding::ApiKey(text)) => self.verify_api_key(text, question, reach, with),
             Ok(Deciding::GlobalKey(text)) => self.verify_global_key(text, question, reach, with),
         }
@@ -200,13 +213,16 @@ impl Ledger {
         };
         let (code, known) = match &answer {
             // Nothing is known yet.
-            Answer::Unavailable(_) | Answer::Elsewhere(_) => return answer,
+            Answer::Unavailable(_) | Answer::Elsewhere(_) | Answer::Emergency(_) => return answer,
             Answer::Refused(code) => (*code, None),
             Answer::Decided(decision) | Answer::RateLimited { decision, .. } => {
                 (decision.code, Some((decision.organization_id, decision.credential.id())))
             }
         };
+        // What is refused under a grant is an event of its own.
+        let is_recorded = matches!(known, Some((_, Credential::BreakGlass(_))));
         if purpose.notes(code)
+            && !is_recorded
             && let Some(code) = denials::code(code)
         {
             self.note_denial(known, code, question, purpose);
@@ -318,7 +334,33 @@ impl Ledger {
             Held::Session(shown) => {
                 self.decide_session(shown, question, reach, |answer| with(None, answer))
             }
+            Held::BreakGlass { organization_id, grant_id } => {
+                self.decide_grant(*organization_id, *grant_id, question, |it| with(None, it))
+            }
         }
+    }
+
+    /// Decides about a break-glass grant whose use is recorded already.
+    fn decide_grant<R>(
+        &self,
+        organization_id: OrganizationId,
+        grant_id: BreakGlassGrantId,
+        question: &Question<'_>,
+        with: impl FnOnce(Answer<'_>) -> R,
+    ) -> R {
+        let Some(published) = self.tables.organization(organization_id) else {
+            return with(Answer::Refused(Code::Unknown));
+        };
+        if published.stopped().is_some() {
+            return with(Answer::Unavailable(organization_id));
+        }
+        let (tables, operator) = (published.tables(), self.tables.operator().tables());
+        with(match tables.break_glass_grant(grant_id) {
+            Some(grant) => Answer::Decided(verification::decide_break_glass(
+                grant, &tables, &operator, question,
+            )),
+            None => Answer::Refused(Code::Unknown),
+        })
     }
 
     fn decide_found<R>(

@@ -34,7 +34,7 @@ const JWKS_PATH: &str = "/.well-known/jwks.json";
 /// How long a browser may remember what it was allowed.
 const ALLOWED_FOR_SECONDS: u64 = 3_600;
 /// What a page may send.
-const REQUEST_HEADERS: [&str; 13] = [
+const REQUEST_HEADERS: [&str; 14] = [
     "authorization",
     "content-type",
     "grpc-timeout",
@@ -42,6 +42,7 @@ const REQUEST_HEADERS: [&str; 13] = [
     "tracestate",
     "x-admin-api-key",
     "x-api-key",
+    "x-break-glass-reason",
     "x-correlation-id",
     CSRF_HEADER,
     "x-grpc-web",

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use projections::activity::{Entry, FieldChange, Filter, Outcome, Target, Value};
 use projections::envelope::Envelope;
+use projections::event::Event;
 use projections::id::{KeyId, OrganizationId};
 use projections::organization::Organization;
 use projections::principal::Principal;
@@ -284,7 +285,11 @@ async fn query_activity(
 }
 
 /// An event as an entry, its personal data aside.
-fn entry(revision: Revision, envelope: &Envelope, tables: &Organization) -> proto::ActivityEntry {
+pub(super) fn entry(
+    revision: Revision,
+    envelope: &Envelope,
+    tables: &Organization,
+) -> proto::ActivityEntry {
     let names = |id| tables.key(id).map(|key| key.name.clone());
     let entry = Entry::of(revision, envelope, names);
     let outcome = match entry.outcome {
@@ -340,19 +345,19 @@ fn value(value: Value<'_>) -> proto::FieldValue {
 }
 
 /// Opens the personal data of one page. The vault is asked once for each subject.
-struct PersonalData<'a> {
+pub(super) struct PersonalData<'a> {
     ledger: &'a Ledger,
     reach: Reach,
     keys: BTreeMap<Subject, SubjectKeyState>,
 }
 
 impl<'a> PersonalData<'a> {
-    fn new(ledger: &'a Ledger, reader: &Authenticated) -> Self {
+    pub(super) fn new(ledger: &'a Ledger, reader: &Authenticated) -> Self {
         Self { ledger, reach: reader.reach(), keys: BTreeMap::new() }
     }
 
     /// What an event holds, as far as this reader may see it; none where it holds none.
-    async fn of(
+    pub(super) async fn of(
         &mut self,
         envelope: &Envelope,
     ) -> Result<Option<proto::ActivityPersonalData>, Status> {
@@ -360,7 +365,7 @@ impl<'a> PersonalData<'a> {
         if envelope.sealed.is_empty() {
             return Ok(None);
         }
-        let withheld = self.withholds_origin(envelope.actor);
+        let withheld = self.withholds_origin(envelope);
         let state = if withheld { State::OriginWithheld } else { State::Shown };
         let mut data = proto::ActivityPersonalData { state: state.into(), ..Default::default() };
         for sealed in &envelope.sealed {
@@ -384,18 +389,20 @@ impl<'a> PersonalData<'a> {
         Ok(Some(data))
     }
 
-    fn withholds_origin(&self, actor: Principal) -> bool {
-        let by_operator = match actor {
+    /// Whether where from is for operators alone: what their staff did, and custodians, and
+    /// whoever these let in.
+    pub(super) fn withholds_origin(&self, envelope: &Envelope) -> bool {
+        let by_operator = match envelope.actor {
             Principal::Organization(id) => id.is_operator(),
-            Principal::ServiceAccount(_)
-            | Principal::User(_)
-            | Principal::Account(_)
-            | Principal::Ledger => false,
+            Principal::Account(_) | Principal::BreakGlass(_) => true,
+            // The ledger records what was refused to them.
+            Principal::Ledger => matches!(envelope.event, Event::BreakGlassRefused(_)),
+            Principal::ServiceAccount(_) | Principal::User(_) => false,
         };
         by_operator && self.reach != Reach::Installation
     }
 
-    async fn key(&mut self, subject: &Subject) -> Result<&SubjectKeyState, Status> {
+    pub(super) async fn key(&mut self, subject: &Subject) -> Result<&SubjectKeyState, Status> {
         if !self.keys.contains_key(subject) {
             let key = self
                 .ledger

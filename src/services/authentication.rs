@@ -1,14 +1,16 @@
 //! Who calls, and whether they may: every method goes through here first.
 
+mod emergency;
+
 use std::net::IpAddr;
 
 use http::Extensions;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use ipnet::IpNet;
 use projections::event::DenialCode;
-use projections::id::OrganizationId;
+use projections::id::{BreakGlassGrantId, OrganizationId};
 use projections::permission::Permission;
-use projections::presented::Presented;
+use projections::presented::{GRANT_TOKEN_HEAD, Presented};
 use projections::principal::Owner;
 use projections::text::CorrelationId;
 use projections::time::Timestamp;
@@ -16,10 +18,14 @@ use projections::verification::{Code, Question, Recognised, Wanted};
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
 
+pub(super) use emergency::reason;
+pub use emergency::{master_key, shows_emergency, shows_master_key};
+
 use super::client_ip::client_ip;
 use super::session::{csrf_token_matches, session_cookie};
 use super::status;
 use crate::ledger::Ledger;
+use crate::ledger::break_glass::ShownCustodian;
 use crate::ledger::command::{Caller, Personal};
 use crate::ledger::verify::{Answer, Asking, Held, Purpose, Reach};
 use crate::spans;
@@ -33,7 +39,9 @@ static X_ADMIN_API_KEY: HeaderName = HeaderName::from_static("x-admin-api-key");
 static X_MASTER_KEY: HeaderName = HeaderName::from_static("x-master-key");
 /// Names the organization that a call is for; an answer repeats it.
 pub static X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
-static X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+/// Why a master key is shown.
+static X_BREAK_GLASS_REASON: HeaderName = HeaderName::from_static("x-break-glass-reason");
+pub(super) static X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Most characters of a user agent that are kept.
 const USER_AGENT_CHARS_MAX: usize = 256;
@@ -50,6 +58,13 @@ pub struct Authenticated {
 }
 
 impl Authenticated {
+    /// A custodian who showed a master key.
+    #[must_use]
+    pub fn custodian(custodian: &ShownCustodian) -> Self {
+        let organization_id = OrganizationId::OPERATOR;
+        Self { organization_id, caller: custodian.caller(), tenant: None }
+    }
+
     /// Whose credentials and tables it may know.
     #[must_use]
     pub fn reach(&self) -> Reach {
@@ -109,6 +124,19 @@ pub struct Shown {
     held: Held,
     origin: Option<IpAddr>,
     tenant: Option<OrganizationId>,
+}
+
+impl Shown {
+    /// Whoever acts under this grant, of which that is recorded already.
+    #[must_use]
+    pub fn under_grant(
+        organization_id: OrganizationId,
+        grant_id: BreakGlassGrantId,
+        origin: Option<IpAddr>,
+        tenant: Option<OrganizationId>,
+    ) -> Self {
+        Self { held: Held::BreakGlass { organization_id, grant_id }, origin, tenant }
+    }
 }
 
 /// Refuses whoever shows no key that is in force, whatever it may do.
@@ -299,6 +327,8 @@ fn look(
     let question = Question { tenant: tenant(headers)?, ..callers(permissions, origin, now) };
     let mut presented = presented(ledger, headers)?;
     let cookie = session_cookie(headers);
+    // A cookie holds a session's token, and no credential of another kind.
+    let cookie = cookie.filter(|token| !token.starts_with(GRANT_TOKEN_HEAD));
     if let Some(token) = cookie.filter(|_| !headers.contains_key(&AUTHORIZATION)) {
         presented.bearer(token);
         let shown = ledger.shown_session(presented);
@@ -340,6 +370,8 @@ fn looked(
         Answer::Refused(code) => return Err(status::unauthenticated(*code)),
         // How it ended is of no use to whoever shows it, and not worth a look at the disk.
         Answer::Elsewhere(_) => return Err(status::ended_long_ago()),
+        // It is recorded before a method is called: see [`Emergencies`].
+        Answer::Emergency(_) => return Err(status::unauthenticated(Code::Unknown)),
         Answer::RateLimited { retry_after, .. } => return Err(status::rate_limited(*retry_after)),
         Answer::Decided(decision) => decision,
     };
@@ -360,6 +392,12 @@ fn looked(
         | Code::Expired
         | Code::Suspended
         | Code::IpNotAllowed
+        | Code::BreakGlassDisabled
+        | Code::BreakGlassReasonRequired
+        | Code::BreakGlassOrganizationRequired
+        | Code::BreakGlassApprovalPending
+        | Code::BreakGlassReviewPending
+        | Code::BreakGlassLimited
         | Code::RateLimited
         | Code::WrongEnvironment) => return Err(status::unauthenticated(code)),
     };
@@ -372,6 +410,11 @@ fn looked(
         Recognised::Session(session) => {
             let (session_id, user_id) = (session.id, session.user_id);
             (Caller::Session { organization_id, session_id, user_id }, held)
+        }
+        Recognised::BreakGlass(grant) => {
+            let grant_id = grant.id;
+            let caller = Caller::BreakGlass { organization_id, grant_id };
+            (caller, Some(Held::BreakGlass { organization_id, grant_id }))
         }
     };
     let held = held.ok_or_else(|| status::unauthenticated(Code::Unknown))?;
@@ -395,7 +438,10 @@ pub fn authenticate_operator<T>(
     }
 }
 
-fn presented<'a>(ledger: &Ledger, headers: &'a HeaderMap) -> Result<Presented<'a>, Status> {
+pub(super) fn presented<'a>(
+    ledger: &Ledger,
+    headers: &'a HeaderMap,
+) -> Result<Presented<'a>, Status> {
     let mut presented = Presented::default();
     for value in values(headers, &AUTHORIZATION) {
         presented.authorization(value?);
@@ -413,7 +459,7 @@ fn presented<'a>(ledger: &Ledger, headers: &'a HeaderMap) -> Result<Presented<'a
 }
 
 /// The organization that a call is for by its metadata.
-fn tenant(headers: &HeaderMap) -> Result<Option<OrganizationId>, Status> {
+pub(super) fn tenant(headers: &HeaderMap) -> Result<Option<OrganizationId>, Status> {
     let mut tenant = None;
     for value in values(headers, &X_TENANT_ID) {
         let id =

@@ -4,7 +4,7 @@ mod users;
 
 use std::sync::Arc;
 
-use projections::event::ServiceAccountCreated;
+use projections::event::{ServiceAccountCreated, TokenWay};
 use projections::id::{OrganizationId, ServiceAccountId};
 use projections::organization::{Change, Profile};
 use tonic::{Request, Response, Status};
@@ -22,22 +22,38 @@ use crate::proto::organization_service_server::OrganizationService;
 pub struct Organizations {
     door: Door,
     delivery: Arc<Delivery>,
-    /// Whether whoever invites may be shown the token that nobody delivers; operators may.
-    shows_tokens: bool,
+    hand_over: HandOver,
+}
+
+/// Who is handed the token of an invitation that nobody delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandOver {
+    /// Whoever invites.
+    Inviter,
+    /// Whoever invites, if they are an operator.
+    Operators,
+    /// Nobody: no invitation is accepted until something delivers.
+    Nobody,
 }
 
 impl Organizations {
-    /// The service behind this door; tokens that people are sent go this way, and are shown
-    /// to whoever invites where `shows_tokens`.
+    /// The service behind this door; tokens that people are sent go this way, or are handed
+    /// over.
     #[must_use]
-    pub fn new(door: Door, delivery: Arc<Delivery>, shows_tokens: bool) -> Self {
-        Self { door, delivery, shows_tokens }
+    pub fn new(door: Door, delivery: Arc<Delivery>, hand_over: HandOver) -> Self {
+        Self { door, delivery, hand_over }
     }
 
-    /// How the token of an invitation goes its way, for whoever gives this order.
-    fn way(&self, order: &Order) -> (&Delivery, bool) {
+    /// Which way the token of an invitation goes, for whoever gives this order.
+    fn way(&self, order: &Order) -> (&Delivery, TokenWay) {
         let by_operator = order.caller.home().is_some_and(OrganizationId::is_operator);
-        (&self.delivery, self.shows_tokens || by_operator)
+        let way = match self.hand_over {
+            _ if self.delivery.delivers() => TokenWay::Delivered,
+            HandOver::Inviter => TokenWay::HandedOver,
+            HandOver::Operators if by_operator => TokenWay::HandedOver,
+            HandOver::Operators | HandOver::Nobody => TokenWay::Withheld,
+        };
+        (&self.delivery, way)
     }
 }
 
@@ -57,6 +73,7 @@ impl OrganizationService for Organizations {
             name: read::field("name", &message.name)?,
             key_prefix: read::field("key_prefix", &message.key_prefix)?,
             plan: read::optional("plan", &message.plan)?.unwrap_or_else(built_in::default_plan),
+            personal_of: None,
         };
         let sameness =
             proto::CreateOrganizationRequest { idempotency_key: String::new(), ..message.clone() };
@@ -200,7 +217,7 @@ impl OrganizationService for Organizations {
         let (organization, context) = begin(ledger, &request, named, permissions::USERS_WRITE)?;
         let message = request.into_inner();
         let order = users::invite(ledger, organization.id, context, &message)?;
-        let invited = users::invited(ledger, self.way(&order), &organization, &order).await?;
+        let invited = users::invited(ledger, self.way(&order), &organization, order).await?;
         Ok(Response::new(proto::InviteUserResponse {
             user: Some(invited.user),
             revision: invited.revision,
@@ -219,7 +236,7 @@ impl OrganizationService for Organizations {
         let (organization, context) = begin(ledger, &request, named, permissions::USERS_WRITE)?;
         let message = request.into_inner();
         let order = users::renew(ledger, organization.id, context, &message)?;
-        let invited = users::invited(ledger, self.way(&order), &organization, &order).await?;
+        let invited = users::invited(ledger, self.way(&order), &organization, order).await?;
         Ok(Response::new(proto::RenewInvitationResponse {
             user: Some(invited.user),
             revision: invited.revision,
@@ -340,6 +357,7 @@ async fn create_organization(
         name: profile.name.clone(),
         key_prefix: profile.key_prefix.clone(),
         plan: profile.plan.clone(),
+        personal_of: profile.personal_of,
     };
     let order = Order {
         command: Command::CreateOrganization(draft),

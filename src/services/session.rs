@@ -3,6 +3,7 @@
 //! Whoever logs in is told that something was wrong, and not what; an e-mail that is nobody's
 //! takes as long, and is counted in the same way, as one that is somebody's.
 
+mod ends;
 mod invitation;
 mod login;
 mod person;
@@ -19,6 +20,7 @@ use projections::time::Timestamp;
 use projections::verification::Authority;
 use tonic::{Request, Response, Status};
 
+use ends::forget_refresh;
 pub(super) use invitation::{Sent, accept, send};
 use login::identify;
 pub use tokens::{CSRF_HEADER, csrf_token_matches, session_cookie};
@@ -29,9 +31,10 @@ use super::authentication::{
 use super::key::{Context, known};
 use super::{Door, page, read, status, write};
 use crate::delivery::Delivery;
-use crate::ledger::accounts::command::{AccountCommand, AccountOrder, HeldSession};
-use crate::ledger::command::{Caller, Command, EndSession, EndSessions, Order, StepUpSession};
-use crate::ledger::permissions::{SESSIONS_READ, SESSIONS_WRITE};
+use crate::ledger::accounts::HeldAccount;
+use crate::ledger::accounts::command::{AccountOrder, HeldSession};
+use crate::ledger::command::{Caller, Command, EndSession, Order, StepUpSession};
+use crate::ledger::permissions::SESSIONS_READ;
 use crate::ledger::sign_in::SignIn;
 use crate::ledger::sign_in::recovery::CodeUse;
 use crate::ledger::sign_in::refresh::{PresentedRefresh, Rotation};
@@ -71,7 +74,11 @@ pub(super) struct SessionCaller {
 impl SessionCaller {
     /// Whoever calls with a session that stands.
     pub(super) fn of<T>(ledger: &Ledger, request: &Request<T>) -> Result<Self, Status> {
-        let caller = authenticate_caller(ledger, request)?;
+        Self::known(ledger, authenticate_caller(ledger, request)?)
+    }
+
+    /// A caller who was let in, if it is with a session.
+    fn known(ledger: &Ledger, caller: Authenticated) -> Result<Self, Status> {
         let Caller::Session { organization_id, session_id, .. } = caller.caller else {
             return Err(status::session_required());
         };
@@ -84,7 +91,13 @@ impl SessionCaller {
     }
 
     fn held(&self) -> HeldSession {
-        HeldSession { id: self.session.id, epoch: self.session.epoch }
+        let Session { id, epoch, .. } = *self.session;
+        HeldSession { organization_id: self.organization.id, id, epoch }
+    }
+
+    /// Keeps all others from changing the account, and the session from ending, meanwhile.
+    async fn hold_account(&self, ledger: &Ledger) -> Result<HeldAccount, Status> {
+        ledger.hold_account(self.account.id, Some(self.held())).await.map_err(status::from)
     }
 
     /// A command of the session's own account.
@@ -202,18 +215,7 @@ impl SessionService for Sessions {
         request: Request<proto::LogoutRequest>,
     ) -> Result<Response<proto::LogoutResponse>, Status> {
         let entered = self.door.enter()?;
-        let ledger = entered.ledger();
-        let own = SessionCaller::of(ledger, &request)?;
-        let context = Context::of(ledger, &own.caller, &request)?;
-        let command =
-            EndSession { session_id: own.session.id, reason: SessionEndReason::LoggedOut };
-        let order = context.plain_order(Command::EndSession(command));
-        let executed = ledger.execute(own.organization.id, &order).await.map_err(status::from)?;
-        forget_refresh(ledger, own.session.id).await;
-        let revision = write::revision(&own.organization.stream, executed.revision);
-        let mut response = Response::new(proto::LogoutResponse { revision });
-        tokens::clear_cookies(response.metadata_mut());
-        Ok(response)
+        ends::logout(entered.ledger(), &request).await
     }
 
     async fn who_am_i(
@@ -267,7 +269,7 @@ impl SessionService for Sessions {
         request: Request<proto::RevokeSessionsRequest>,
     ) -> Result<Response<proto::RevokeSessionsResponse>, Status> {
         let entered = self.door.enter()?;
-        revoke_sessions(entered.ledger(), request).await.map(Response::new)
+        ends::revoke(entered.ledger(), request).await.map(Response::new)
     }
 
     async fn enroll_totp(
@@ -349,14 +351,6 @@ fn standing(
     let stands = account.is_some_and(|it| it.stands(id, session.epoch))
         && tables.user(session.user_id).is_some_and(|user| user.is_in_force());
     if stands { Ok(session) } else { Err(status::session_required()) }
-}
-
-/// Takes away what is kept of a session's refresh token. The session is over without that.
-async fn forget_refresh(ledger: &Ledger, id: SessionId) {
-    let Some(sign_in) = ledger.sign_in() else { return };
-    if let Err(error) = sign_in.refresh_tokens.end(id).await {
-        tracing::warn!(%error, session = %id, "what is kept of a refresh token stays for now");
-    }
 }
 
 async fn refresh(
@@ -444,7 +438,10 @@ async fn who_am_i(
         Caller::Session { session_id, .. } => {
             tables.session(session_id).map(|it| projections::verification::Recognised::Session(it))
         }
-        Caller::Person { .. } | Caller::Ledger => None,
+        Caller::BreakGlass { grant_id, .. } => tables
+            .break_glass_grant(grant_id)
+            .map(|it| projections::verification::Recognised::BreakGlass(it)),
+        Caller::Person { .. } | Caller::Custodian { .. } | Caller::Ledger => None,
     };
     let Some(recognised) = recognised else { return Err(status::session_required()) };
     let authority = Authority::of_recognised(recognised, &tables, &operator, now);
@@ -472,7 +469,11 @@ fn list_sessions(
         Caller::Session { organization_id, session_id, user_id } => {
             Some((organization_id, session_id, user_id))
         }
-        Caller::Key { .. } | Caller::Person { .. } | Caller::Ledger => None,
+        Caller::Key { .. }
+        | Caller::Person { .. }
+        | Caller::Custodian { .. }
+        | Caller::BreakGlass { .. }
+        | Caller::Ledger => None,
     };
     let named: Option<UserId> = read::optional("user_id", &message.user_id)?;
     let organization = known(ledger, caller.target(ledger, &message.organization_id)?)?;
@@ -513,65 +514,11 @@ fn list_sessions(
     Ok(proto::ListSessionsResponse { sessions, next_page_token, revision })
 }
 
-async fn revoke_sessions(
-    ledger: &Arc<Ledger>,
-    request: Request<proto::RevokeSessionsRequest>,
-) -> Result<proto::RevokeSessionsResponse, Status> {
-    use proto::revoke_sessions_request::Which;
-    let message = request.get_ref();
-    let ends_all = |keep: bool| {
-        let own = SessionCaller::of(ledger, &request)?;
-        let keeps = keep.then(|| own.held());
-        Ok::<_, Status>((own, AccountCommand::EndSessions { keeps }))
-    };
-    let (own, command) = match &message.which {
-        Some(Which::Others(true)) => ends_all(true)?,
-        Some(Which::All(true)) => ends_all(false)?,
-        None | Some(Which::Others(false) | Which::All(false)) => {
-            let problem = "name a session or a user, or set `others` or `all`";
-            return Err(status::invalid("which", problem));
-        }
-        Some(Which::SessionId(id)) => {
-            let command = EndSession {
-                session_id: read::field("session_id", id)?,
-                reason: SessionEndReason::Revoked,
-            };
-            return end_here(ledger, &request, Command::EndSession(command)).await;
-        }
-        Some(Which::UserId(id)) => {
-            let command = EndSessions { user_id: read::field("user_id", id)?, except: None };
-            return end_here(ledger, &request, Command::EndSessions(command)).await;
-        }
-    };
-    let order = own.account_order(ledger, &request)?;
-    let changed = ledger.change_account(own.account.id, command, &order).await;
-    changed.map_err(status::from)?;
-    Ok(proto::RevokeSessionsResponse { revision: None })
-}
-
-/// Ends sessions of one organization. The rules say who may.
-async fn end_here(
-    ledger: &Arc<Ledger>,
-    request: &Request<proto::RevokeSessionsRequest>,
-    command: Command,
-) -> Result<proto::RevokeSessionsResponse, Status> {
-    let caller = match authenticate_caller(ledger, request)? {
-        caller if matches!(caller.caller, Caller::Session { .. }) => caller,
-        _ => authenticate(ledger, request, SESSIONS_WRITE)?,
-    };
-    let organization = known(ledger, caller.target(ledger, &request.get_ref().organization_id)?)?;
-    let context = Context::of(ledger, &caller, request)?;
-    let order = context.plain_order(command);
-    let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
-    let revision = write::revision(&organization.stream, executed.revision);
-    Ok(proto::RevokeSessionsResponse { revision })
-}
-
 /// Whether a second factor was right, as the vault says it.
 fn totp_is_right(shown: CodeShown) -> bool {
     match shown {
         CodeShown::Right => true,
-        CodeShown::Wrong => false,
+        CodeShown::Wrong | CodeShown::NothingWaits => false,
     }
 }
 

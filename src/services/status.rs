@@ -16,8 +16,12 @@ use crate::ledger::rejection::Rejection;
 use crate::ledger::snapshot_store::SnapshotError;
 use crate::ledger::vault::VaultError;
 
+mod break_glass;
 mod sign_in;
 
+pub use break_glass::{
+    alerts_missed, denial, master_key_required, no_stream_under_grant, not_a_custodian,
+};
 pub use sign_in::*;
 
 /// The domain of our reasons in `google.rpc.ErrorInfo`.
@@ -159,6 +163,7 @@ pub fn answer_too_large() -> Status {
 
 /// The caller's own credential does not let it in.
 pub fn unauthenticated(code: Code) -> Status {
+    let unknown = ("UNKNOWN", "the credential is unknown");
     let (reason, message) = match code {
         Code::NoCredential => (
             "NO_CREDENTIAL",
@@ -184,7 +189,13 @@ pub fn unauthenticated(code: Code) -> Status {
         | Code::FeatureNotLicensed
         | Code::MfaRequired
         | Code::RateLimited
-        | Code::Allowed => ("UNKNOWN", "the credential is unknown"),
+        | Code::Allowed => unknown,
+        Code::BreakGlassDisabled
+        | Code::BreakGlassReasonRequired
+        | Code::BreakGlassOrganizationRequired
+        | Code::BreakGlassApprovalPending
+        | Code::BreakGlassReviewPending
+        | Code::BreakGlassLimited => break_glass::unauthenticated(code).unwrap_or(unknown),
     };
     refused(GrpcCode::Unauthenticated, reason, message)
 }
@@ -254,6 +265,11 @@ pub fn other_organization() -> Status {
 /// There is no such key in this organization.
 pub fn key_not_found(id: KeyId) -> Status {
     rejected(&Rejection::KeyNotFound(id))
+}
+
+/// There is no such break-glass grant in this organization.
+pub fn break_glass_grant_not_found(id: projections::id::BreakGlassGrantId) -> Status {
+    rejected(&crate::ledger::rejection::BreakGlassRejection::NotFound(id).into())
 }
 
 /// There is no such role in this organization.
@@ -484,6 +500,7 @@ fn kind(rejection: &Rejection) -> (GrpcCode, &'static str) {
         Rejection::UserNotFound(_) => (GrpcCode::NotFound, "USER_NOT_FOUND"),
         Rejection::UserIsSuspended(_) => (GrpcCode::FailedPrecondition, "USER_SUSPENDED"),
         Rejection::UserNotSuspended(_) => (GrpcCode::FailedPrecondition, "USER_NOT_SUSPENDED"),
+        Rejection::OrganizationPersonal => (GrpcCode::FailedPrecondition, "ORGANIZATION_PERSONAL"),
         Rejection::EmailTaken(_) => (GrpcCode::AlreadyExists, "EMAIL_TAKEN"),
         Rejection::TooManyUsers => (GrpcCode::FailedPrecondition, "TOO_MANY_USERS"),
         Rejection::UserJoinedAlready(_) => (GrpcCode::FailedPrecondition, "USER_JOINED"),
@@ -500,6 +517,8 @@ fn kind(rejection: &Rejection) -> (GrpcCode, &'static str) {
         Rejection::AllowedIpsEverywhere(_) => {
             (GrpcCode::FailedPrecondition, "ALLOWED_IPS_EVERYWHERE")
         }
+        Rejection::BreakGlass(rejection) => break_glass::kind(rejection),
+        Rejection::OutlastsGrant => (GrpcCode::PermissionDenied, "OUTLASTS_BREAK_GLASS_GRANT"),
         Rejection::Item { source, .. } => kind(source),
     }
 }

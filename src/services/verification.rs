@@ -6,6 +6,7 @@
 
 mod answer;
 mod batch;
+pub(super) mod emergency;
 mod question;
 mod revisions;
 pub mod server;
@@ -13,6 +14,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -30,9 +32,10 @@ use super::answers::{self, ANSWERS};
 use super::authentication::{authenticate_again, authenticate_at, shown};
 use super::wire::unary::Framed;
 use super::{Door, status};
+use crate::ledger::break_glass::Emergency;
 use crate::ledger::dead::DeadTicket;
 use crate::ledger::verify::{Asking, Purpose};
-use crate::ledger::{Ledger, permissions};
+use crate::ledger::{Ledger, LedgerError, permissions};
 use crate::proto;
 use crate::spans;
 use question::Wrong;
@@ -52,15 +55,22 @@ enum NoDecision {
     /// It is about a key that ended long ago, which must be read from the disk first:
     /// [`Ledger::recall`].
     Elsewhere(DeadTicket),
+    /// It is about a credential of break-glass: what comes of it must be recorded first.
+    Emergency(Emergency),
+    /// That could not be recorded.
+    Unrecorded(Box<LedgerError>),
 }
 
 impl NoDecision {
     /// As an error, where the question stands at this path of the request.
-    fn status(&self, path: &str) -> Status {
+    fn status(self, path: &str) -> Status {
         match self {
             Self::Wrong(wrong) => wrong.status(path),
-            Self::Stopped(id) => status::stopped(*id),
+            Self::Stopped(id) => status::stopped(id),
             Self::Elsewhere(_) => status::not_recalled(),
+            // Whoever may decide it records it.
+            Self::Emergency(_) => status::starting(),
+            Self::Unrecorded(error) => status::from(*error),
         }
     }
 }
@@ -113,7 +123,14 @@ impl Verification {
         let asked = self.asked(ledger, asker.asking(), now);
         let code = decide(asked, message, &correlation_id, out.message());
         let again = || decide(asked, message, &correlation_id, out.message());
-        let code = recalled(ledger, code, again).await.map_err(|it| it.status(""))?;
+        let code = match recalled(ledger, code, again).await {
+            Err(NoDecision::Emergency(shown)) => {
+                decide_emergency(ledger, asked, message, (shown, &correlation_id), out.message())
+                    .await
+            }
+            code => code,
+        };
+        let code = code.map_err(|it| it.status(""))?;
         spans::note_decision(|| answers::name(code.into()));
         Ok(out)
     }
@@ -145,6 +162,19 @@ fn decide(
 ) -> Result<proto::DecisionCode, NoDecision> {
     let (presented, question) = question::read(message, asked).map_err(NoDecision::Wrong)?;
     decide_read(asked, (presented, &question), correlation_id, out)
+}
+
+/// As [`decide`], for a question about this credential of break-glass.
+async fn decide_emergency(
+    ledger: &Arc<Ledger>,
+    asked: Asked<'_>,
+    message: &proto::VerifyRequest,
+    (shown, correlation_id): (Emergency, &str),
+    out: &mut Vec<u8>,
+) -> Result<proto::DecisionCode, NoDecision> {
+    let (_, question) = question::read(message, asked).map_err(NoDecision::Wrong)?;
+    let reason = emergency::reason(message);
+    emergency::decide(ledger, asked, (shown, reason), &question, correlation_id, out).await
 }
 
 /// As [`decide`], for a question that was read already.

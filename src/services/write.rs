@@ -57,8 +57,14 @@ pub fn principal(principal: Principal, organization_id: OrganizationId) -> proto
             user_id: id.text(),
             ..of(proto::PrincipalKind::User, organization_id.text())
         },
-        // It acts in the stream of an account alone, which is no organization's.
-        Principal::Account(_) => of(proto::PrincipalKind::Unspecified, String::new()),
+        Principal::Account(id) => proto::Principal {
+            account_id: id.text(),
+            ..of(proto::PrincipalKind::Account, String::new())
+        },
+        Principal::BreakGlass(id) => proto::Principal {
+            break_glass_grant_id: id.text(),
+            ..of(proto::PrincipalKind::BreakGlass, organization_id.text())
+        },
         Principal::Ledger => of(proto::PrincipalKind::Ledger, String::new()),
     }
 }
@@ -301,6 +307,7 @@ pub fn user(user: &User, organization_id: OrganizationId) -> proto::User {
         invited_by: Some(principal(user.invited_by, organization_id)),
         invitation_ends_at: Some(timestamp(user.invitation_ends_at)),
         joined_at: user.joined_at.map(timestamp),
+        email_proven: user.email_proven,
         suspended: user.suspended.as_ref().map(|it| act(it, organization_id)),
         removed: user.removed.as_ref().map(|it| act(it, organization_id)),
     }
@@ -320,5 +327,6 @@ pub fn organization(
         plan: profile.plan.to_string(),
         created_at: Some(timestamp(profile.created_at)),
         policy: own.map(policy),
+        personal_account_id: profile.personal_of.map(|it| it.text()).unwrap_or_default(),
     }
 }

@@ -175,6 +175,13 @@ async fn erasure_is_final(vault: &dyn Vault) {
     }
     let state = vault.existing_subject_key(&subject(2)).await.unwrap();
     assert!(matches!(state, SubjectKeyState::Held(_)));
+    // Each at its place, and none is made by that.
+    let many = [9_999, 2, 4, 2, 9_999].map(subject);
+    let states = vault.existing_subject_keys(&many).await.unwrap();
+    let absent = SubjectKeyState::Absent;
+    let expected = [absent.clone(), state.clone(), SubjectKeyState::Erased, state, absent];
+    assert!(states == expected);
+    assert!(vault.existing_subject_keys(&[]).await.unwrap().is_empty());
 }
 
 async fn named_keys_stay(vault: &dyn Vault) {

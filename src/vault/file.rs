@@ -251,6 +251,11 @@ impl Vault for FileVault {
         self.ask(|reply| Job::Existing(subject.clone(), reply))
     }
 
+    fn existing_subject_keys(&self, subjects: &[Subject]) -> VaultFuture<Vec<SubjectKeyState>> {
+        let subjects = subjects.to_vec();
+        self.ask(|reply| Job::ExistingOfMany(subjects, reply))
+    }
+
     fn erase_subject(&self, subject: &Subject) -> VaultFuture<bool> {
         self.ask(|reply| Job::Erase(subject.clone(), reply))
     }

@@ -1,6 +1,7 @@
 //! The vault of tests: in memory, gone with the process.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use projections::sealed::Subject;
@@ -17,6 +18,7 @@ use crate::ledger::vault::{SubjectKey, SubjectKeyState, Vault, VaultError, Vault
 #[derive(Default)]
 pub struct MemoryVault {
     kept: Mutex<Kept>,
+    looked_up: AtomicU64,
 }
 
 #[derive(Default)]
@@ -32,6 +34,12 @@ struct Kept {
 }
 
 impl MemoryVault {
+    /// How often it was asked for subjects' keys, of one or of many at once.
+    #[must_use]
+    pub fn looked_up(&self) -> u64 {
+        self.looked_up.load(Ordering::Relaxed)
+    }
+
     /// A vault that holds nothing.
     #[must_use]
     pub fn new() -> Self {
@@ -92,6 +100,16 @@ fn fresh() -> Result<SubjectKey, VaultError> {
     random_key().map(SubjectKey::new).map_err(|error| VaultError::Unavailable(error.to_string()))
 }
 
+impl MemoryVault {
+    fn existing(&self, subject: &Subject) -> SubjectKeyState {
+        match self.kept().subjects.get(subject) {
+            Some(Some(key)) => SubjectKeyState::Held(key.clone()),
+            Some(None) => SubjectKeyState::Erased,
+            None => SubjectKeyState::Absent,
+        }
+    }
+}
+
 fn ready<T: Send + 'static>(outcome: Result<T, VaultError>) -> VaultFuture<T> {
     Box::pin(std::future::ready(outcome))
 }
@@ -106,11 +124,13 @@ impl Vault for MemoryVault {
     }
 
     fn existing_subject_key(&self, subject: &Subject) -> VaultFuture<SubjectKeyState> {
-        ready(Ok(match self.kept().subjects.get(subject) {
-            Some(Some(key)) => SubjectKeyState::Held(key.clone()),
-            Some(None) => SubjectKeyState::Erased,
-            None => SubjectKeyState::Absent,
-        }))
+        self.looked_up.fetch_add(1, Ordering::Relaxed);
+        ready(Ok(self.existing(subject)))
+    }
+
+    fn existing_subject_keys(&self, subjects: &[Subject]) -> VaultFuture<Vec<SubjectKeyState>> {
+        self.looked_up.fetch_add(1, Ordering::Relaxed);
+        ready(Ok(subjects.iter().map(|it| self.existing(it)).collect()))
     }
 
     fn erase_subject(&self, subject: &Subject) -> VaultFuture<bool> {

@@ -219,6 +219,8 @@ impl Scene {
         command.args(words(line));
         if let Some(server) = &self.server {
             command.env("KEYLEDGER_SERVER", format!("http://{}", server.address));
+            // How fast the machine is, is no part of what is tested.
+            command.env("KEYLEDGER_TIMEOUT", "5m");
         }
         command
     }

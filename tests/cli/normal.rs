@@ -58,6 +58,13 @@ impl Normal {
         if word.starts_with("ey") && word.matches('.').count() == 2 {
             return "ACCESS-TOKEN".to_owned();
         }
+        // How long something took, and digests.
+        if word.len() == 8 && word.split(':').count() == 3 {
+            return "00:00:00".to_owned();
+        }
+        if word.len() == 64 && word.chars().all(|c| c.is_ascii_hexdigit()) {
+            return "d".repeat(64);
+        }
         let base32 = |c: char| c.is_ascii_uppercase() || ('2'..='7').contains(&c);
         if word.len() == 32 && word.chars().all(base32) {
             return "S".repeat(32);
@@ -82,7 +89,13 @@ fn is_word(character: char) -> bool {
 
 /// How far the clocks are apart is another number each time.
 fn millis(line: &str) -> String {
-    for name in ["clock ahead ", "clock was ahead ", "\"clock_ahead_ms\": "] {
+    for name in [
+        "clock ahead ",
+        "clock was ahead ",
+        "\"clock_ahead_ms\": ",
+        "\"opened_revision\": ",
+        "\"last_revision\": ",
+    ] {
         if let Some(value) = line.trim_start().strip_prefix(name) {
             let digits = |c: char| c == '-' || c.is_ascii_digit();
             let number = value.trim().trim_end_matches(" ms").trim_end_matches(',');
@@ -107,6 +120,12 @@ fn revision(line: &str) -> String {
         && digits(number)
     {
         return format!("{before}the stream ends at revision N;{after}");
+    }
+    if let Some((before, after)) = line.split_once(" up to revision ")
+        && let Some((number, after)) = after.split_once(',')
+        && digits(number)
+    {
+        return format!("{before} up to revision N,{after}");
     }
     match line.rsplit_once("\"revision\": ") {
         Some((before, number)) if digits(number) => format!("{before}\"revision\": N"),

@@ -74,7 +74,8 @@ fn what_is_wrong_is_told_and_nothing_is_overwritten() {
     let save = "--password-file password --save";
     assert_eq!(scene.run(&format!("{LOGIN} {save} keyledger-data/admin.key")).code, 2);
     assert_eq!(scene.run(&format!("{LOGIN} {save} no/such/directory")).code, 2);
-    assert_eq!(scene.run(&format!("{LOGIN} {save} me --org vtx")).code, 1);
+    assert_eq!(scene.run(&format!("{LOGIN} {save} me --org no-prefix")).code, 1);
+    assert_eq!(scene.run(&format!("{LOGIN} {save} me --org nosuch")).code, 1);
     let nowhere = "org_00000000000000000000000009";
     assert_eq!(scene.run(&format!("{LOGIN} {save} me --org {nowhere}")).code, 1);
     assert!(!scene.path("me").exists());
@@ -88,11 +89,13 @@ fn what_is_wrong_is_told_and_nothing_is_overwritten() {
     scene.check(&expect_file!["golden/session-mistakes.txt"]);
 }
 
-/// What an authenticator that was given this shows so many seconds from now.
-fn code_of(uri: &str, offset_s: i64) -> String {
+/// The first two codes of an authenticator: of the step in which it is asked, and of the one
+/// behind. A clock may be one step off, so that each is right for half a minute at the least.
+fn codes_of(uri: &str) -> [String; 2] {
     let now_ms = keyledger::ledger::clock::Clock::system().now().as_millis();
-    let at = u64::try_from(now_ms / 1_000 + offset_s).unwrap();
-    totp_rs::Totp::from_url(uri).unwrap().generate(at).to_string()
+    let now_s = u64::try_from(now_ms / 1_000).unwrap();
+    let totp = totp_rs::Totp::from_url(uri).unwrap();
+    [now_s, now_s + 30].map(|at| totp.generate(at).to_string())
 }
 
 #[test]
@@ -100,21 +103,20 @@ fn passwords_and_second_factors_are_looked_after() {
     let mut scene = Scene::new();
     joined(&mut scene);
     let login = format!("{LOGIN} --password-file password --save");
-    for file in ["me", "elsewhere"] {
+    for file in ["me", "elsewhere --org vtx"] {
         assert_eq!(output(&mut scene.command(&format!("{login} {file}")), "").code, 0);
     }
     let me = "--api-key-file me";
     let enrolled = scene.run(&format!("session totp enroll {me} --password-file password --json"));
     let uri = enrolled.json()["uri"].as_str().unwrap().to_owned();
     let quiet = |scene: &Scene, line: &str, stdin: &str| output(&mut scene.command(line), stdin);
-    let code = code_of(&uri, -30);
+    let [code, next_code] = codes_of(&uri);
     let made = quiet(&scene, &format!("session totp confirm {me} --code {code}"), "");
     assert_eq!(made.code, 0, "{}", made.stderr);
     let codes: Vec<&str> = made.stdout.lines().collect();
     assert_eq!(codes.len(), 10);
     assert_eq!(scene.run(&login.replace("--save", "--save again")).code, 1, "a code is missing");
-    let code = code_of(&uri, 0);
-    let with_code = login.replace("--save", &format!("--save again --code {code}"));
+    let with_code = login.replace("--save", &format!("--save again --code {next_code}"));
     assert_eq!(quiet(&scene, &with_code, "").code, 0);
     // The saved session takes the token that says so, and goes on with its refresh token.
     let saved = || {

@@ -83,6 +83,8 @@ pub(crate) struct State {
     /// Appends to streams whose names begin so are refused before anything happens, as by a
     /// server that is about to stop.
     refused: Vec<String>,
+    /// The streams of the appends that were refused so.
+    pub(crate) refused_appends: std::collections::BTreeSet<String>,
     /// An append with an event that holds this text is one that the engine will not take.
     pub(crate) unacceptable: Option<String>,
     held: bool,
@@ -123,6 +125,7 @@ impl Engine {
             read_fault: None,
             late: Vec::new(),
             refused: Vec::new(),
+            refused_appends: Default::default(),
             unacceptable: None,
             held: false,
             held_after: None,

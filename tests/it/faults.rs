@@ -363,6 +363,7 @@ async fn a_damaged_operator_stream_is_no_start() {
     restore(&tenants.home, &pristine);
     let mut event = tenants.last("org-operator");
     event["type"] = json!("WorldDominated");
+    event["schema"] = json!(1);
     tenants.append("org-operator", &event);
     let said = tenants.home.launch().refused();
     assert!(said.contains("`WorldDominated` with schema 1 is unknown"), "{said}");
@@ -615,7 +616,18 @@ async fn connections_that_cannot_be_accepted_are_told_of_and_waited_for() {
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     drop(held);
     let operator = server.client(&home.admin_key());
-    operator.organization("acme", "vtx", "").await;
+    // As soon as it has noticed that they are gone: a write needs a file, too.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let request = proto::CreateOrganizationRequest {
+        name: "acme".into(),
+        key_prefix: "vtx".into(),
+        idempotency_key: "once".into(),
+        ..Default::default()
+    };
+    while let Err(status) = operator.create_organization(request.clone()).await {
+        assert!(std::time::Instant::now() < until, "{status}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
     let said = server.stop().await;
     let told = said.matches("a connection could not be accepted").count();
     assert!((1..100).contains(&told), "told {told} times");

@@ -75,7 +75,7 @@ async fn it_is_a_credential_of_its_own_kind_in_its_own_header() {
         ..shown_as_api_key(GLOBAL, &[])
     };
     assert_eq!(operator.code(wrong).await, DecisionCode::Malformed);
-    // A master key and a grant's token come before all, and none is known.
+    // A master key and a grant's token come before all, and are refused where there is none.
     for stronger in [
         VerifyRequest { master_key: vec!["m".into()], ..shown_as_api_key(&admin, &[]) },
         VerifyRequest {
@@ -83,7 +83,7 @@ async fn it_is_a_credential_of_its_own_kind_in_its_own_header() {
             ..shown_as_api_key(&admin, &[])
         },
     ] {
-        assert_eq!(operator.code(stronger).await, DecisionCode::Unknown);
+        assert_eq!(operator.code(stronger).await, DecisionCode::BreakGlassDisabled);
     }
 }
 

@@ -30,6 +30,10 @@ fn what_is_unsafe_is_refused() {
     assert!(error.contains("set `admin_key_sha256` instead"), "{error}");
     let error = accepted(&home).args(&["--cors-origins", "*"]).refused();
     assert!(error.contains("name the origins"), "{error}");
+    let settings = home.path().join("keyledger.toml");
+    std::fs::write(&settings, "[invitations]\nhand_over = 'inviter'\n").unwrap();
+    let error = accepted(&home).refused();
+    assert!(error.contains("`invitations.hand_over` may not be `inviter`"), "{error}");
     assert!(!home.data().exists(), "a start that is refused leaves nothing");
 }
 

@@ -48,9 +48,17 @@ const P: Code = Code::PermissionDenied;
 const Y: Code = Code::Ok;
 /// The caller is let in, and what is there does not allow it.
 const F: Code = Code::FailedPrecondition;
+/// The caller is let in, and there is no such thing.
+const G: Code = Code::NotFound;
+/// A grant of break-glass that there is not.
+const NO_GRANT: &str = "bgg_00000000000000000000000009";
 
 /// What keyledger itself asks for.
-const PERMISSIONS: [&str; 18] = [
+const PERMISSIONS: [&str; 22] = [
+    "break-glass:read",
+    "break-glass:approve",
+    "break-glass:close",
+    "break-glass:review",
     "activity:read",
     "credentials:verify",
     "api-keys:read",
@@ -79,6 +87,85 @@ const ROWS: &[Row] = &[
         request: |world, _| {
             let organization_id = world.acme.id.clone();
             proto::QueryActivityRequest { organization_id, ..Default::default() }.encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        // It needs a custodian's master key, and nothing else will do.
+        method: "keyledger.v1.BreakGlassService/OpenGrant",
+        permission: "break-glass:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let (organization_id, reason) = (world.acme.id.clone(), "fire".to_owned());
+            proto::OpenGrantRequest { organization_id, reason, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N; 11],
+    },
+    Row {
+        // A person, and no key, and where it is off nobody.
+        method: "keyledger.v1.BreakGlassService/ApproveGrant",
+        permission: "break-glass:approve",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let (organization_id, grant_id) = (world.acme.id.clone(), NO_GRANT.to_owned());
+            proto::ApproveGrantRequest { organization_id, grant_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, P, P, F, P, P],
+    },
+    Row {
+        method: "keyledger.v1.BreakGlassService/CloseGrant",
+        permission: "break-glass:close",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let (organization_id, grant_id) = (world.acme.id.clone(), NO_GRANT.to_owned());
+            proto::CloseGrantRequest { organization_id, grant_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, G, G, G, P, P],
+    },
+    Row {
+        method: "keyledger.v1.BreakGlassService/ReviewGrant",
+        permission: "break-glass:review",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let (organization_id, grant_id) = (world.acme.id.clone(), NO_GRANT.to_owned());
+            let finding = proto::ReviewFinding::Justified.into();
+            proto::ReviewGrantRequest { organization_id, grant_id, finding, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, P, P, G, P, P],
+    },
+    Row {
+        method: "keyledger.v1.BreakGlassService/ListBreakGlassGrants",
+        permission: "break-glass:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            proto::ListBreakGlassGrantsRequest { organization_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.BreakGlassService/ReplayGrant",
+        permission: "break-glass:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let (organization_id, grant_id) = (world.acme.id.clone(), NO_GRANT.to_owned());
+            proto::ReplayGrantRequest { organization_id, grant_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, G, G, G, P, P],
+    },
+    Row {
+        method: "keyledger.v1.BreakGlassService/WatchBreakGlass",
+        permission: "break-glass:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            proto::WatchBreakGlassRequest { organization_id }.encode_to_vec()
         },
         expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
@@ -938,7 +1025,7 @@ impl World {
     }
 }
 
-fn methods() -> BTreeSet<String> {
+pub(crate) fn methods() -> BTreeSet<String> {
     let set = prost_types::FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap();
     let mut methods = BTreeSet::new();
     for file in set.file.iter().filter(|file| file.package().starts_with("keyledger.")) {

@@ -1,5 +1,7 @@
 //! People: how they join, log in, and what they hold while they are.
 
+use std::time::{Duration, Instant};
+
 use keyledger::proto::{
     AcceptInvitationRequest, ChangePasswordRequest, ConfirmTotpRequest, CreateKeyRequest,
     DecisionCode, EnrollTotpRequest, GetSigningKeysRequest, InitialGrant, InviteUserRequest,
@@ -8,9 +10,12 @@ use keyledger::proto::{
     RevokeSessionsRequest, Scopes, StepUpRequest, SuspendUserRequest, WhoAmIRequest,
     revoke_sessions_request,
 };
-use tonic::Code;
+use projections::time::Timestamp;
+use tonic::{Code, Status};
 
-use super::support::{Acme, Client, DNS_MANAGER, READ_ONLY_ADMIN, reason, texts};
+use super::support::{
+    Acme, Client, DNS_MANAGER, Home, READ_ONLY_ADMIN, StoredEvent, reason, texts,
+};
 
 const PASSWORD: &str = "correct horse battery";
 const OTHER_PASSWORD: &str = "another long password";
@@ -59,6 +64,50 @@ fn token(login: &LoginResponse) -> String {
 
 fn refresh_token(login: &LoginResponse) -> RefreshRequest {
     RefreshRequest { refresh_token: login.tokens.as_ref().unwrap().refresh_token.clone() }
+}
+
+/// How often somebody may fail before they must wait.
+const FREE: u32 = 5;
+
+/// Fails until that is held up: not before the free attempts are used up, and not later than
+/// the waits of those that follow say, however long each takes.
+pub(crate) async fn held_up(guess: impl AsyncFn(u32) -> String) {
+    held_up_behind(0, guess).await;
+}
+
+/// The same, behind so many failures.
+async fn held_up_behind(failed: u32, guess: impl AsyncFn(u32) -> String) {
+    let mut last = Instant::now();
+    for number in failed.. {
+        let began = Instant::now();
+        match guess(number).await.as_str() {
+            "TOO_MANY_ATTEMPTS" => {
+                assert!(number >= FREE, "after {number} failures");
+                return;
+            }
+            told => assert_eq!(told, "LOGIN_FAILED"),
+        }
+        if let Some(beyond) = number.checked_sub(FREE) {
+            let wait = Duration::from_secs(1 << beyond);
+            assert!(last.elapsed() >= wait, "failure {number} came before {wait:?}");
+        }
+        last = began;
+    }
+}
+
+/// What is right is refused while attempts are held up. Where the machine was so slow that the
+/// wait was over, it is tried again.
+async fn refused_while_held_up<T>(
+    right: impl AsyncFn() -> Result<T, Status>,
+    guess: impl AsyncFn(u32) -> String,
+) {
+    for _ in 0..20 {
+        match right().await {
+            Err(refused) => return assert_eq!(reason(&refused), "TOO_MANY_ATTEMPTS"),
+            Ok(_) => held_up(&guess).await,
+        }
+    }
+    panic!("it is never refused");
 }
 
 fn with(acme: &Acme, login: &LoginResponse) -> Client {
@@ -209,18 +258,41 @@ async fn nobody_learns_whether_there_is_an_account() {
     assert_eq!(known.message(), unknown.message());
     assert_eq!((known.code(), reason(&known)), (unknown.code(), reason(&unknown)));
     assert_eq!(reason(&known), "LOGIN_FAILED");
-    for _ in 0..4 {
-        assert_eq!(reason(&wrong(&ada.email).await), "LOGIN_FAILED");
-        assert_eq!(reason(&wrong("nobody@example.com").await), "LOGIN_FAILED");
-    }
-    // Locked out alike, with the right password, too.
-    let locked = acme.nobody().login(credentials(&ada.email, PASSWORD)).await.unwrap_err();
-    assert_eq!(reason(&locked), "TOO_MANY_ATTEMPTS");
-    assert_eq!(reason(&wrong("nobody@example.com").await), "TOO_MANY_ATTEMPTS");
+    // Held up alike; the right password, too.
+    let guess = async |email: &str| reason(&wrong(email).await);
+    held_up_behind(1, async |_| guess("nobody@example.com").await).await;
+    let right = async || acme.nobody().login(credentials(&ada.email, PASSWORD)).await;
+    held_up_behind(1, async |_| guess(&ada.email).await).await;
+    refused_while_held_up(right, async |_| guess(&ada.email).await).await;
     let reset = |email: &str| RequestPasswordResetRequest { email: email.into() };
     let known = acme.nobody().request_password_reset(reset("ada@example.com")).await.unwrap();
     let unknown = acme.nobody().request_password_reset(reset("no@example.com")).await.unwrap();
     assert_eq!(known, unknown);
+}
+
+/// Whoever fails with somebody's e-mail at one place delays nobody at another; an e-mail that is
+/// nobody's is held back where it was tried in the same way.
+#[tokio::test]
+async fn nobody_is_delayed_by_what_somebody_else_fails_elsewhere() {
+    let acme =
+        Acme::on(Home::new(), |launch| launch.args(&["--trusted-proxies", "127.0.0.1"])).await;
+    let ada = join(&acme, "ada@example.com", DNS_MANAGER).await;
+    let wrong = async |email: &str, from: &str| {
+        let asked = credentials(email, OTHER_PASSWORD);
+        reason(&acme.nobody().from(from).login(asked).await.unwrap_err())
+    };
+    // One line of IPv6 is one place.
+    let there = |n: u32| format!("2001:db8:1:2::{}", n + 1);
+    for email in [ada.email.as_str(), "nobody@example.com"] {
+        held_up(async |n| wrong(email, &there(n)).await).await;
+    }
+    let right = || credentials(&ada.email, PASSWORD);
+    let guess = async |n| wrong(&ada.email, &there(n)).await;
+    refused_while_held_up(async || acme.nobody().from(&there(9)).login(right()).await, guess).await;
+    for home in ["2001:db8:1:3::1", "192.0.2.1"] {
+        acme.nobody().from(home).login(right()).await.unwrap();
+        assert_eq!(wrong("nobody@example.com", home).await, "LOGIN_FAILED");
+    }
 }
 
 #[tokio::test]
@@ -256,11 +328,28 @@ async fn a_password_that_changes_ends_the_other_sessions() {
     login(&acme, &ada).await;
 }
 
-/// What an authenticator that was given this shows so many seconds from now.
-pub(crate) fn code_of(uri: &str, offset_s: i64) -> String {
-    let now_ms = keyledger::ledger::clock::Clock::system().now().as_millis();
-    let at = u64::try_from(now_ms / 1_000 + offset_s).unwrap();
-    totp_rs::Totp::from_url(uri).unwrap().generate(at).to_string()
+/// What an authenticator shows. Its first code is that of the step in which it was asked, the
+/// next one that of the step behind: a clock may be one step off, so that each is right for half a
+/// minute at the least, wherever in a step it was asked for.
+pub(crate) struct Authenticator {
+    totp: totp_rs::Totp,
+    first_s: u64,
+}
+
+impl Authenticator {
+    pub(crate) fn of(uri: &str) -> Self {
+        let now_ms = keyledger::ledger::clock::Clock::system().now().as_millis();
+        let first_s = u64::try_from(now_ms / 1_000).unwrap();
+        Self { totp: totp_rs::Totp::from_url(uri).unwrap(), first_s }
+    }
+
+    pub(crate) fn first(&self) -> String {
+        self.totp.generate(self.first_s).to_string()
+    }
+
+    pub(crate) fn second(&self) -> String {
+        self.totp.generate(self.first_s + 30).to_string()
+    }
 }
 
 #[tokio::test]
@@ -269,18 +358,21 @@ async fn a_second_factor_is_asked_for_and_its_codes_are_good_once() {
     let ada = join(&acme, "ada@example.com", DNS_MANAGER).await;
     let first = login(&acme, &ada).await;
     let me = with(&acme, &first);
+    let none = ConfirmTotpRequest { code: "000000".into() };
+    assert_eq!(reason(&me.confirm_totp(none).await.unwrap_err()), "NO_ENROLMENT");
     let enroll = EnrollTotpRequest { password: PASSWORD.into() };
     let secret = me.enroll_totp(enroll).await.unwrap().uri;
     // It does not count before it is confirmed.
     login(&acme, &ada).await;
-    let confirm = ConfirmTotpRequest { code: code_of(&secret, -30) };
+    let shows = Authenticator::of(&secret);
+    let confirm = ConfirmTotpRequest { code: shows.first() };
     let codes = me.confirm_totp(confirm).await.unwrap().recovery_codes;
     assert_eq!(codes.len(), 10);
     let refused = acme.nobody().login(credentials(&ada.email, PASSWORD)).await.unwrap_err();
     assert_eq!(reason(&refused), "SECOND_FACTOR_REQUIRED");
     let shown =
         |code: &str| LoginRequest { code: code.into(), ..credentials(&ada.email, PASSWORD) };
-    let code = code_of(&secret, 0);
+    let code = shows.second();
     let second = acme.nobody().login(shown(&code)).await.unwrap();
     let methods: Vec<i32> = second.session.as_ref().unwrap().methods.clone();
     assert_eq!(methods, [1, 2], "a password and a code");
@@ -292,26 +384,24 @@ async fn a_second_factor_is_asked_for_and_its_codes_are_good_once() {
     assert_eq!(reason(&refused), "LOGIN_FAILED", "so is a recovery code");
     let left = with(&acme, &third).who_am_i(WhoAmIRequest {}).await.unwrap();
     assert_eq!((left.totp, left.recovery_codes_left), (true, 9));
-    // To guess codes in a session is held up as to guess them at the door.
-    let guess =
-        async || reason(&me.step_up(StepUpRequest { code: "wrong".into() }).await.unwrap_err());
-    for _ in 0..4 {
-        assert_eq!(guess().await, "LOGIN_FAILED");
-    }
-    // What knows the password alone forgives no wrong code.
-    let weak = ChangePasswordRequest { password: PASSWORD.into(), new_password: "short".into() };
-    assert_eq!(me.change_password(weak).await.unwrap_err().code(), Code::InvalidArgument);
-    assert_eq!(guess().await, "LOGIN_FAILED");
-    assert_eq!(guess().await, "TOO_MANY_ATTEMPTS");
-    // Nor is an authenticator confirmed twice.
-    let again = ConfirmTotpRequest { code: code_of(&secret, 30) };
-    assert_eq!(reason(&me.confirm_totp(again).await.unwrap_err()), "AUTHENTICATOR_ENROLLED");
-    let grace = std::time::Duration::from_millis(2_100);
-    tokio::time::sleep(grace).await;
     // Stepping up, in a session that began without.
     let step = StepUpRequest { code: codes[1].clone() };
     let stepped = me.step_up(step).await.unwrap().session.unwrap();
     assert!(stepped.second_factor_at.is_some());
+    // To guess codes in a session is held up as to guess them at the door.
+    held_up(async |n| {
+        if n == 4 {
+            // What knows the password alone forgives no wrong code.
+            let new_password = "short".into();
+            let weak = ChangePasswordRequest { password: PASSWORD.into(), new_password };
+            assert_eq!(me.change_password(weak).await.unwrap_err().code(), Code::InvalidArgument);
+        }
+        reason(&me.step_up(StepUpRequest { code: "wrong".into() }).await.unwrap_err())
+    })
+    .await;
+    // Nor is an authenticator confirmed twice.
+    let again = ConfirmTotpRequest { code: shows.second() };
+    assert_eq!(reason(&me.confirm_totp(again).await.unwrap_err()), "AUTHENTICATOR_ENROLLED");
 }
 
 #[tokio::test]
@@ -342,6 +432,97 @@ async fn a_session_in_cookies_needs_its_csrf_token() {
     page.refresh(RefreshRequest::default()).await.unwrap();
 }
 
+/// What a browser sends of what it was told to keep.
+fn kept(cookies: &[String]) -> String {
+    let pairs: Vec<&str> = cookies.iter().map(|it| it.split(';').next().unwrap()).collect();
+    pairs.join("; ")
+}
+
+#[tokio::test]
+async fn dead_cookies_are_cleared_whatever_the_answer_is() {
+    let acme = Acme::new().await;
+    let ada = join(&acme, "ada@example.com", DNS_MANAGER).await;
+    let log_in = async || {
+        let request = LoginRequest { cookies: true, ..credentials(&ada.email, PASSWORD) };
+        let (answer, cookies) = acme.nobody().login_for_cookies(request).await;
+        (kept(&cookies), answer.tokens.unwrap().csrf_token)
+    };
+    let log_out = async |cookies: &str, csrf: &str| {
+        let (outcome, cookies) = acme.nobody().page(cookies, csrf).logout_of_cookies().await;
+        for cookie in &cookies {
+            assert!(cookie.contains("=; Max-Age=0; Path=/; HttpOnly; Secure"), "{cookie}");
+        }
+        assert!(matches!(cookies.len(), 0 | 2), "{cookies:?}");
+        (outcome.map_err(|it| reason(&it)), cookies.len() == 2)
+    };
+    let refused = |reason: &str| Err(reason.to_owned());
+    let (cookies, csrf) = log_in().await;
+    let (others, others_csrf) = log_in().await;
+    let wrong = "0".repeat(64);
+    // A session that stands is nobody's to end, or to have a browser forget, without its token.
+    for csrf in ["", &wrong, &others_csrf] {
+        assert_eq!(log_out(&cookies, csrf).await, (refused("CSRF"), false));
+    }
+    assert_eq!(log_out(&cookies, &csrf).await, (Ok(()), true));
+    assert_eq!(log_out(&cookies, &csrf).await, (refused("REVOKED"), true), "once more");
+    for csrf in ["", &wrong] {
+        assert_eq!(log_out(&cookies, csrf).await, (refused("CSRF"), true));
+    }
+    // What is no token at all, or only half of what a browser kept.
+    let (access, refresh) = cookies.split_once("; ").unwrap();
+    let garbled = cookies.replace("access=", "access=x");
+    for (cookies, told) in [
+        (access, "REVOKED"),
+        (refresh, "NO_CREDENTIAL"),
+        (garbled.as_str(), "MALFORMED"),
+        ("__Host-keyledger-access=x", "MALFORMED"),
+        ("__Host-keyledger-access=a.b.c; __Host-keyledger-refresh=?", "MALFORMED"),
+    ] {
+        assert_eq!(log_out(cookies, &csrf).await, (refused(told), true), "{cookies}");
+    }
+    // Whoever shows no cookie has none to be cleared, and the other session went on.
+    assert_eq!(log_out("other=1", "").await, (refused("NO_CREDENTIAL"), false));
+    let page = acme.nobody().page(&others, &others_csrf);
+    page.who_am_i(WhoAmIRequest {}).await.unwrap();
+    let suspend = SuspendUserRequest { user_id: ada.user_id.clone(), ..Default::default() };
+    acme.admin.suspend_user(suspend).await.unwrap();
+    assert_eq!(log_out(&others, &others_csrf).await, (refused("SUSPENDED"), true));
+}
+
+/// An operator who issues a reset is named by the account's own history, before the token is
+/// anybody's; what a stranger asks for leaves no event.
+#[tokio::test]
+async fn a_reset_that_is_handed_over_names_who_issued_it() {
+    let acme = Acme::new().await;
+    let ada = join(&acme, "ada@example.com", DNS_MANAGER).await;
+    let asked = || RequestPasswordResetRequest { email: ada.email.clone() };
+    let issued = || {
+        let events = acme.home.events();
+        let of_type = |it: &StoredEvent| it.json()["type"] == "PasswordResetIssued";
+        events.into_iter().filter(of_type).collect::<Vec<_>>()
+    };
+    acme.nobody().request_password_reset(asked()).await.unwrap();
+    assert!(issued().is_empty());
+    let answer = acme.operator.request_password_reset(asked()).await.unwrap();
+    let [event] = <[StoredEvent; 1]>::try_from(issued()).ok().unwrap();
+    let told = event.json();
+    assert_eq!(event.stream, format!("account-{}", ada.account_id));
+    assert_eq!(told["actor"], "operator");
+    assert!(told["credential"].as_str().unwrap().starts_with("key_"), "{told}");
+    assert_eq!(told["data"]["given_to"], "issuer");
+    let ends = told["data"]["expires_at"].as_str().unwrap().parse::<Timestamp>().unwrap();
+    let expires_at = answer.expires_at.unwrap();
+    let millis = expires_at.seconds * 1_000 + i64::from(expires_at.nanos / 1_000_000);
+    assert_eq!(ends.as_millis(), millis);
+    assert!(!String::from_utf8_lossy(&event.stored).contains(&answer.token));
+    assert!(!told["sealed"].as_array().unwrap().is_empty(), "from where, sealed");
+    // The account goes on, over a restart too.
+    let acme = acme.restarted().await;
+    let reset = ResetPasswordRequest { token: answer.token, new_password: OTHER_PASSWORD.into() };
+    acme.nobody().reset_password(reset).await.unwrap();
+    acme.nobody().login(credentials(&ada.email, OTHER_PASSWORD)).await.unwrap();
+}
+
 #[tokio::test]
 async fn sessions_are_their_organizations() {
     let acme = Acme::new().await;
@@ -364,6 +545,21 @@ async fn sessions_are_their_organizations() {
     elsewhere.organization_id = acme.operator.organization("third", "third", "").await;
     let refused = acme.nobody().login(elsewhere).await.unwrap_err();
     assert_eq!(reason(&refused), "NOT_A_MEMBER");
+    // By prefix, too; whoever is nobody learns nothing of what there is.
+    let at = |organization: &str, password: &str| LoginRequest {
+        organization_id: organization.into(),
+        ..credentials(&ada.email, password)
+    };
+    let here = acme.nobody().login(at("vtx", PASSWORD)).await.unwrap();
+    assert_eq!(here.session.unwrap().organization_id, acme.id);
+    for organization in ["third", "nosuch", "operator"] {
+        for (password, told) in [(PASSWORD, "NOT_A_MEMBER"), (OTHER_PASSWORD, "LOGIN_FAILED")] {
+            let refused = acme.nobody().login(at(organization, password)).await.unwrap_err();
+            assert_eq!(reason(&refused), told, "{organization}");
+        }
+    }
+    let refused = acme.nobody().login(at("no prefix", PASSWORD)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
     // Its tokens stand across a restart, and so do the keys that signed them.
     let keys = acme.nobody().get_signing_keys(GetSigningKeysRequest {}).await.unwrap().jwks;
     assert!(keys.contains("Ed25519"), "{keys}");

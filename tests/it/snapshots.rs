@@ -395,7 +395,9 @@ async fn a_kill_amid_snapshots_loses_nothing() {
         drop(tell);
         // No two kills come after as many writes.
         for _ in 0..60 + 37 * kill {
-            let key: Acknowledged = told.recv().await.unwrap();
+            let Some(key): Option<Acknowledged> = told.recv().await else {
+                panic!("no writer is left, and it was not killed: {}", server.kill());
+            };
             keys.insert(key.id.clone(), key);
         }
         let said = server.kill();

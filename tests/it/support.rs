@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use keyledger::proto::audit_service_client::AuditServiceClient;
+use keyledger::proto::break_glass_service_client::BreakGlassServiceClient;
 use keyledger::proto::key_service_client::KeyServiceClient;
 use keyledger::proto::operator_service_client::OperatorServiceClient;
 use keyledger::proto::organization_service_client::OrganizationServiceClient;
@@ -28,8 +29,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-/// Longest wait for anything.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// Longest wait for anything: what comes at all comes long before, on a busy machine, too.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 /// How often something is looked at that does not announce itself.
 pub(crate) const POLL: Duration = Duration::from_millis(2);
 /// A role that every installation has, by its number.
@@ -364,12 +365,24 @@ pub(crate) struct Server {
 impl Server {
     /// A client that shows this key.
     pub(crate) fn client(&self, key: &str) -> Client {
-        Client { channel: self.channel.clone(), key: Some(key.to_owned()), page: None }
+        Client {
+            channel: self.channel.clone(),
+            key: Some(key.to_owned()),
+            page: None,
+            headers: Vec::new(),
+            from: None,
+        }
     }
 
     /// A client that shows nothing.
     pub(crate) fn anonymous(&self) -> Client {
-        Client { channel: self.channel.clone(), key: None, page: None }
+        Client {
+            channel: self.channel.clone(),
+            key: None,
+            page: None,
+            headers: Vec::new(),
+            from: None,
+        }
     }
 
     /// The connection itself.
@@ -428,6 +441,10 @@ pub(crate) struct Client {
     key: Option<String>,
     /// What a page of a browser sends: its cookies, and the token that goes with them.
     page: Option<(String, String)>,
+    /// What else is sent beside each request.
+    headers: Vec<(&'static str, String)>,
+    /// The address that a proxy says it is.
+    from: Option<String>,
 }
 
 macro_rules! methods {
@@ -496,6 +513,11 @@ methods! {
     get_organization(OrganizationServiceClient, GetOrganizationRequest) -> GetOrganizationResponse;
     list_organizations(OrganizationServiceClient, ListOrganizationsRequest) -> ListOrganizationsResponse;
     get_status(OperatorServiceClient, GetStatusRequest) -> GetStatusResponse;
+    open_grant(BreakGlassServiceClient, OpenGrantRequest) -> OpenGrantResponse;
+    approve_grant(BreakGlassServiceClient, ApproveGrantRequest) -> ApproveGrantResponse;
+    close_grant(BreakGlassServiceClient, CloseGrantRequest) -> CloseGrantResponse;
+    review_grant(BreakGlassServiceClient, ReviewGrantRequest) -> ReviewGrantResponse;
+    list_break_glass_grants(BreakGlassServiceClient, ListBreakGlassGrantsRequest) -> ListBreakGlassGrantsResponse;
     query_activity(AuditServiceClient, QueryActivityRequest) -> QueryActivityResponse;
     verify(VerificationServiceClient, VerifyRequest) -> VerifyResponse;
     verify_batch(VerificationServiceClient, VerifyBatchRequest) -> VerifyBatchResponse;
@@ -507,11 +529,29 @@ impl Client {
         Self { key: Some(key.to_owned()), ..self.clone() }
     }
 
+    /// The same connection and key, with this beside each request.
+    pub(crate) fn with_header(&self, name: &'static str, value: &str) -> Self {
+        let mut client = self.clone();
+        client.headers.push((name, value.to_owned()));
+        client
+    }
+
+    /// The same, through a proxy that says it is this address.
+    pub(crate) fn from(&self, address: &str) -> Self {
+        Self { from: Some(address.to_owned()), ..self.clone() }
+    }
+
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
+        for (name, value) in &self.headers {
+            request.metadata_mut().append(*name, value.parse().unwrap());
+        }
         if let Some(key) = &self.key {
             let value = format!("Bearer {key}").parse().unwrap();
             request.metadata_mut().insert("authorization", value);
+        }
+        if let Some(from) = &self.from {
+            request.metadata_mut().insert("x-forwarded-for", from.parse().unwrap());
         }
         if let Some((cookies, csrf)) = &self.page {
             request.metadata_mut().insert("cookie", cookies.parse().unwrap());
@@ -536,6 +576,19 @@ impl Client {
         let cookies = answer.metadata().get_all("set-cookie").iter();
         let cookies = cookies.map(|it| it.to_str().unwrap().to_owned()).collect();
         (answer.into_inner(), cookies)
+    }
+
+    /// Logs out as a page does: how that went, and what it has a browser do with its cookies.
+    pub(crate) async fn logout_of_cookies(&self) -> (Result<(), Status>, Vec<String>) {
+        let mut client = SessionServiceClient::new(self.channel.clone());
+        let answer = client.logout(self.request(proto::LogoutRequest {})).await;
+        let metadata = match &answer {
+            Ok(answer) => answer.metadata().clone(),
+            Err(status) => status.metadata().clone(),
+        };
+        let cookies = metadata.get_all("set-cookie").iter();
+        let cookies = cookies.map(|it| it.to_str().unwrap().to_owned()).collect();
+        (answer.map(|_| ()), cookies)
     }
 
     /// An operator makes an organization; gives its identifier.
@@ -877,6 +930,11 @@ pub(crate) async fn call_raw(
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path = format!("/{method}").parse().unwrap();
+    // It says at once that it stands, and never ends by itself.
+    if method.ends_with("/WatchBreakGlass") {
+        let mut alerts = client.server_streaming(request, path, Raw).await?.into_inner();
+        return alerts.message().await?.ok_or_else(|| Status::cancelled("it ended"));
+    }
     client.unary(request, path, Raw).await.map(tonic::Response::into_inner)
 }
 

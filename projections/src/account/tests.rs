@@ -13,7 +13,7 @@ fn session(number: u8) -> SessionId {
 }
 
 fn begun() -> Event {
-    AccountCreated { account_id: ALICE, email: EMAIL }.into()
+    AccountCreated { account_id: ALICE, email: EMAIL, personal_organization: None }.into()
 }
 
 fn password(keeps: Option<u8>) -> Event {
@@ -91,7 +91,12 @@ fn what_does_not_belong_into_an_accounts_stream_is_corrupt() {
         refused(&empty, event.clone(), Fault::Misplaced(event.event_type()));
         // In another account's stream.
         let mut bobs = Account::new(BOB);
-        next(&mut bobs, 0, AccountCreated { account_id: BOB, email: EMAIL }.into()).unwrap();
+        next(
+            &mut bobs,
+            0,
+            AccountCreated { account_id: BOB, email: EMAIL, personal_organization: None }.into(),
+        )
+        .unwrap();
         refused(&bobs, event.clone(), Fault::Misplaced(event.event_type()));
     }
     refused(&Account::new(BOB), begun(), Fault::Misplaced("AccountCreated"));

@@ -1,6 +1,7 @@
 //! What each type of event says of itself: one arm, and what it needs.
 
 mod accounts;
+pub(super) mod break_glass;
 
 use std::borrow::Cow;
 
@@ -17,7 +18,7 @@ use crate::event::{
     RoleDefinition, RoleGranted, RoleRetired, RoleUpdated, SchemaActivated, ServiceAccountCreated,
     SigningKeyAdded, SigningKeyRetired,
 };
-use crate::id::{GrantId, KeyId, OrganizationId, RoleId};
+use crate::id::{AccountId, GrantId, KeyId, OrganizationId, RoleId};
 use crate::network::Networks;
 use crate::permission::{PermissionPattern, Scopes};
 use crate::policy::Policy;
@@ -44,6 +45,14 @@ impl<'a> Told<'a> {
             changes: Changes::default(),
         }
     }
+
+    /// As an organization that is one person's own, where it is one.
+    fn owned_by(mut self, account: Option<AccountId>) -> Self {
+        if let Some(account) = account {
+            self.changes.made("personal_of", text(account.to_string()));
+        }
+        self
+    }
 }
 
 /// One arm for each type of event.
@@ -65,13 +74,21 @@ pub(super) fn tell(event: &Event) -> Told<'_> {
             name,
             key_prefix,
             plan,
-        }) => organization("was registered", *organization_id, name, key_prefix, plan),
+            personal_of,
+        }) => {
+            let told = organization("was registered", *organization_id, name, key_prefix, plan);
+            told.owned_by(*personal_of)
+        }
         Event::OrganizationCreated(OrganizationCreated {
             organization_id,
             name,
             key_prefix,
             plan,
-        }) => organization("was created", *organization_id, name, key_prefix, plan),
+            personal_of,
+        }) => {
+            let told = organization("was created", *organization_id, name, key_prefix, plan);
+            told.owned_by(*personal_of)
+        }
         Event::KeyCreated(data) => key_created(data),
         Event::KeyRevoked(data) => key_revoked(data),
         Event::KeyRelabelled(data) => key_relabelled(data),
@@ -112,6 +129,14 @@ pub(super) fn tell(event: &Event) -> Told<'_> {
         Event::SessionStarted(data) => people::session_started(data),
         Event::SessionSteppedUp(data) => people::session_stepped_up(data),
         Event::SessionEnded(data) => people::session_ended(data),
+        Event::BreakGlassConfigured(data) => break_glass::configured(data),
+        Event::BreakGlassOpened(data) => break_glass::opened(data),
+        Event::BreakGlassApproved(data) => break_glass::approved(data),
+        Event::BreakGlassUsed(data) => break_glass::used(data),
+        Event::BreakGlassRefused(data) => break_glass::refused(data),
+        Event::BreakGlassEnded(data) => break_glass::ended(data),
+        Event::BreakGlassEscalated(data) => break_glass::escalated(data),
+        Event::BreakGlassReviewed(data) => break_glass::reviewed(data),
         Event::EmailReserved(data) => accounts::email_reserved(data),
         Event::EmailConfirmed(data) => accounts::email_confirmed(data),
         Event::EmailReleased(data) => accounts::email_released(data),
@@ -124,6 +149,7 @@ pub(super) fn tell(event: &Event) -> Told<'_> {
         Event::SessionsEnded(data) => accounts::sessions_ended(data),
         Event::AccountLocked(data) => accounts::locked(data),
         Event::DefaultOrganizationSet(data) => accounts::default_organization_set(data),
+        Event::PasswordResetIssued(data) => accounts::password_reset_issued(data),
         Event::UsageRecorded(data) => {
             let mut told = Told::of(TargetId::Credentials, None, "had their use recorded");
             told.changes.made("keys", texts(&key_ids(&data.keys)));
@@ -166,6 +192,7 @@ fn denials_summarized(data: &DenialsSummarized) -> Told<'_> {
     let target = match one.filter(|id| *others == 0 && all_of(*id)) {
         Some(Credential::Key(id)) => TargetId::Key(id),
         Some(Credential::Session(id)) => TargetId::Session(id),
+        Some(Credential::BreakGlass(id)) => TargetId::BreakGlass(id),
         None => TargetId::Credentials,
     };
     let (total, once) = (data.total(), data.total() == 1);
@@ -223,6 +250,12 @@ fn denial_code(code: DenialCode) -> &'static str {
         DenialCode::MfaRequired => "mfa_required",
         DenialCode::RateLimited => "rate_limited",
         DenialCode::NotInForce => "not_in_force",
+        DenialCode::BreakGlassDisabled => "break_glass_disabled",
+        DenialCode::BreakGlassReasonRequired => "break_glass_reason_required",
+        DenialCode::BreakGlassOrganizationRequired => "break_glass_organization_required",
+        DenialCode::BreakGlassApprovalPending => "break_glass_approval_pending",
+        DenialCode::BreakGlassReviewPending => "break_glass_review_pending",
+        DenialCode::BreakGlassLimited => "break_glass_limited",
     }
 }
 

@@ -88,7 +88,8 @@ fn only_who_has_it_confirms_and_releases_it() {
 #[test]
 fn what_does_not_belong_into_an_emails_stream_is_corrupt() {
     check(&[], 0, created(), Err(Fault::Misplaced("OrganizationCreated")));
-    let begun = AccountCreated { account_id: account(1), email: EMAIL };
+    let begun =
+        AccountCreated { account_id: account(1), email: EMAIL, personal_organization: None };
     check(&[], 0, begun.into(), Err(Fault::Misplaced("AccountCreated")));
     let elsewhere =
         EmailReserved { email: EmailDigest([4; 32]), account_id: account(1), until: at(10) };

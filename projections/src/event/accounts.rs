@@ -51,6 +51,23 @@ pub struct AccountCreated {
     pub account_id: AccountId,
     /// The e-mail that it is known by.
     pub email: EmailDigest,
+    /// The organization of its own that it is to have; none where it is to have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personal_organization: Option<OrganizationId>,
+}
+
+/// Schema 1 of [`AccountCreated`], in which no account had an organization of its own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AccountCreated1 {
+    account_id: AccountId,
+    email: EmailDigest,
+}
+
+impl From<AccountCreated1> for AccountCreated {
+    fn from(AccountCreated1 { account_id, email }: AccountCreated1) -> Self {
+        Self { account_id, email, personal_organization: None }
+    }
 }
 
 /// How a password came to be set.
@@ -76,6 +93,28 @@ pub struct PasswordSet {
     /// The one session that goes on; none where all end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keeps: Option<SessionId>,
+}
+
+/// Who is given a token that sets a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResetGivenTo {
+    /// Whoever issued it, to hand over.
+    Issuer,
+    /// The account's e-mail, by way of whatever delivers.
+    Email,
+}
+
+/// See [`super::Event::PasswordResetIssued`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordResetIssued {
+    /// The account.
+    pub account_id: AccountId,
+    /// The first instant at which the token is no longer good.
+    pub expires_at: Timestamp,
+    /// Who is given it.
+    pub given_to: ResetGivenTo,
 }
 
 /// See [`super::Event::TotpEnrolled`].
@@ -190,6 +229,7 @@ facts!(
         SessionsEnded,
         AccountLocked,
         DefaultOrganizationSet,
+        PasswordResetIssued,
     }
 );
 facts!(

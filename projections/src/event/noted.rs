@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 
 mod before;
 
-pub(super) use before::{DenialsSummarized1, DenialsSummarized2};
+pub(super) use before::{DenialsSummarized1, DenialsSummarized2, DenialsSummarized3};
 
 /// Why a credential was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -51,6 +51,18 @@ pub enum DenialCode {
     RateLimited,
     /// It went out of force while its call was under way.
     NotInForce,
+    /// Break-glass is off.
+    BreakGlassDisabled,
+    /// No reason was given, or none that could be one.
+    BreakGlassReasonRequired,
+    /// No organization was named, or none that there is.
+    BreakGlassOrganizationRequired,
+    /// Its grant awaits approval.
+    BreakGlassApprovalPending,
+    /// Its grant ended, and was not reviewed.
+    BreakGlassReviewPending,
+    /// As many grants were opened as may be, for now.
+    BreakGlassLimited,
 }
 
 /// What denials have in common that are counted as one.

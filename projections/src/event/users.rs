@@ -22,6 +22,39 @@ pub struct UserInvited {
     /// Numbers for whoever verifies what the user presents.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<Label, i64>,
+    /// The way of the invitation's token; none where there is none, or nobody recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenWay>,
+}
+
+/// Which way the token of an invitation goes: whoever has it can join as whom was invited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenWay {
+    /// It is given to what delivers to the invited e-mail, and to nobody else.
+    Delivered,
+    /// It is handed over to whoever invites: the event's actor.
+    HandedOver,
+    /// Nobody is given it.
+    Withheld,
+}
+
+/// Schema 1 of [`UserInvited`], which says nothing of the token.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UserInvited1 {
+    user_id: UserId,
+    email: EmailDigest,
+    expires_at: Timestamp,
+    #[serde(default)]
+    limits: BTreeMap<Label, i64>,
+}
+
+impl From<UserInvited1> for UserInvited {
+    fn from(it: UserInvited1) -> Self {
+        let UserInvited1 { user_id, email, expires_at, limits } = it;
+        Self { user_id, email, expires_at, limits, token: None }
+    }
 }
 
 /// See [`super::Event::InvitationRenewed`].
@@ -34,6 +67,24 @@ pub struct InvitationRenewed {
     pub expires_at: Timestamp,
     /// That instant up to here.
     pub before: Timestamp,
+    /// The way of the invitation's new token; none where nobody recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenWay>,
+}
+
+/// Schema 1 of [`InvitationRenewed`], which says nothing of the token.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InvitationRenewed1 {
+    user_id: UserId,
+    expires_at: Timestamp,
+    before: Timestamp,
+}
+
+impl From<InvitationRenewed1> for InvitationRenewed {
+    fn from(InvitationRenewed1 { user_id, expires_at, before }: InvitationRenewed1) -> Self {
+        Self { user_id, expires_at, before, token: None }
+    }
 }
 
 /// See [`super::Event::UserJoined`].
@@ -44,6 +95,23 @@ pub struct UserJoined {
     pub user_id: UserId,
     /// The account of the person who accepted the invitation.
     pub account_id: AccountId,
+    /// Whether they had a token that was delivered to the e-mail: they read it, then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub email_proven: bool,
+}
+
+/// Schema 1 of [`UserJoined`], which says nothing of the token.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UserJoined1 {
+    user_id: UserId,
+    account_id: AccountId,
+}
+
+impl From<UserJoined1> for UserJoined {
+    fn from(UserJoined1 { user_id, account_id }: UserJoined1) -> Self {
+        Self { user_id, account_id, email_proven: false }
+    }
 }
 
 /// See [`super::Event::UserUpdated`]. A name stands beside it, sealed, where it changed.

@@ -14,8 +14,9 @@ use super::keys::owned;
 use super::people::People;
 use super::roles::place;
 use super::{Change, Departed, Head, Organization, Profile, RememberedRequest};
+use crate::break_glass::{Approval, BreakGlassGrant, BreakGlassTable, GrantEnd, Review};
 use crate::digest::{NameDigest, RequestContent, RequestId};
-use crate::event::{GrantTerms, PlanRules};
+use crate::event::{BreakGlassRules, GrantTerms, PlanRules};
 use crate::id::{KeyId, OrganizationId};
 use crate::installation::{Installation, PermissionRules, Registration, SigningKeyRow};
 use crate::key::{Key, Maker, ROW_BYTES_MIN, Shared};
@@ -35,7 +36,7 @@ use crate::user::{Identity, User, UserState};
 
 row!(Head { revision, leaf_hash, at });
 row!(SigningKeyRow { public_key, added_at, retired_at });
-row!(Profile { name, key_prefix, plan, created_at });
+row!(Profile { name, key_prefix, plan, created_at, personal_of });
 row!(Role { id, name, description, permissions, built_in, created_at, retired_at, changed_at });
 row!(GrantTerms { principal, role_id, domain, expires_at });
 row!(Grant { id, terms, granted_at, granted_by, changed_at });
@@ -53,6 +54,31 @@ row!(Session {
     started_by,
     changed_at,
 });
+row!(Approval { account_id, custodian, act });
+row!(GrantEnd { reason, ended_at, server_was_down, act });
+row!(Review { account_id, custodian, finding, act });
+row!(BreakGlassGrant {
+    id,
+    custodian,
+    account_id,
+    token,
+    reason,
+    incident,
+    permissions,
+    duration_seconds,
+    opened_at,
+    opened_by,
+    awaits_approval,
+    approved,
+    expires_at,
+    uses,
+    last_used_at,
+    refusals,
+    ended,
+    escalated_at,
+    reviewed,
+    changed_at,
+});
 row!(Identity { event_id, sealed });
 row!(User {
     id,
@@ -63,6 +89,7 @@ row!(User {
     invited_at,
     invited_by,
     joined_at,
+    email_proven,
     suspended,
     removed,
     identity,
@@ -106,6 +133,10 @@ impl Canonical for Change {
                 out.push(11);
                 id.write(out);
             }
+            Self::BreakGlass(id) => {
+                out.push(12);
+                id.write(out);
+            }
         }
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -122,6 +153,7 @@ impl Canonical for Change {
             9 => Self::Grant(Canonical::read(from)?),
             10 => Self::User(Canonical::read(from)?),
             11 => Self::Session(Canonical::read(from)?),
+            12 => Self::BreakGlass(Canonical::read(from)?),
             _ => return Err(Malformed("a change is of an unknown kind")),
         })
     }
@@ -161,6 +193,28 @@ impl Canonical for People {
     }
 }
 
+impl Canonical for BreakGlassTable {
+    fn write(&self, out: &mut Vec<u8>) {
+        // All else follows from the rows: the last grant of a reason is the one that was
+        // opened last.
+        let Self { grants, by_reason: _, open: _ } = self;
+        write_count(grants.len(), out);
+        grants.values().for_each(|grant| grant.write(out));
+    }
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let mut it = Self::default();
+        let mut rows = Vec::new();
+        for _ in 0..from.count(64)? {
+            let grant = BreakGlassGrant::read(from)?;
+            ascending(rows.last().map(|last: &BreakGlassGrant| &last.id), &grant.id)?;
+            rows.push(grant);
+        }
+        rows.sort_by_key(|grant| grant.opened_by);
+        rows.into_iter().for_each(|grant| it.put(grant));
+        Ok(it)
+    }
+}
+
 /// A remembered request, as it stands in the list by age.
 struct Remembered {
     at: Timestamp,
@@ -185,6 +239,7 @@ impl Canonical for Installation {
             permission_rules,
             schemas,
             signing_keys,
+            break_glass,
         } = self;
         id.write(out);
         pepper.write(out);
@@ -204,6 +259,10 @@ impl Canonical for Installation {
         write_count(schemas.len(), out);
         schemas.iter().for_each(|schema| schema.write(out));
         write_map(signing_keys, out);
+        break_glass.is_some().write(out);
+        if let Some(rules) = break_glass {
+            rules.write(out);
+        }
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let id = Canonical::read(from)?;
@@ -238,6 +297,7 @@ impl Canonical for Installation {
             schemas.insert(schema);
         }
         let signing_keys = read_map(from)?;
+        let break_glass = Option::<BreakGlassRules>::read(from)?.map(Arc::new);
         Ok(Self {
             id,
             pepper,
@@ -248,6 +308,7 @@ impl Canonical for Installation {
             permission_rules,
             schemas,
             signing_keys,
+            break_glass,
         })
     }
 }
@@ -317,6 +378,7 @@ impl Organization {
             grants_of_roles: _,
             grant_ends: _,
             people,
+            break_glass,
             requests,
             requests_by_age,
             installation,
@@ -344,6 +406,7 @@ impl Organization {
         write_count(grants.len(), &mut out);
         grants.values().for_each(|grant| grant.write(&mut out));
         people.write(&mut out);
+        break_glass.write(&mut out);
         write_count(requests_by_age.len(), &mut out);
         for (at, id) in requests_by_age {
             let Some(request) = requests.get(id) else { continue };
@@ -379,6 +442,7 @@ impl Organization {
         it.read_roles(from)?;
         it.read_grants(from)?;
         it.people = Arc::new(Canonical::read(from)?);
+        it.break_glass = Arc::new(Canonical::read(from)?);
         it.read_requests(from)?;
         it.installation = Option::<Installation>::read(from)?.map(Arc::new);
         it.keys_made = Canonical::read(from)?;

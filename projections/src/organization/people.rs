@@ -204,7 +204,10 @@ impl Organization {
             return Err(Fault::DuplicateTarget(envelope.event.event_type()));
         }
         let (account_id, joined_at) = (Some(event.account_id), Some(envelope.at));
-        Ok(self.put_user(revision, User { account_id, joined_at, ..user }))
+        Ok(self.put_user(
+            revision,
+            User { account_id, joined_at, email_proven: event.email_proven, ..user },
+        ))
     }
 
     pub(super) fn user_updated(

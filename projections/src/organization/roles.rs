@@ -194,7 +194,10 @@ impl Organization {
             Principal::User(id) => {
                 self.user(id).is_some_and(|user| user.state() != UserState::Removed)
             }
-            Principal::Organization(_) | Principal::Account(_) | Principal::Ledger => false,
+            Principal::Organization(_)
+            | Principal::Account(_)
+            | Principal::Ledger
+            | Principal::BreakGlass(_) => false,
         }
     }
 

@@ -60,6 +60,7 @@ impl Organization {
             key_prefix: event.key_prefix.clone(),
             plan: event.plan.clone(),
             created_at: envelope.at,
+            personal_of: event.personal_of,
         });
         let installation = self.installation_mut()?;
         if installation.prefixes.contains_key(&event.key_prefix)

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::envelope::RequestStamp;
 use crate::event::{KeyLabel, KeyRelabelled, KeyRotationEnded, SigningKeyAdded, SigningKeyRetired};
 use crate::event::{OrganizationRegistered, PepperRotated};
 use crate::sample::{
@@ -58,6 +59,7 @@ fn an_organization_and_a_prefix_are_registered_once() {
             name: "Acme".parse().unwrap(),
             key_prefix: prefix.parse().unwrap(),
             plan: "paid".parse().unwrap(),
+            personal_of: None,
         })
     };
     let twice = || Err(Fault::DuplicateTarget("OrganizationRegistered"));
@@ -421,4 +423,5 @@ proptest! {
     }
 }
 
+mod break_glass;
 mod snapshots;

@@ -3,15 +3,17 @@
 use super::{Canonical, Malformed, Reader, row, variants, write_count, write_text};
 use crate::api_key::Environment;
 use crate::digest::{
-    EmailDigest, LeafHash, RequestContent, RequestId, SecretDigest, SigningKeyId, SigningPublicKey,
+    EmailDigest, LeafHash, ReasonDigest, RequestContent, RequestId, SecretDigest, SigningKeyId,
+    SigningPublicKey,
 };
 use crate::event::{
-    ActivatedSchema, AuthenticationMethod, DigestForm, KeyOrigin, KeyedDigest, MfaRule,
-    PermissionRule, PlanRules, RevocationReason, RoleDefinition, SessionEndReason,
+    ActivatedSchema, AuthenticationMethod, BreakGlassEndReason, BreakGlassRules, Custodian,
+    DigestForm, KeyOrigin, KeyedDigest, MfaRule, PermissionRule, PlanRules, ReviewFinding,
+    RevocationReason, RoleDefinition, SessionEndReason,
 };
 use crate::id::{
-    AccountId, EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, ServiceAccountId,
-    SessionId, UserId,
+    AccountId, BreakGlassGrantId, EventId, GrantId, InstallationId, KeyId, OrganizationId, RoleId,
+    ServiceAccountId, SessionId, UserId,
 };
 use crate::network::{Networks, RateLimit};
 use crate::permission::{PermissionPattern, Scopes};
@@ -38,6 +40,7 @@ macro_rules! ids {
 }
 ids!(
     AccountId,
+    BreakGlassGrantId,
     EventId,
     GrantId,
     InstallationId,
@@ -64,6 +67,7 @@ macro_rules! digests {
 digests!(
     EmailDigest,
     LeafHash,
+    ReasonDigest,
     RequestContent,
     RequestId,
     SecretDigest,
@@ -150,6 +154,10 @@ impl Canonical for Principal {
                 out.push(4);
                 id.write(out);
             }
+            Self::BreakGlass(id) => {
+                out.push(5);
+                id.write(out);
+            }
         }
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -159,6 +167,7 @@ impl Canonical for Principal {
             2 => Canonical::read(from).map(Self::ServiceAccount),
             3 => Canonical::read(from).map(Self::User),
             4 => Canonical::read(from).map(Self::Account),
+            5 => Canonical::read(from).map(Self::BreakGlass),
             _ => Err(Malformed("a principal is of an unknown kind")),
         }
     }
@@ -197,12 +206,17 @@ impl Canonical for Credential {
                 out.push(2);
                 id.write(out);
             }
+            Self::BreakGlass(id) => {
+                out.push(3);
+                id.write(out);
+            }
         }
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         match u8::read(from)? {
             1 => Canonical::read(from).map(Self::Key),
             2 => Canonical::read(from).map(Self::Session),
+            3 => Canonical::read(from).map(Self::BreakGlass),
             _ => Err(Malformed("a credential is of an unknown kind")),
         }
     }
@@ -255,6 +269,29 @@ variants!(RevocationReason {
     4 => Superseded,
     5 => CessationOfOperation,
     6 => PrivilegeWithdrawn,
+});
+variants!(BreakGlassEndReason {
+    1 => Closed,
+    2 => Expired,
+    3 => NotApproved,
+    4 => Superseded,
+    5 => Withdrawn,
+});
+variants!(ReviewFinding { 1 => Justified, 2 => Unjustified });
+row!(Custodian { name, account_id, digest });
+row!(BreakGlassRules {
+    custodians,
+    permissions,
+    duration_seconds,
+    duration_max_seconds,
+    approval_required,
+    approval_seconds,
+    review_required,
+    review_seconds,
+    reason_required,
+    incident_required,
+    openings_max,
+    openings_seconds,
 });
 row!(KeyedDigest { form, pepper, blake3 });
 row!(RateLimit { requests, per_seconds });

@@ -31,6 +31,8 @@ pub struct Authority<'a> {
     pub(super) grants: &'a [Arc<Grant>],
     pub(super) now: Timestamp,
     pub(super) domain: Option<&'a str>,
+    /// When all of it ends; none where nothing says so.
+    pub(super) ends_at: Option<Timestamp>,
 }
 
 impl<'a> Authority<'a> {
@@ -52,6 +54,7 @@ impl<'a> Authority<'a> {
             grants: &[],
             now,
             domain: None,
+            ends_at: None,
         };
         let authority = match key.owner() {
             Some(owner) => Self::of_owner(owner, organization, operator, now),
@@ -73,6 +76,18 @@ impl<'a> Authority<'a> {
             Recognised::Session(session) => {
                 Self::of_owner(Owner::User(session.user_id), organization, operator, now)
             }
+            // What it says, and nothing by roles.
+            Recognised::BreakGlass(grant) => Self {
+                organization,
+                operator,
+                scopes: Some(&grant.permissions),
+                has_roles: false,
+                fixed: &[],
+                grants: &[],
+                ends_at: Some(grant.expires_at),
+                now,
+                domain: None,
+            },
         }
     }
 
@@ -93,6 +108,7 @@ impl<'a> Authority<'a> {
             grants,
             now,
             domain: None,
+            ends_at: None,
         }
     }
 
@@ -128,6 +144,23 @@ impl<'a> Authority<'a> {
         Self { now: self.now.max(last), ..self }
     }
 
+    /// Whether whoever has it may give anything that lasts until this instant; none: for good.
+    #[must_use]
+    pub fn lasts_until(&self, end: Option<Timestamp>) -> bool {
+        self.ends_at.is_none_or(|ends_at| end.is_some_and(|end| end <= ends_at))
+    }
+
+    /// Whether a grant of a role stands, and whoever gave it could still give it: what was given
+    /// under a break-glass grant ends with that.
+    fn stands(&self, grant: &Grant) -> bool {
+        grant.stands(self.now) && self.organization.outlives(grant.granted_by, self.now)
+    }
+
+    /// Whether all of it has ended.
+    fn is_over(&self) -> bool {
+        self.ends_at.is_some_and(|end| self.now >= end)
+    }
+
     /// Whether roles say what it may do: then it holds nothing that no role permits.
     #[must_use]
     pub fn has_roles(&self) -> bool {
@@ -144,7 +177,7 @@ impl<'a> Authority<'a> {
     /// that permits anything.
     pub fn grants(&self) -> impl Iterator<Item = (&'a Grant, &'a Role)> + use<'a> {
         let this = *self;
-        let standing = this.grants.iter().filter(move |grant| grant.stands(this.now));
+        let standing = this.grants.iter().filter(move |grant| this.stands(grant));
         standing.filter_map(move |grant| Some((&**grant, this.role(grant.terms.role_id)?)))
     }
 
@@ -157,8 +190,9 @@ impl<'a> Authority<'a> {
     /// The roles that it has here by reference, each once, those that no longer exist
     /// included.
     pub fn role_ids(&self) -> impl Iterator<Item = RoleId> + use<'a> {
-        let Self { fixed, grants, now, domain, .. } = *self;
-        let counts = move |grant: &Grant| grant.stands(now) && grant.is_for(domain);
+        let this = *self;
+        let Self { fixed, grants, domain, .. } = this;
+        let counts = move |grant: &Grant| this.stands(grant) && grant.is_for(domain);
         let granted = grants.iter().enumerate().filter_map(move |(place, grant)| {
             let id = grant.terms.role_id;
             let same = |it: &&Arc<Grant>| counts(it) && it.terms.role_id == id;
@@ -181,10 +215,8 @@ impl<'a> Authority<'a> {
     /// Its roles that permit anything; one that it has twice may be among them twice.
     pub(super) fn counting_roles(&self) -> impl Iterator<Item = &'a Role> + use<'a> {
         let this = *self;
-        let here = this
-            .grants
-            .iter()
-            .filter(move |grant| grant.stands(this.now) && grant.is_for(this.domain));
+        let here =
+            this.grants.iter().filter(move |grant| this.stands(grant) && grant.is_for(this.domain));
         let granted = here.filter_map(move |grant| this.role(grant.terms.role_id));
         this.fixed_roles().chain(granted)
     }
@@ -192,6 +224,9 @@ impl<'a> Authority<'a> {
     /// Whether it holds this permission.
     #[must_use]
     pub fn holds(&self, wanted: Permission<'_>) -> bool {
+        if self.is_over() {
+            return false;
+        }
         match (self.scopes, self.has_roles) {
             (None, false) => false,
             (Some(scopes), false) => scopes.imply(wanted),
@@ -214,6 +249,9 @@ impl<'a> Authority<'a> {
     pub fn covers(&self, wanted: &PermissionPattern) -> bool {
         if let Some(permission) = wanted.as_permission().filter(|it| *it != Permission::ORG_ADMIN) {
             return self.holds(permission);
+        }
+        if self.is_over() {
+            return false;
         }
         // With wildcards on both sides, only unnarrowed authority can hold everything.
         self.scopes.is_none_or(Scopes::imply_everything)

@@ -1,3 +1,5 @@
+mod break_glass;
+
 use super::*;
 use crate::permission::PermissionPattern;
 

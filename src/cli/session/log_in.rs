@@ -40,7 +40,7 @@ pub(in crate::cli) struct Login {
     #[arg(long, default_value = "", hide_default_value = true)]
     code: String,
 
-    /// The organization to log in to, by identifier [default: the account's own]
+    /// The organization to log in to, by identifier or key prefix [default: the account's own]
     #[arg(long = "org", value_name = "ORGANIZATION", value_parser = flags::not_empty)]
     organization_id: Option<String>,
 

@@ -53,7 +53,7 @@ impl Enroll {
                 talk(
                     "note: the secret is shown this once; give it to your authenticator now\n\
                      next: `keyledger session totp confirm --code CODE`, with the code that it \
-                     shows\n",
+                     shows, within 15 minutes\n",
                 );
             }
             Ok(code)

@@ -124,6 +124,17 @@ impl From<proto::ActivityPersonalData> for PersonalData {
 }
 
 impl Entry {
+    /// What changed, field by field, for people.
+    pub(in crate::cli) fn change_lines(&self) -> Vec<String> {
+        let mut changes: Vec<String> = self.changes.iter().flat_map(FieldChange::lines).collect();
+        let more = changes.len().saturating_sub(CHANGES_SHOWN_MAX);
+        changes.truncate(CHANGES_SHOWN_MAX);
+        if more > 0 {
+            changes.push(format!("+{more} more; `--json` shows all"));
+        }
+        changes
+    }
+
     fn row(&self) -> [Vec<String>; 3] {
         let mut lines = vec![self.sentence.clone()];
         if let Some(data) = &self.personal_data {
@@ -136,13 +147,7 @@ impl Entry {
                 lines.push(format!("from {}", data.origin_ip));
             }
         }
-        let mut changes: Vec<String> = self.changes.iter().flat_map(FieldChange::lines).collect();
-        let more = changes.len().saturating_sub(CHANGES_SHOWN_MAX);
-        changes.truncate(CHANGES_SHOWN_MAX);
-        lines.append(&mut changes);
-        if more > 0 {
-            lines.push(format!("+{more} more; `--json` shows all"));
-        }
+        lines.append(&mut self.change_lines());
         [
             vec![self.at.clone().unwrap_or_default()],
             vec![self.actor.as_ref().map(|it| it.kind().to_owned()).unwrap_or_default()],

@@ -34,6 +34,8 @@ pub(in crate::cli) struct Principal {
     organization_id: String,
     service_account_id: String,
     user_id: String,
+    break_glass_grant_id: String,
+    account_id: String,
 }
 
 impl From<proto::Principal> for Principal {
@@ -44,12 +46,15 @@ impl From<proto::Principal> for Principal {
             organization_id: message.organization_id,
             service_account_id: message.service_account_id,
             user_id: message.user_id,
+            break_glass_grant_id: message.break_glass_grant_id,
+            account_id: message.account_id,
         }
     }
 }
 
 impl Principal {
-    /// What it is: `organization`, `service_account`, `user`, `operator`, `ledger`.
+    /// What it is: `organization`, `service_account`, `user`, `break_glass`, `account`,
+    /// `operator`, `ledger`.
     pub(in crate::cli) fn kind(&self) -> &str {
         &self.kind
     }
@@ -60,6 +65,8 @@ impl Principal {
             "organization" => format!("organization {}", self.organization_id),
             "service_account" => format!("service account {}", self.service_account_id),
             "user" => format!("user {}", self.user_id),
+            "break_glass" => format!("break-glass grant {}", self.break_glass_grant_id),
+            "account" => format!("account {}", self.account_id),
             kind => kind.to_owned(),
         }
     }

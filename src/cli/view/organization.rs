@@ -16,6 +16,9 @@ pub(in crate::cli) struct Organization {
     plan: String,
     created_at: Option<String>,
     policy: Option<Policy>,
+    /// Absent where people join it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    personal_account_id: String,
 }
 
 /// See `Policy` in `organization.proto`; lengths of time in seconds.
@@ -99,6 +102,7 @@ impl From<proto::Organization> for Organization {
             plan: message.plan,
             created_at: instant(message.created_at),
             policy: message.policy.map(Into::into),
+            personal_account_id: message.personal_account_id,
         }
     }
 }
@@ -161,6 +165,9 @@ fn one<'a>(
             .add("key prefix", &it.key_prefix)
             .add("plan", &it.plan)
             .add_some("created", it.created_at.as_ref());
+        if !it.personal_account_id.is_empty() {
+            fields.add("personal of", &it.personal_account_id);
+        }
         it.policy.iter().for_each(|policy| policy.describe(&mut fields));
     }
     fields.add_all("revision", revisions.into_iter().map(StreamRevision::to_text));

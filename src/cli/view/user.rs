@@ -24,6 +24,7 @@ pub(in crate::cli) struct User {
     invited_by: Option<Principal>,
     invitation_ends_at: Option<String>,
     joined_at: Option<String>,
+    email_proven: bool,
     suspended: Option<Act>,
     removed: Option<Act>,
 }
@@ -49,6 +50,7 @@ impl From<proto::User> for User {
             invited_by: message.invited_by.map(Into::into),
             invitation_ends_at: instant(message.invitation_ends_at),
             joined_at: instant(message.joined_at),
+            email_proven: message.email_proven,
             suspended: message.suspended.map(Into::into),
             removed: message.removed.map(Into::into),
         }
@@ -80,6 +82,9 @@ impl User {
             .add_some("invited by", by.as_ref())
             .add_some("may accept until", ends)
             .add_some("joined", self.joined_at.as_ref());
+        if self.joined_at.is_some() {
+            fields.add("e-mail proven", if self.email_proven { "yes" } else { "no" });
+        }
         for (what, act) in [("suspended", &self.suspended), ("removed", &self.removed)] {
             if let Some(act) = act {
                 fields.add(what, &act.to_text()).add("comment", act.comment());

@@ -79,6 +79,18 @@ fn meaning(code: proto::DecisionCode) -> &'static str {
         Code::Expired => "the credential's lifetime is over",
         Code::Suspended => "the user that the credential belongs to is suspended",
         Code::IpNotAllowed => "the credential is for requests from other addresses",
+        Code::BreakGlassDisabled => "break-glass is off",
+        Code::BreakGlassReasonRequired => {
+            "a master key needs a reason (`x-break-glass-reason`), in one line"
+        }
+        Code::BreakGlassOrganizationRequired => {
+            "a master key needs an organization that there is (`x-tenant-id`)"
+        }
+        Code::BreakGlassApprovalPending => "the grant awaits approval by somebody else",
+        Code::BreakGlassReviewPending => {
+            "the last grant for this reason ended, and must be reviewed first"
+        }
+        Code::BreakGlassLimited => "as many grants were opened as may be for now",
         Code::WrongEnvironment => "the credential is for the other environment",
         Code::ServiceNotAllowed => "the credential is limited to other services",
         Code::PermissionDenied => "a wanted permission is not held",

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use projections::account::Account;
 use projections::id::AccountId;
 use projections::recorded::Revision;
+use tokio::sync::OwnedMutexGuard;
 
-use super::command::{AccountCommand, AccountOrder};
+use super::command::{AccountCommand, AccountOrder, HeldSession};
 use super::decide::{self, Decided, Given};
 use super::rejection::AccountRejection;
 use super::{PublishedAccount, lock_of_account};
@@ -26,6 +27,10 @@ pub struct AccountExecuted {
     /// It was carried out for an earlier request with the same idempotency key.
     pub repeat: bool,
 }
+
+/// An account that nobody else changes. See [`Ledger::hold_account`].
+#[must_use]
+pub struct HeldAccount(#[expect(dead_code, reason = "it is held")] OwnedMutexGuard<()>);
 
 impl Ledger {
     /// Carries out a command of an account.
@@ -62,12 +67,17 @@ impl Ledger {
         } else {
             self.account_sealing(published.id, order, urgency).await?
         };
-        let _writer = self.accounts.account_writers.lock(lock_of_account(published.id)).await?;
+        let writer = self.accounts.account_writers.lock(lock_of_account(published.id)).await?;
         for _ in 0..DECISIONS_MAX {
             let account = Account::clone(&*published.account()?);
             let now = account.no_earlier(self.clock.check()?);
-            let given =
-                Given { account: &account, now, session: order.session, request: order.request };
+            let given = Given {
+                account: &account,
+                now,
+                session: order.session,
+                in_force: self.in_force(order.session)?,
+                request: order.request,
+            };
             let executed = |first, revision, repeat| AccountExecuted {
                 account_id: account.id,
                 first,
@@ -93,6 +103,7 @@ impl Ledger {
                     let executed = executed(first, next.revision(), false);
                     self.accounts.publish(next);
                     self.may_acknowledge(true)?;
+                    drop(writer);
                     if command.ends_sessions() {
                         // What was decided on a session's being in force has landed.
                         drop(self.abroad.write().await);
@@ -106,6 +117,26 @@ impl Ledger {
             }
         }
         Err(LedgerError::Contended)
+    }
+
+    /// Keeps all others from changing an account, while something is kept for it that no event
+    /// tells of. The session by which that is done is in force until this is let go of.
+    ///
+    /// # Errors
+    ///
+    /// There is no such account, the session was ended, or nobody knows.
+    pub async fn hold_account(
+        &self,
+        id: AccountId,
+        session: Option<HeldSession>,
+    ) -> Result<HeldAccount, LedgerError> {
+        let published = self.accounts.find(id)?.ok_or(AccountRejection::AccountNotFound)?;
+        let writer = self.accounts.account_writers.lock(lock_of_account(id)).await?;
+        let account = Account::clone(&*published.account()?);
+        let now = account.no_earlier(self.clock.now());
+        let in_force = self.in_force(session)?;
+        Given { account: &account, now, session, in_force, request: None }.may_decide()?;
+        Ok(HeldAccount(writer))
     }
 
     /// Publishes what the store holds of an account behind what is known; stops it where

@@ -1,7 +1,7 @@
 //! What somebody wants of an account.
 
 use projections::envelope::RequestStamp;
-use projections::event::PasswordCause;
+use projections::event::{PasswordCause, ResetGivenTo};
 use projections::id::{AccountId, EventId, OrganizationId, SessionId};
 use projections::principal::{Credential, Principal};
 use projections::text::{CorrelationId, Name};
@@ -26,6 +26,8 @@ pub const LOCK_MS_MAX: i64 = 24 * 60 * 60 * 1_000;
 /// A session, as somebody holds it: it carries the epoch of its account at which it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeldSession {
+    /// The organization that it is in.
+    pub organization_id: OrganizationId,
     /// The session.
     pub id: SessionId,
     /// The account's epoch at which it began.
@@ -45,6 +47,8 @@ pub struct CreateAccount {
     pub has_password: bool,
     /// Where a login shall lead that names no organization.
     pub default_organization: Option<OrganizationId>,
+    /// Whether it shall have an organization of its own.
+    pub personal: bool,
 }
 
 /// What shall be so of an account. Secrets are kept elsewhere, durably, before the command
@@ -84,6 +88,13 @@ pub enum AccountCommand {
     },
     /// Let a login that names no organization lead to this one.
     SetDefaultOrganization(OrganizationId),
+    /// Tell that somebody issues a token that sets the account's password.
+    IssuePasswordReset {
+        /// The first instant at which it is no longer good.
+        expires_at: Timestamp,
+        /// Who is given it.
+        given_to: ResetGivenTo,
+    },
 }
 
 impl AccountCommand {
@@ -97,7 +108,8 @@ impl AccountCommand {
             | Self::ReplaceRecoveryCodes { .. }
             | Self::UseRecoveryCode
             | Self::Lock { .. }
-            | Self::SetDefaultOrganization(_) => false,
+            | Self::SetDefaultOrganization(_)
+            | Self::IssuePasswordReset { .. } => false,
         }
     }
 
@@ -114,7 +126,8 @@ impl AccountCommand {
             | Self::ReplaceRecoveryCodes { .. }
             | Self::UseRecoveryCode
             | Self::Lock { .. }
-            | Self::SetDefaultOrganization(_) => Urgency::Normal,
+            | Self::SetDefaultOrganization(_)
+            | Self::IssuePasswordReset { .. } => Urgency::Normal,
         }
     }
 }
@@ -127,7 +140,8 @@ pub struct AccountOrder {
     /// The key or session with which they do; none where they used none.
     pub credential: Option<Credential>,
     /// The session of this account by which it is given; none where it is given otherwise.
-    /// One that was ended, even a moment ago, decides nothing.
+    /// One that was ended, even a moment ago, with the account's others or in its
+    /// organization, decides nothing.
     pub session: Option<HeldSession>,
     /// How a repeat of it is known.
     pub request: Option<RequestStamp>,

@@ -183,7 +183,7 @@ impl Ledger {
         personal.0.insert(NAME.to_owned(), draft.name.as_str().to_owned());
         let _writer = self.accounts.account_writers.lock(lock_of_account(id)).await?;
         let now = self.clock.check()?;
-        let events = decide::begin(id, email, draft.has_password, draft.default_organization);
+        let events = decide::begin(id, email, draft);
         // The first one tells of the person, and of where it was asked from.
         let whose = std::iter::once(Some(&personal)).chain(std::iter::repeat(None));
         let events = events.into_iter().zip(whose).collect();

@@ -6,15 +6,16 @@ use projections::digest::EmailDigest;
 use projections::email::{Holder, Reservation};
 use projections::envelope::RequestStamp;
 use projections::event::{
-    AccountLocked, DefaultOrganizationSet, Event, PasswordCause, PasswordSet, RecoveryCodeUsed,
-    RecoveryCodesReplaced, SessionsEnded, TotpEnrolled, TotpRemoved,
+    AccountCreated, AccountLocked, DefaultOrganizationSet, Event, PasswordCause,
+    PasswordResetIssued, PasswordSet, RecoveryCodeUsed, RecoveryCodesReplaced, SessionsEnded,
+    TotpEnrolled, TotpRemoved,
 };
-use projections::id::{AccountId, OrganizationId};
+use projections::id::AccountId;
 use projections::recorded::Revision;
 use projections::time::Timestamp;
 
 use super::command::{
-    AccountCommand, HeldSession, LOCK_MS_MAX, RECOVERY_CODES_MAX, RESERVED_FOR_MS,
+    AccountCommand, CreateAccount, HeldSession, LOCK_MS_MAX, RECOVERY_CODES_MAX, RESERVED_FOR_MS,
 };
 use super::rejection::AccountRejection;
 
@@ -26,6 +27,8 @@ pub(super) struct Given<'a> {
     pub(super) now: Timestamp,
     /// The session by which the command is given.
     pub(super) session: Option<HeldSession>,
+    /// Whether its organization says that it is in force; true where there is none.
+    pub(super) in_force: bool,
     /// How a repeat is known.
     pub(super) request: Option<RequestStamp>,
 }
@@ -50,7 +53,7 @@ pub(super) fn change(
     if account.email().is_none() {
         return Err(AccountRejection::AccountNotFound);
     }
-    given.stands(given.session)?;
+    given.may_decide()?;
     if let Some(revision) = repeated(account, given.request)? {
         return Ok(Decided::Repeat(revision));
     }
@@ -109,6 +112,9 @@ pub(super) fn change(
             }
             DefaultOrganizationSet { account_id, organization_id, before }.into()
         }
+        AccountCommand::IssuePasswordReset { expires_at, given_to } => {
+            PasswordResetIssued { account_id, expires_at, given_to }.into()
+        }
     };
     Ok(Decided::Events(vec![event]))
 }
@@ -133,6 +139,12 @@ fn recovery_codes(account_id: AccountId, codes: u8) -> Result<Event, AccountReje
 }
 
 impl Given<'_> {
+    /// A session that was ended, by its account or in its organization, decides nothing.
+    pub(super) fn may_decide(&self) -> Result<(), AccountRejection> {
+        self.stands(self.session)?;
+        if self.in_force { Ok(()) } else { Err(AccountRejection::SessionEnded) }
+    }
+
     /// A session that was ended does nothing more, and is kept by nothing: to keep it would
     /// bring it back.
     fn stands(&self, session: Option<HeldSession>) -> Result<(), AccountRejection> {
@@ -257,16 +269,17 @@ fn same_request(
 pub(super) fn begin(
     account_id: AccountId,
     email: EmailDigest,
-    has_password: bool,
-    default_organization: Option<OrganizationId>,
+    draft: &CreateAccount,
 ) -> Vec<Event> {
+    let personal_organization =
+        draft.personal.then(|| super::personal::organization_of(account_id));
     let mut events: Vec<Event> =
-        vec![projections::event::AccountCreated { account_id, email }.into()];
-    if has_password {
+        vec![AccountCreated { account_id, email, personal_organization }.into()];
+    if draft.has_password {
         let cause = PasswordCause::Invitation;
         events.push(PasswordSet { account_id, cause, keeps: None }.into());
     }
-    if let Some(organization_id) = default_organization {
+    if let Some(organization_id) = draft.default_organization {
         events.push(DefaultOrganizationSet { account_id, organization_id, before: None }.into());
     }
     events

@@ -1,6 +1,8 @@
 //! Accounts under every fault that a store can have, and the start over what it left.
 
 mod crashes;
+mod personal;
+mod sessions;
 mod starts;
 
 use std::path::Path;
@@ -13,7 +15,7 @@ use projections::principal::Principal;
 use projections::time::Timestamp;
 use tokio::task::JoinHandle;
 
-use super::command::{AccountCommand, AccountOrder, CreateAccount, HeldSession, RESERVED_FOR_MS};
+use super::command::{AccountCommand, AccountOrder, CreateAccount, RESERVED_FOR_MS};
 use super::*;
 use crate::ledger::clock::{Clock, ManualTime};
 use crate::ledger::command::{Personal, RequestStamper};
@@ -69,6 +71,7 @@ fn draft(number: u8, email: &str) -> CreateAccount {
         name: "Alice".parse().unwrap(),
         has_password: true,
         default_organization: Some(OrganizationId::from_bytes([7; 16])),
+        personal: false,
     }
 }
 
@@ -320,28 +323,6 @@ async fn every_command_changes_its_account_alone() {
     assert_eq!(none, AccountRejection::NoRecoveryCodes);
     assert_eq!(world.ledger.account(id(2)).unwrap().unwrap(), bob);
     world.assert_is_history().await;
-}
-
-#[tokio::test]
-async fn sessions_end_everywhere_when_the_call_returns() {
-    let world = World::new().await;
-    world.create(1, EMAIL).await.unwrap();
-    let epoch = world.ledger.account(id(1)).unwrap().unwrap().epoch();
-    let (mine, other) = (SessionId::from_bytes([1; 16]), SessionId::from_bytes([2; 16]));
-    let stands = |session| world.ledger.session_stands(id(1), session, epoch).unwrap();
-    assert!(stands(mine) && stands(other));
-    let keeps = Some(HeldSession { id: mine, epoch });
-    world.change(1, AccountCommand::EndSessions { keeps }).await.unwrap();
-    assert!(stands(mine) && !stands(other));
-    // What the ended one was about to do is refused, and the kept one's is done.
-    let by =
-        |session| AccountOrder { session: Some(HeldSession { id: session, epoch }), ..order(None) };
-    let refused = world.ledger.change_account(id(1), ENROLL, &by(other)).await.unwrap_err();
-    assert_eq!(rejected(refused), AccountRejection::SessionEnded);
-    world.ledger.change_account(id(1), ENROLL, &by(mine)).await.unwrap();
-    world.change(1, RESET).await.unwrap();
-    assert!(!stands(mine) && !stands(other));
-    assert!(!world.ledger.session_stands(id(9), mine, epoch).unwrap());
 }
 
 #[tokio::test]

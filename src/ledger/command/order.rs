@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use projections::digest::{RequestContent, RequestId};
+use projections::digest::{ReasonDigest, RequestContent, RequestId};
 use projections::envelope::RequestStamp;
-use projections::id::{EventId, KeyId, OrganizationId, SessionId, UserId};
+use projections::id::{
+    AccountId, BreakGlassGrantId, EventId, KeyId, OrganizationId, SessionId, UserId,
+};
 use projections::principal::{Credential, Owner, Principal};
 use projections::recorded::Revision;
 use projections::sealed::Subject;
@@ -41,6 +43,19 @@ pub enum Caller {
         /// The user.
         user_id: UserId,
     },
+    /// Whoever showed a custodian's master key: they govern break-glass with it, and may do
+    /// nothing else.
+    Custodian {
+        /// The custodian's account.
+        account_id: Option<AccountId>,
+    },
+    /// Whoever acts under this break-glass grant of this organization.
+    BreakGlass {
+        /// The organization that the grant is for.
+        organization_id: OrganizationId,
+        /// The grant.
+        grant_id: BreakGlassGrantId,
+    },
     /// The ledger itself, or the installation's console.
     Ledger,
 }
@@ -50,6 +65,12 @@ impl Caller {
     /// account or a user means something at home only: elsewhere its organization is named.
     #[must_use]
     pub fn principal(self, stream: OrganizationId) -> Principal {
+        if let Self::Custodian { account_id: Some(id) } = self {
+            return Principal::Account(id);
+        }
+        if let Self::BreakGlass { grant_id, .. } = self {
+            return Principal::BreakGlass(grant_id);
+        }
         match (self.home(), self.owner()) {
             (Some(home), Some(owner)) if home == stream => owner.principal(),
             (Some(home), _) => Principal::Organization(home),
@@ -63,7 +84,9 @@ impl Caller {
         match self {
             Self::Key { organization_id, .. }
             | Self::Session { organization_id, .. }
-            | Self::Person { organization_id, .. } => Some(organization_id),
+            | Self::Person { organization_id, .. }
+            | Self::BreakGlass { organization_id, .. } => Some(organization_id),
+            Self::Custodian { .. } => Some(OrganizationId::OPERATOR),
             Self::Ledger => None,
         }
     }
@@ -76,7 +99,7 @@ impl Caller {
             Self::Session { user_id, .. } | Self::Person { user_id, .. } => {
                 Some(Owner::User(user_id))
             }
-            Self::Ledger => None,
+            Self::Custodian { .. } | Self::BreakGlass { .. } | Self::Ledger => None,
         }
     }
 
@@ -86,7 +109,8 @@ impl Caller {
         match self {
             Self::Key { key_id, .. } => Some(Credential::Key(key_id)),
             Self::Session { session_id, .. } => Some(Credential::Session(session_id)),
-            Self::Person { .. } | Self::Ledger => None,
+            Self::BreakGlass { grant_id, .. } => Some(Credential::BreakGlass(grant_id)),
+            Self::Person { .. } | Self::Custodian { .. } | Self::Ledger => None,
         }
     }
 }
@@ -158,10 +182,12 @@ impl RequestStamper {
         idempotency_key: &str,
         content: &[u8],
     ) -> RequestStamp {
-        let who = match (caller.owner(), caller.home()) {
-            (Some(owner), _) => owner.to_bytes(),
-            (None, Some(home)) => home.to_bytes(),
-            (None, None) => [0xff; 16],
+        let who = match (caller, caller.owner(), caller.home()) {
+            (Caller::BreakGlass { grant_id, .. }, ..) => grant_id.to_bytes(),
+            (Caller::Custodian { account_id: Some(id) }, ..) => id.to_bytes(),
+            (_, Some(owner), _) => owner.to_bytes(),
+            (_, None, Some(home)) => home.to_bytes(),
+            (_, None, None) => [0xff; 16],
         };
         let mut hasher = blake3::Hasher::new_keyed(&self.lookup_key);
         hasher.update(&who);
@@ -173,6 +199,13 @@ impl RequestStamper {
         hasher.update(content);
         let content = RequestContent(first_half(hasher.finalize().as_bytes()));
         RequestStamp { id, content }
+    }
+
+    /// What stands for the reason of emergency access. White space around it does not count.
+    #[must_use]
+    pub fn reason(&self, reason: &str) -> ReasonDigest {
+        let key = blake3::derive_key("keyledger 2026-11 break-glass reasons", &self.lookup_key[..]);
+        ReasonDigest(*blake3::keyed_hash(&key, reason.trim().as_bytes()).as_bytes())
     }
 
     /// What a page that uses a session in cookies sends beside them: the session's own.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use projections::digest::EmailDigest;
-use projections::event::{AuthenticationMethod, SessionEndReason};
-use projections::id::{AccountId, SessionId, UserId};
+use projections::event::{AuthenticationMethod, SessionEndReason, TokenWay};
+use projections::id::{AccountId, GrantId, SessionId, UserId};
 use projections::text::Label;
 
 use super::GrantRole;
@@ -31,6 +31,8 @@ pub struct InviteUser {
     pub limits: BTreeMap<Label, i64>,
     /// What the user shall have: distinct, and all to this user.
     pub grants: Vec<GrantRole>,
+    /// Which way its token will go.
+    pub token: Option<TokenWay>,
 }
 
 /// See [`super::Command::RenewInvitation`].
@@ -40,6 +42,8 @@ pub struct RenewInvitation {
     pub user_id: UserId,
     /// How long the invitation is accepted from now on, in milliseconds.
     pub lifetime_ms: i64,
+    /// Which way its new token will go.
+    pub token: Option<TokenWay>,
 }
 
 /// See [`super::Command::JoinUser`].
@@ -51,6 +55,21 @@ pub struct JoinUser {
     pub account_id: AccountId,
     /// What stands for the account's e-mail.
     pub email: EmailDigest,
+    /// Whether they show a token that was delivered to it.
+    pub email_proven: bool,
+}
+
+/// See [`super::Command::SeatOwner`]. The e-mail and the name come beside it, to be sealed.
+#[derive(Clone, Copy, Debug)]
+pub struct SeatOwner {
+    /// The user's identifier.
+    pub user_id: UserId,
+    /// The account whose own the organization is.
+    pub account_id: AccountId,
+    /// What stands for the account's e-mail.
+    pub email: EmailDigest,
+    /// The identifier of the grant by which the user may do everything.
+    pub grant_id: GrantId,
 }
 
 /// See [`super::Command::UpdateUser`]: what is none stays as it is.
@@ -80,6 +99,17 @@ pub struct StartSession {
     pub methods: Vec<AuthenticationMethod>,
     /// How long the session lasts, in milliseconds.
     pub lifetime_ms: i64,
+}
+
+/// Whose sessions a command may end. See [`super::Command::may_end_sessions`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionsOf {
+    /// Of this account, in the command's organization.
+    Account(AccountId),
+    /// Of this user.
+    User(UserId),
+    /// This one.
+    Session(SessionId),
 }
 
 /// See [`super::Command::StepUpSession`].

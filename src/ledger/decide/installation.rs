@@ -39,6 +39,7 @@ pub(super) fn create(
             name: built_in::operator_name(),
             key_prefix: built_in::operator_key_prefix(),
             plan: built_in::operator_plan(),
+            personal_of: None,
         }
         .into(),
     ];

@@ -352,6 +352,9 @@ pub(super) fn may_give(
     with: &GivenWith<'_>,
     end: Option<Timestamp>,
 ) -> Result<(), Rejection> {
+    if !authority.lasts_until(end) {
+        return Err(Rejection::OutlastsGrant);
+    }
     let lasting = authority.until(end);
     let narrowing = scopes.filter(|scopes| !with.has_roles || !scopes.imply_everything());
     if let Some(scopes) = narrowing {

@@ -11,7 +11,7 @@ use crate::ledger::command::OrganizationDraft;
 use crate::ledger::rejection::Rejection;
 
 /// Prefixes that the ledger keeps for its own tokens, and words that stand behind a prefix.
-pub(super) const RESERVED_PREFIXES: &[&str] = &["klbg", "klop", "live", "test"];
+pub(super) const RESERVED_PREFIXES: &[&str] = &["klbg", "klmk", "klop", "live", "test"];
 
 /// Admits an organization: its prefix is taken from here on.
 pub(super) fn register(given: &Given<'_>, draft: &OrganizationDraft) -> Result<Decided, Rejection> {
@@ -44,6 +44,7 @@ pub(super) fn register(given: &Given<'_>, draft: &OrganizationDraft) -> Result<D
             name: draft.name.clone(),
             key_prefix: draft.key_prefix.clone(),
             plan: draft.plan.clone(),
+            personal_of: draft.personal_of,
         }
         .into(),
     ]))
@@ -60,6 +61,7 @@ pub(super) fn create(given: &Given<'_>, draft: &OrganizationDraft) -> Result<Dec
             name: draft.name.clone(),
             key_prefix: draft.key_prefix.clone(),
             plan: draft.plan.clone(),
+            personal_of: draft.personal_of,
         }
         .into(),
     ]))

@@ -41,6 +41,7 @@ pub(super) fn are_ones_own(given: &Given<'_>, command: &Command) -> bool {
         | Command::GrantRole(_)
         | Command::RevokeGrant(_)
         | Command::InviteUser(_)
+        | Command::SeatOwner(_)
         | Command::RenewInvitation(_)
         | Command::JoinUser(_)
         | Command::UpdateUser(_)
@@ -51,6 +52,7 @@ pub(super) fn are_ones_own(given: &Given<'_>, command: &Command) -> bool {
         | Command::StepUpSession(_)
         | Command::EndSession(_)
         | Command::EndSessions(_)
+        | Command::BreakGlass(_)
         | Command::AddSigningKey(_)
         | Command::RetireSigningKey(_) => false,
     }

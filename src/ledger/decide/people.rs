@@ -4,8 +4,10 @@
 //! somebody (an invitation, one that is renewed, the end of a suspension) is giving: whoever
 //! does it holds all of it. To suspend and to remove only takes away.
 
+use std::collections::BTreeMap;
+
 use projections::event::{
-    Event, GrantRevoked, InvitationRenewed, KeyRevoked, RevocationReason, RoleGranted,
+    Event, GrantRevoked, GrantTerms, InvitationRenewed, KeyRevoked, RevocationReason, RoleGranted,
     SessionEndReason, SessionEnded, SessionStarted, SessionSteppedUp, UserInvited, UserJoined,
     UserRemoved, UserRestored, UserSuspended, UserUpdated,
 };
@@ -17,9 +19,10 @@ use projections::user::{User, UserState};
 use projections::verification::Authority;
 
 use super::{Decided, Given, key, role};
+use crate::ledger::built_in;
 use crate::ledger::command::{
     Caller, EndSession, EndSessions, GRANTS_MAX, InviteUser, JoinUser, RenewInvitation,
-    SESSIONS_MAX, StartSession, StepUpSession, USERS_MAX, UpdateUser,
+    SESSIONS_MAX, SeatOwner, StartSession, StepUpSession, USERS_MAX, UpdateUser,
 };
 use crate::ledger::permissions::SESSIONS_WRITE;
 use crate::ledger::rejection::Rejection;
@@ -41,6 +44,9 @@ pub(super) fn invite(given: &Given<'_>, command: &InviteUser) -> Result<Decided,
     if let Some(user) = given.state.user(id) {
         return Ok(done(user));
     }
+    if given.state.profile().is_some_and(|it| it.personal_of.is_some()) {
+        return Err(Rejection::OrganizationPersonal);
+    }
     if let Some(other) = given.state.user_by_email(&command.email) {
         return Err(Rejection::EmailTaken(other.id));
     }
@@ -56,6 +62,7 @@ pub(super) fn invite(given: &Given<'_>, command: &InviteUser) -> Result<Decided,
         email: command.email,
         expires_at: given.now.saturating_add_millis(command.lifetime_ms),
         limits: command.limits.clone(),
+        token: command.token,
     };
     let mut events: Vec<Event> = vec![invited.into()];
     for (place, grant) in command.grants.iter().enumerate() {
@@ -63,6 +70,32 @@ pub(super) fn invite(given: &Given<'_>, command: &InviteUser) -> Result<Decided,
         events.push(RoleGranted { grant_id: grant.grant_id, terms }.into());
     }
     Ok(Decided::Events(events))
+}
+
+/// Makes the person whose own an organization is its one user, who may do everything in it.
+/// Whoever was that once is not made it again: what was taken from them was taken.
+pub(super) fn seat_owner(given: &Given<'_>, command: SeatOwner) -> Result<Decided, Rejection> {
+    let SeatOwner { user_id, account_id, email, grant_id } = command;
+    let own = given.state.profile().is_some_and(|it| it.personal_of == Some(account_id));
+    if given.caller != Caller::Ledger || !own {
+        return Err(Rejection::CallerNotInForce);
+    }
+    if let Some(user) = given.state.user(user_id) {
+        return Ok(done(user));
+    }
+    let invited =
+        UserInvited { user_id, email, expires_at: given.now, limits: BTreeMap::new(), token: None };
+    let terms = GrantTerms {
+        principal: Principal::User(user_id),
+        role_id: built_in::ADMIN,
+        domain: None,
+        expires_at: None,
+    };
+    Ok(Decided::Events(vec![
+        invited.into(),
+        RoleGranted { grant_id, terms }.into(),
+        UserJoined { user_id, account_id, email_proven: false }.into(),
+    ]))
 }
 
 /// Whoever lets a user come to what they were granted holds all of it.
@@ -90,6 +123,7 @@ pub(super) fn renew(given: &Given<'_>, command: RenewInvitation) -> Result<Decid
         user_id: user.id,
         expires_at: given.now.saturating_add_millis(command.lifetime_ms),
         before: user.invitation_ends_at,
+        token: command.token,
     };
     Ok(Decided::Events(vec![renewed.into()]))
 }
@@ -118,7 +152,11 @@ pub(super) fn join(given: &Given<'_>, command: JoinUser) -> Result<Decided, Reje
     if given.now >= user.invitation_ends_at {
         return Err(Rejection::InvitationOver);
     }
-    let joined = UserJoined { user_id: user.id, account_id: command.account_id };
+    let joined = UserJoined {
+        user_id: user.id,
+        account_id: command.account_id,
+        email_proven: command.email_proven,
+    };
     Ok(Decided::Events(vec![joined.into()]))
 }
 
@@ -287,7 +325,7 @@ impl Given<'_> {
                 let own = user_id == user && organization_id == self.state.id;
                 own && self.caller().is_ok()
             }
-            Caller::Key { .. } => false,
+            Caller::Key { .. } | Caller::Custodian { .. } | Caller::BreakGlass { .. } => false,
             Caller::Ledger => true,
         };
         if allowed { Ok(()) } else { Err(Rejection::CallerNotInForce) }

@@ -90,7 +90,10 @@ pub(super) fn grant(given: &Given<'_>, command: &GrantRole) -> Result<Decided, R
             None | Some(UserState::Removed) => return Err(Rejection::UserNotFound(id)),
             Some(UserState::Invited | UserState::Active | UserState::Suspended) => {}
         },
-        Principal::Organization(_) | Principal::Account(_) | Principal::Ledger => {
+        Principal::Organization(_)
+        | Principal::Account(_)
+        | Principal::BreakGlass(_)
+        | Principal::Ledger => {
             return Err(Rejection::NotGrantable);
         }
     }
@@ -114,6 +117,9 @@ pub(super) fn terms(given: &Given<'_>, command: &GrantRole) -> Result<GrantTerms
     gives_more(given, &terms)?;
     key::may_act_for_all(given)?;
     if let Some((_, authority)) = given.caller()? {
+        if !authority.lasts_until(terms.expires_at) {
+            return Err(Rejection::OutlastsGrant);
+        }
         let domain = terms.domain.as_ref().map(Domain::as_str);
         let there = authority.until(terms.expires_at).over(domain);
         key::may_define(&there, role.permissions())?;

@@ -134,6 +134,7 @@ fn organization(prefix: &str, plan: &str) -> OrganizationDraft {
         name: "Acme".parse().unwrap(),
         key_prefix: prefix.parse().unwrap(),
         plan: plan.parse().unwrap(),
+        personal_of: None,
     }
 }
 
@@ -1967,6 +1968,15 @@ proptest! {
                     | Event::SessionsEnded(_)
                     | Event::AccountLocked(_)
                     | Event::DefaultOrganizationSet(_)
+                    | Event::BreakGlassConfigured(_)
+                    | Event::BreakGlassOpened(_)
+                    | Event::BreakGlassApproved(_)
+                    | Event::BreakGlassUsed(_)
+                    | Event::BreakGlassRefused(_)
+                    | Event::BreakGlassEnded(_)
+                    | Event::BreakGlassEscalated(_)
+                    | Event::BreakGlassReviewed(_)
+ | Event::PasswordResetIssued(_)
                     | Event::InstallationCreated(_)
                     | Event::SchemaActivated(_)
                     | Event::PlanDefined(_)

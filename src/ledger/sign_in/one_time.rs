@@ -24,7 +24,9 @@ use crate::ledger::vault::{Vault, VaultError};
 const INVITATION_PREFIX: &str = "klit_";
 const RESET_PREFIX: &str = "klpr_";
 const SECRET_BYTES: usize = 32;
-const ROW_FORM: u8 = 1;
+/// The first byte of a row: what is known of the token's way.
+const ROW_SHOWN: u8 = 1;
+const ROW_DELIVERED: u8 = 2;
 const ROW_BYTES: usize = 1 + 8 + 32;
 /// How often a row is written while others change it.
 const TRIES_MAX: usize = 8;
@@ -118,6 +120,7 @@ fn decode(text: &str, prefix: &str) -> Option<Zeroizing<Vec<u8>>> {
 struct Row {
     ends_at: Timestamp,
     digest: [u8; 32],
+    delivered: bool,
 }
 
 impl Row {
@@ -126,12 +129,17 @@ impl Row {
         let (&[form], rest) = bytes.split_first_chunk()?;
         let (ends_at, digest) = rest.split_first_chunk()?;
         let ends_at = Timestamp::from_millis(i64::from_be_bytes(*ends_at))?;
-        (form == ROW_FORM).then_some(Self { ends_at, digest: digest.try_into().ok()? })
+        let delivered = match form {
+            ROW_SHOWN => false,
+            ROW_DELIVERED => true,
+            _ => return None,
+        };
+        Some(Self { ends_at, digest: digest.try_into().ok()?, delivered })
     }
 
     fn secret(&self) -> Option<RowSecret> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(ROW_BYTES));
-        bytes.push(ROW_FORM);
+        bytes.push(if self.delivered { ROW_DELIVERED } else { ROW_SHOWN });
         bytes.extend_from_slice(&self.ends_at.as_millis().to_be_bytes());
         bytes.extend_from_slice(&self.digest);
         RowSecret::new(bytes)
@@ -141,8 +149,13 @@ impl Row {
 /// What came of a look at a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Looked {
-    /// It is the one that is good; this is the state to use up.
-    Good(RowVersion),
+    /// It is the one that is good.
+    Good {
+        /// The state to use up.
+        version: RowVersion,
+        /// Whether it was made to be delivered, and to be shown to nobody else.
+        delivered: bool,
+    },
     /// It is not, or was used, or replaced, or its time is over.
     Wrong,
 }
@@ -159,7 +172,8 @@ impl OneTimeTokens {
         Self { vault }
     }
 
-    /// A token that is good until this instant; the one before is good no more. What is kept
+    /// A token that is good until this instant; the one before is good no more. `delivered`
+    /// where it will be shown to nobody but whom it is delivered to. What is kept
     /// of it is on disk when this returns.
     ///
     /// # Errors
@@ -169,9 +183,10 @@ impl OneTimeTokens {
         &self,
         occasion: Occasion,
         ends_at: Timestamp,
+        delivered: bool,
     ) -> Result<Secret, OneTimeError> {
         let secret = random_key()?;
-        let row = Row { ends_at, digest: digest(occasion, &secret) };
+        let row = Row { ends_at, digest: digest(occasion, &secret), delivered };
         let name = occasion.row();
         for _ in 0..TRIES_MAX {
             let seen = self.vault.read_row(&name).await?.map(|row| row.version);
@@ -200,7 +215,11 @@ impl OneTimeTokens {
         let row = Row::read(&kept.secret).ok_or_else(|| VaultError::Damaged(name.to_string()))?;
         let shown = digest(presented.occasion, &presented.secret);
         let same: bool = shown.ct_eq(&row.digest).into();
-        Ok(if same && now < row.ends_at { Looked::Good(kept.version) } else { Looked::Wrong })
+        Ok(if same && now < row.ends_at {
+            Looked::Good { version: kept.version, delivered: row.delivered }
+        } else {
+            Looked::Wrong
+        })
     }
 
     /// Takes away the token of an occasion, if there is one.
@@ -273,20 +292,22 @@ mod tests {
     #[tokio::test]
     async fn a_token_is_good_once_until_its_time_is_over_or_another_is_made() {
         let tokens = tokens();
-        let first = tokens.make(INVITATION, at(100)).await.unwrap();
+        let first = tokens.make(INVITATION, at(100), false).await.unwrap();
         let shown = PresentedOneTime::invitation(first.expose()).unwrap();
         assert_eq!(shown.occasion, INVITATION);
-        let Looked::Good(version) = tokens.look(&shown, at(99)).await.unwrap() else { panic!() };
+        let looked = tokens.look(&shown, at(99)).await.unwrap();
+        let Looked::Good { version, delivered: false } = looked else { panic!("{looked:?}") };
         assert_eq!(tokens.look(&shown, at(100)).await.unwrap(), Looked::Wrong);
         assert!(tokens.use_up(INVITATION, version).await.unwrap());
         assert!(!tokens.use_up(INVITATION, version).await.unwrap(), "used up");
         assert_eq!(tokens.look(&shown, at(1)).await.unwrap(), Looked::Wrong);
-        let second = tokens.make(INVITATION, at(100)).await.unwrap();
-        let third = tokens.make(INVITATION, at(100)).await.unwrap();
+        let second = tokens.make(INVITATION, at(100), false).await.unwrap();
+        let third = tokens.make(INVITATION, at(100), true).await.unwrap();
         let second = PresentedOneTime::invitation(second.expose()).unwrap();
         let third = PresentedOneTime::invitation(third.expose()).unwrap();
         assert_eq!(tokens.look(&second, at(1)).await.unwrap(), Looked::Wrong);
-        assert!(matches!(tokens.look(&third, at(1)).await.unwrap(), Looked::Good(_)));
+        let looked = tokens.look(&third, at(1)).await.unwrap();
+        assert!(matches!(looked, Looked::Good { delivered: true, .. }), "{looked:?}");
         let stale = tokens.use_up(INVITATION, version).await.unwrap();
         assert!(!stale, "a state that is gone uses nothing up");
     }
@@ -294,8 +315,8 @@ mod tests {
     #[tokio::test]
     async fn no_token_is_good_for_another_thing() {
         let tokens = tokens();
-        let reset = tokens.make(Occasion::Reset(ACCOUNT), at(100)).await.unwrap();
-        let invitation = tokens.make(INVITATION, at(100)).await.unwrap();
+        let reset = tokens.make(Occasion::Reset(ACCOUNT), at(100), true).await.unwrap();
+        let invitation = tokens.make(INVITATION, at(100), true).await.unwrap();
         assert!(PresentedOneTime::invitation(reset.expose()).is_none());
         assert!(PresentedOneTime::reset(invitation.expose()).is_none());
         let renamed = reset.expose().replacen(RESET_PREFIX, INVITATION_PREFIX, 1);

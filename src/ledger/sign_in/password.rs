@@ -1,8 +1,7 @@
 //! Passwords as texts: what may be one, and its one form.
 //!
-//! The rules are NIST SP 800-63B's: a password is long enough, and nothing is asked of its
-//! composition. No list of common passwords is kept: those in use have hardly an entry of
-//! [`PASSWORD_CHARS_MIN`] characters.
+//! The rules are NIST SP 800-63B's: a password is long enough, is none that is tried first
+//! ([`super::guessing`]), and nothing is asked of its composition.
 
 use unicode_normalization::UnicodeNormalization as _;
 use zeroize::Zeroizing;
@@ -28,6 +27,19 @@ pub enum WeakPassword {
     /// It is the e-mail of the account, or the part before the `@`.
     #[error("password: must not be the account's e-mail")]
     Email,
+    /// Little is left of it without what everybody knows of the person.
+    #[error(
+        "password: must have {PASSWORD_CHARS_MIN} characters beside the e-mail, the organization's name and `keyledger`; choose something that has nothing to do with them"
+    )]
+    Known,
+    /// It is on the operator's list.
+    #[error("password: is on this installation's list of refused passwords; choose another")]
+    Refused,
+    /// It is common, or follows a pattern.
+    #[error(
+        "password: is among those that are tried first; choose several unrelated words, or have a password manager make one"
+    )]
+    Guessable,
 }
 
 /// A password as somebody gave it, in normal form C, so that it does not matter how their
@@ -40,6 +52,11 @@ impl Password {
     pub fn presented(text: &str) -> Option<Self> {
         let normalized = normalized(text)?;
         (normalized.chars().nth(PASSWORD_CHARS_MAX).is_none()).then_some(Self(normalized))
+    }
+
+    /// The text.
+    pub(super) fn text(&self) -> &str {
+        &self.0
     }
 
     /// The bytes, for hashing.
@@ -69,6 +86,12 @@ impl NewPassword {
             return Err(WeakPassword::Email);
         }
         Ok(Self(password))
+    }
+
+    /// The password, to be held to further rules.
+    #[must_use]
+    pub fn as_password(&self) -> &Password {
+        &self.0
     }
 
     /// The password.

@@ -1,10 +1,18 @@
-//! How often somebody may try to sign in: by e-mail, and by where they come from.
+//! How often somebody may try to sign in: by e-mail and where they come from together, by
+//! e-mail alone, and by where they come from alone.
 //!
 //! An attempt is counted before anything is compared, so that many at once count, too, and
 //! whoever goes away in between. Beyond a number of failures each further attempt must wait,
 //! twice as long each time, up to a bound. It knows nothing of accounts: an e-mail that is
 //! nobody's is treated like any other. An attempt that is refused changes nothing, so that
 //! nobody can be kept out by being tried all the time.
+//!
+//! Nor is anybody kept out by what somebody else does elsewhere: what one place has failed
+//! with an e-mail holds back that place. Of it no more than the free failures count for the
+//! e-mail wherever it is tried from, as long as that has free ones itself, and those are
+//! forgotten a day after the first: one place never uses them up, many places together do, and
+//! then all that is tried with the e-mail waits. A success forgives what failed at its own
+//! place, and tells no other place that there was one.
 //!
 //! Memory is bounded: whoever was not seen while as many others as fit were, is forgotten.
 //! To forget one on purpose takes that many attempts, each of which costs a password's hash.
@@ -16,28 +24,50 @@ use std::net::{IpAddr, Ipv6Addr};
 use projections::digest::EmailDigest;
 use projections::time::Timestamp;
 
-/// Most e-mails, and most origins, that are remembered in one generation; there are two.
+/// Most e-mails, most origins and most pairs of them that are remembered in one generation;
+/// there are two.
 pub const REMEMBERED_MAX: usize = if cfg!(test) { 100 } else { 50_000 };
 /// The first wait, in milliseconds.
 const FIRST_WAIT_MS: i64 = 1_000;
-/// After how long without an attempt failures are forgotten, in milliseconds.
+/// After how long failures are forgotten, in milliseconds: of an e-mail after the first of
+/// them, of all else after the last.
 const FORGOTTEN_MS: i64 = 86_400_000;
 
 /// How many may fail, and how long to wait then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThrottleTerms {
-    /// Failures of one e-mail before attempts must wait.
+    /// Failures with one e-mail from one origin before attempts must wait.
     pub attempts: u32,
-    /// The same of one origin.
+    /// Failures with one e-mail, wherever they come from. More than `attempts`, or one origin
+    /// holds back all others.
+    pub email_attempts: u32,
+    /// Failures of one origin, whatever e-mails it tries.
     pub origin_attempts: u32,
     /// Longest wait, in milliseconds.
     pub wait_ms_max: i64,
 }
 
+impl ThrottleTerms {
+    /// The usual `email_attempts`, for each of `attempts`.
+    pub const ORIGINS: u32 = 20;
+
+    /// The same, but wherever attempts come from no more of them are free than from one origin.
+    #[must_use]
+    pub fn wherever(self) -> Self {
+        Self { email_attempts: self.attempts, ..self }
+    }
+}
+
 impl Default for ThrottleTerms {
-    /// Five of an e-mail, a hundred of an origin; at most a quarter of an hour.
+    /// Five of an e-mail from one origin, a hundred of an e-mail or of an origin; at most a
+    /// quarter of an hour.
     fn default() -> Self {
-        Self { attempts: 5, origin_attempts: 100, wait_ms_max: 900_000 }
+        Self {
+            attempts: 5,
+            email_attempts: 5 * Self::ORIGINS,
+            origin_attempts: 100,
+            wait_ms_max: 900_000,
+        }
     }
 }
 
@@ -63,14 +93,22 @@ impl Origin {
     }
 }
 
-/// What failed of one e-mail or origin.
+/// What failed of one e-mail, one origin, or both.
 #[derive(Clone, Copy, Default)]
 struct Failures {
     count: u32,
+    /// How many of these count for the e-mail wherever it is tried from: of a pair alone.
+    of_email: u32,
+    first_ms: i64,
     last_ms: i64,
 }
 
 impl Failures {
+    fn one_more(self, now_ms: i64) -> Self {
+        let first_ms = if self.count == 0 { now_ms } else { self.first_ms };
+        Self { count: self.count.saturating_add(1), first_ms, last_ms: now_ms, ..self }
+    }
+
     /// The first instant at which another attempt may be made.
     fn next_ms(self, free: u32, wait_ms_max: i64) -> i64 {
         let Some(beyond) = self.count.checked_sub(free) else { return i64::MIN };
@@ -82,18 +120,20 @@ impl Failures {
 
 /// Failures by whose they are, those that were touched lately and those before.
 struct Table<K> {
+    /// When the time begins after which they are forgotten.
+    since: fn(&Failures) -> i64,
     newer: HashMap<K, Failures>,
     older: HashMap<K, Failures>,
 }
 
 impl<K: Copy + Eq + Hash> Table<K> {
-    fn new() -> Self {
-        Self { newer: HashMap::new(), older: HashMap::new() }
+    fn new(since: fn(&Failures) -> i64) -> Self {
+        Self { since, newer: HashMap::new(), older: HashMap::new() }
     }
 
     fn look(&self, key: &K, now_ms: i64) -> Failures {
         let kept = self.newer.get(key).or_else(|| self.older.get(key)).copied();
-        let recent = |it: &Failures| it.last_ms.saturating_add(FORGOTTEN_MS) > now_ms;
+        let recent = |it: &Failures| (self.since)(it).saturating_add(FORGOTTEN_MS) > now_ms;
         kept.filter(recent).unwrap_or_default()
     }
 
@@ -105,15 +145,41 @@ impl<K: Copy + Eq + Hash> Table<K> {
         self.newer.insert(key, failures);
     }
 
+    /// So many fewer.
+    fn forgive(&mut self, key: K, count: u32, now_ms: i64) {
+        if count == 0 {
+            return;
+        }
+        let failures = self.look(&key, now_ms);
+        match failures.count.saturating_sub(count) {
+            0 => self.remove(&key),
+            left => self.keep(key, Failures { count: left, ..failures }),
+        }
+    }
+
     fn remove(&mut self, key: &K) {
         self.newer.remove(key);
         self.older.remove(key);
     }
 }
 
+/// An e-mail, and where it is tried from; none where that is not known.
+type Pair = (EmailDigest, Option<Origin>);
+
+/// An attempt that was counted as failed, for now.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Begun {
+    pair: Pair,
+    /// It counts for the e-mail, too.
+    of_email: bool,
+    now_ms: i64,
+}
+
 /// Who failed to sign in, and how often.
 pub struct Throttle {
     terms: ThrottleTerms,
+    pairs: Table<Pair>,
     emails: Table<EmailDigest>,
     origins: Table<Origin>,
 }
@@ -122,11 +188,16 @@ impl Throttle {
     /// On these terms.
     #[must_use]
     pub fn new(terms: ThrottleTerms) -> Self {
-        Self { terms, emails: Table::new(), origins: Table::new() }
+        Self {
+            terms,
+            pairs: Table::new(|it| it.last_ms),
+            emails: Table::new(|it| it.first_ms),
+            origins: Table::new(|it| it.last_ms),
+        }
     }
 
-    /// Counts an attempt as failed, if one may be made now. An origin that is not known is
-    /// not counted.
+    /// Counts an attempt as failed, if one may be made now. All whose origin is not known are
+    /// at one place, which is not counted as an origin.
     ///
     /// # Errors
     ///
@@ -136,177 +207,63 @@ impl Throttle {
         email: EmailDigest,
         origin: Option<IpAddr>,
         now: Timestamp,
-    ) -> Result<(), TooManyAttempts> {
-        let ThrottleTerms { attempts, origin_attempts, wait_ms_max } = self.terms;
+    ) -> Result<Begun, TooManyAttempts> {
+        let ThrottleTerms { attempts, email_attempts, origin_attempts, wait_ms_max } = self.terms;
         let now_ms = now.as_millis();
         let origin = origin.map(Origin::of);
+        let pair = (email, origin);
+        let of_pair = self.pairs.look(&pair, now_ms);
         let of_email = self.emails.look(&email, now_ms);
         let of_origin = origin.map(|origin| self.origins.look(&origin, now_ms));
-        let next_ms = of_email
+        let next_ms = of_pair
             .next_ms(attempts, wait_ms_max)
+            .max(of_email.next_ms(email_attempts, wait_ms_max))
             .max(of_origin.map_or(i64::MIN, |it| it.next_ms(origin_attempts, wait_ms_max)));
         if next_ms > now_ms {
             return Err(TooManyAttempts { at: now.saturating_add_millis(next_ms - now_ms) });
         }
-        let one_more =
-            |it: Failures| Failures { count: it.count.saturating_add(1), last_ms: now_ms };
-        self.emails.keep(email, one_more(of_email));
-        if let (Some(origin), Some(failures)) = (origin, of_origin) {
-            self.origins.keep(origin, one_more(failures));
+        // One origin alone never uses up what is free of the e-mail; beyond that all count.
+        let counts = of_pair.count < attempts || of_email.count >= email_attempts;
+        let told = of_pair.of_email.saturating_add(counts.into());
+        self.pairs.keep(pair, Failures { of_email: told, ..of_pair.one_more(now_ms) });
+        if counts {
+            self.emails.keep(email, of_email.one_more(now_ms));
         }
-        Ok(())
+        if let (Some(origin), Some(failures)) = (origin, of_origin) {
+            self.origins.keep(origin, failures.one_more(now_ms));
+        }
+        Ok(Begun { pair, of_email: counts, now_ms })
     }
 
     /// An attempt that was begun showed a part of what it takes, or could not be looked at: it
     /// is taken back, and what failed before it stays.
-    pub fn taken_back(&mut self, email: EmailDigest, origin: Option<IpAddr>, now: Timestamp) {
-        let before = self.emails.look(&email, now.as_millis());
-        self.succeeded(email, origin, now);
-        if before.count > 1 {
-            self.emails.keep(email, Failures { count: before.count - 1, ..before });
+    pub fn taken_back(&mut self, begun: Begun) {
+        let Begun { pair, of_email, now_ms } = begun;
+        let before = self.pairs.look(&pair, now_ms);
+        let told = u32::from(of_email).min(before.of_email);
+        if before.count > 0 {
+            self.pairs.keep(pair, Failures { of_email: before.of_email - told, ..before });
         }
+        self.pairs.forgive(pair, 1, now_ms);
+        self.forgive(pair, told, now_ms);
     }
 
-    /// An attempt that was begun did not fail after all: the failures of its e-mail are
-    /// forgotten, and its origin's are one less.
-    pub fn succeeded(&mut self, email: EmailDigest, origin: Option<IpAddr>, now: Timestamp) {
-        self.emails.remove(&email);
-        if let Some(origin) = origin.map(Origin::of) {
-            let failures = self.origins.look(&origin, now.as_millis());
-            match failures.count {
-                0 | 1 => self.origins.remove(&origin),
-                count => self.origins.keep(origin, Failures { count: count - 1, ..failures }),
-            }
+    /// An attempt that was begun did not fail after all: what failed with its e-mail from its
+    /// origin is forgotten, and its origin's failures are one less.
+    pub fn succeeded(&mut self, begun: Begun) {
+        let Begun { pair, now_ms, .. } = begun;
+        let told = self.pairs.look(&pair, now_ms).of_email;
+        self.pairs.remove(&pair);
+        self.forgive(pair, told, now_ms);
+    }
+
+    fn forgive(&mut self, (email, origin): Pair, of_email: u32, now_ms: i64) {
+        self.emails.forgive(email, of_email, now_ms);
+        if let Some(origin) = origin {
+            self.origins.forgive(origin, 1, now_ms);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TERMS: ThrottleTerms =
-        ThrottleTerms { attempts: 3, origin_attempts: 10, wait_ms_max: 10_000 };
-
-    fn at(ms: i64) -> Timestamp {
-        Timestamp::default().saturating_add_millis(ms)
-    }
-
-    fn email(n: usize) -> EmailDigest {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&n.to_le_bytes());
-        EmailDigest(bytes)
-    }
-
-    fn from(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
-    }
-
-    /// When the next attempt may be made; none for now.
-    fn waits(throttle: &mut Throttle, n: usize, origin: Option<IpAddr>, ms: i64) -> Option<i64> {
-        throttle.begin(email(n), origin, at(ms)).err().map(|it| it.at.as_millis())
-    }
-
-    #[test]
-    fn each_failure_beyond_the_free_ones_waits_twice_as_long() {
-        let mut throttle = Throttle::new(TERMS);
-        for _ in 0..3 {
-            assert_eq!(waits(&mut throttle, 1, None, 0), None);
-        }
-        let mut now = 0;
-        for wait in [1_000, 2_000, 4_000, 8_000, 10_000, 10_000] {
-            assert_eq!(waits(&mut throttle, 1, None, now), Some(now + wait));
-            // Attempts that are refused do not make it longer.
-            assert_eq!(waits(&mut throttle, 1, None, now + wait - 1), Some(now + wait));
-            now += wait;
-            assert_eq!(waits(&mut throttle, 1, None, now), None, "{now}");
-        }
-        assert_eq!(waits(&mut throttle, 2, None, now), None, "another e-mail");
-        assert_eq!(waits(&mut throttle, 1, None, now + FORGOTTEN_MS), None);
-        assert_eq!(waits(&mut throttle, 1, None, now + FORGOTTEN_MS), None, "all are forgotten");
-    }
-
-    #[test]
-    fn what_is_taken_back_forgives_no_other_failure() {
-        let mut throttle = Throttle::new(TERMS);
-        for _ in 0..3 {
-            assert_eq!(waits(&mut throttle, 1, None, 0), None);
-        }
-        for _ in 0..20 {
-            throttle.taken_back(email(1), None, at(0));
-            assert_eq!(waits(&mut throttle, 1, None, 0), None, "as many as were free");
-        }
-        assert_eq!(waits(&mut throttle, 1, None, 0), Some(1_000), "and no more");
-    }
-
-    #[test]
-    fn who_signs_in_begins_anew() {
-        let mut throttle = Throttle::new(TERMS);
-        for round in 0..50 {
-            for _ in 0..3 {
-                assert_eq!(waits(&mut throttle, 1, None, round), None);
-            }
-            throttle.succeeded(email(1), None, at(round));
-        }
-        // A success says nothing about others.
-        for _ in 0..3 {
-            assert_eq!(waits(&mut throttle, 1, None, 50), None);
-        }
-        throttle.succeeded(email(2), None, at(50));
-        assert!(waits(&mut throttle, 1, None, 50).is_some());
-    }
-
-    /// One origin that tries many e-mails is held back, one behind which many sign in is not.
-    #[test]
-    fn an_origin_is_held_back_whatever_e_mails_it_tries() {
-        let mut throttle = Throttle::new(TERMS);
-        let home = from("192.0.2.1");
-        for n in 0..500 {
-            assert_eq!(waits(&mut throttle, n, home, 0), None);
-            throttle.succeeded(email(n), home, at(0));
-        }
-        for n in 0..10 {
-            assert_eq!(waits(&mut throttle, n, home, 0), None);
-        }
-        assert_eq!(waits(&mut throttle, 20, home, 0), Some(1_000));
-        assert_eq!(waits(&mut throttle, 20, from("::ffff:192.0.2.1"), 0), Some(1_000));
-        assert_eq!(waits(&mut throttle, 20, from("192.0.2.2"), 0), None);
-        // The whole of what one IPv6 line is given is one origin.
-        for n in 100..110 {
-            let address = from(&format!("2001:db8:1:2:{n}::{n}"));
-            assert_eq!(waits(&mut throttle, n, address, 0), None);
-        }
-        assert!(waits(&mut throttle, 200, from("2001:db8:1:2::7"), 0).is_some());
-        assert_eq!(waits(&mut throttle, 200, from("2001:db8:1:3::7"), 0), None);
-    }
-
-    #[test]
-    fn memory_is_bounded_and_who_goes_on_is_not_forgotten() {
-        let mut throttle = Throttle::new(TERMS);
-        for _ in 0..3 {
-            assert_eq!(waits(&mut throttle, 0, None, 0), None);
-        }
-        let mut now = 0;
-        for n in 1..REMEMBERED_MAX * 10 {
-            now += 200;
-            assert_eq!(waits(&mut throttle, n, None, now), None);
-            // Tried again whenever that may be: held back ever longer, through all generations.
-            let _ = waits(&mut throttle, 0, None, now);
-            assert!(throttle.emails.newer.len() <= REMEMBERED_MAX);
-            assert!(throttle.emails.older.len() <= REMEMBERED_MAX);
-        }
-        assert!(waits(&mut throttle, 0, None, now).is_some_and(|next| next > now));
-    }
-
-    #[test]
-    fn no_number_is_too_large() {
-        let mut failures = Failures { count: u32::MAX, last_ms: i64::MAX - 5 };
-        assert_eq!(failures.next_ms(0, i64::MAX), i64::MAX);
-        failures.last_ms = 0;
-        for count in 0..200 {
-            let failures = Failures { count, ..failures };
-            let next = failures.next_ms(3, 10_000);
-            assert!(next == i64::MIN || (1_000..=10_000).contains(&next), "{count}");
-        }
-    }
-}
+mod tests;

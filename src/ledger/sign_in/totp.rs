@@ -4,7 +4,8 @@
 //! The row `totp/<account>` holds the secret and the last step of which a code was used. A
 //! code counts once: the step is moved on by compare-and-set, so that of two who show one
 //! code at once one alone is let in. A secret counts from the moment on at which a code of it
-//! was shown ([`Totps::confirm`]); until then the one before it stays.
+//! was shown ([`Totps::confirm`]); until then the one before it stays. It waits for that for
+//! [`WAITS_MS`], and is nothing more then.
 
 use std::sync::Arc;
 
@@ -28,7 +29,11 @@ pub const STEP_S: u64 = 30;
 pub const DRIFT_STEPS: u64 = 1;
 /// Most characters of the account's name in an authenticator.
 const NAME_CHARS_MAX: usize = 256;
-const ROW_FORM: u8 = 1;
+/// How long a secret waits to be confirmed, in milliseconds: a quarter of an hour.
+pub const WAITS_MS: i64 = 15 * 60 * 1_000;
+const ROW_FORM: u8 = 2;
+/// As 2, but what waits has no end: it waits no more.
+const ROW_FORM_1: u8 = 1;
 /// How often a code is tried while others change the row.
 const TRIES_MAX: usize = 8;
 
@@ -56,6 +61,8 @@ pub enum CodeShown {
     Right,
     /// It is not, or was used, or there is no authenticator.
     Wrong,
+    /// It was to confirm one, and none waits for that, or none any more.
+    NothingWaits,
 }
 
 /// What an authenticator is given, once.
@@ -74,11 +81,26 @@ struct Seed {
     used_step: u64,
 }
 
+/// A secret that is to be confirmed.
+#[derive(Clone)]
+struct Pending {
+    seed: Seed,
+    /// The first instant at which it waits no more.
+    until: Timestamp,
+}
+
 /// What a row holds: the secret that counts, and one that is to be confirmed.
 #[derive(Default)]
 struct Row {
     active: Option<Seed>,
-    pending: Option<Seed>,
+    pending: Option<Pending>,
+}
+
+/// Which of them a code is to be of.
+#[derive(Clone, Copy)]
+enum Of {
+    Active,
+    Pending,
 }
 
 /// The one-time codes of all accounts.
@@ -104,6 +126,7 @@ impl Totps {
         account: AccountId,
         issuer: &str,
         name: &str,
+        now: Timestamp,
     ) -> Result<Enrolment, TotpError> {
         let random = random_key()?;
         let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
@@ -113,7 +136,8 @@ impl Totps {
         let enrolment = enrolment(&bytes, issuer, name)?;
         for _ in 0..TRIES_MAX {
             let (seen, row) = self.read(account).await?;
-            let pending = Some(Seed { bytes: bytes.clone(), used_step: 0 });
+            let seed = Seed { bytes: bytes.clone(), used_step: 0 };
+            let pending = Some(Pending { seed, until: now.saturating_add_millis(WAITS_MS) });
             let row = Row { pending, ..row };
             if self.write(account, seen, &row, Urgency::Normal).await? != RowWritten::Conflict {
                 return Ok(enrolment);
@@ -134,7 +158,7 @@ impl Totps {
         code: &str,
         now: Timestamp,
     ) -> Result<CodeShown, TotpError> {
-        self.show(account, code, now, |row| row.pending.take()).await
+        self.show(account, code, now, Of::Pending).await
     }
 
     /// Shows a code of the secret that counts: if it is right, it is used.
@@ -148,7 +172,7 @@ impl Totps {
         code: &str,
         now: Timestamp,
     ) -> Result<CodeShown, TotpError> {
-        self.show(account, code, now, |row| row.active.take()).await
+        self.show(account, code, now, Of::Active).await
     }
 
     /// Takes away what an account has, waiting or not.
@@ -173,11 +197,26 @@ impl Totps {
         account: AccountId,
         code: &str,
         now: Timestamp,
-        of: impl Fn(&mut Row) -> Option<Seed>,
+        of: Of,
     ) -> Result<CodeShown, TotpError> {
         for _ in 0..TRIES_MAX {
             let (seen, mut row) = self.read(account).await?;
-            let Some(mut seed) = of(&mut row) else { return Ok(CodeShown::Wrong) };
+            let seed = match of {
+                Of::Active => row.active.take().ok_or(CodeShown::Wrong),
+                Of::Pending => match row.pending.take() {
+                    None => Err(CodeShown::NothingWaits),
+                    Some(waits) if waits.until <= now => {
+                        // Whoever comes first puts it away; it is nothing as it is.
+                        self.write(account, seen, &row, Urgency::Normal).await?;
+                        Err(CodeShown::NothingWaits)
+                    }
+                    Some(waits) => Ok(waits.seed),
+                },
+            };
+            let mut seed = match seed {
+                Ok(seed) => seed,
+                Err(shown) => return Ok(shown),
+            };
             let Some(step) = step_of(&seed, code, now) else { return Ok(CodeShown::Wrong) };
             seed.used_step = step;
             row.active = Some(seed);
@@ -212,16 +251,21 @@ impl Totps {
 }
 
 impl Row {
-    /// Form, then for each of the two whether it is there, its secret and its last step.
+    /// Form, then for each of the two whether it is there, its secret and its last step; at the
+    /// end how long the second waits.
     fn secret(&self) -> Option<RowSecret> {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(1 + 2 * (1 + SECRET_BYTES + 8)));
+        let mut bytes = Zeroizing::new(Vec::with_capacity(1 + 2 * (1 + SECRET_BYTES + 8) + 8));
         bytes.push(ROW_FORM);
-        for seed in [&self.active, &self.pending] {
+        let pending = self.pending.as_ref();
+        for seed in [self.active.as_ref(), pending.map(|it| &it.seed)] {
             bytes.push(u8::from(seed.is_some()));
             if let Some(seed) = seed {
                 bytes.extend_from_slice(seed.bytes.as_slice());
                 bytes.extend_from_slice(&seed.used_step.to_be_bytes());
             }
+        }
+        if let Some(pending) = pending {
+            bytes.extend_from_slice(&pending.until.as_millis().to_be_bytes());
         }
         RowSecret::new(bytes)
     }
@@ -240,8 +284,18 @@ impl Row {
             let used_step = u64::from_be_bytes(*used_step);
             (there == 1).then(|| Some(Seed { bytes: Zeroizing::new(*bytes), used_step }))
         };
-        let row = Self { active: seed()?, pending: seed()? };
-        (form == ROW_FORM && rest.is_empty()).then_some(row)
+        let (active, waits) = (seed()?, seed()?);
+        let pending = match (form, waits) {
+            (ROW_FORM, Some(seed)) => {
+                let (until, behind) = rest.split_first_chunk()?;
+                rest = behind;
+                let until = Timestamp::from_millis(i64::from_be_bytes(*until))?;
+                Some(Pending { seed, until })
+            }
+            (ROW_FORM, None) | (ROW_FORM_1, _) => None,
+            _ => return None,
+        };
+        rest.is_empty().then_some(Self { active, pending })
     }
 }
 
@@ -313,7 +367,8 @@ mod tests {
     }
 
     async fn enrolled(totps: &Totps, n: u128) -> Enrolment {
-        let enrolment = totps.enrol(account(n), "keyledger", "ada@example.com").await.unwrap();
+        let enrolment =
+            totps.enrol(account(n), "keyledger", "ada@example.com", at(0)).await.unwrap();
         let code = code(&enrolment, 30);
         assert_eq!(totps.confirm(account(n), &code, at(30)).await, Ok(CodeShown::Right));
         enrolment
@@ -341,7 +396,8 @@ mod tests {
     async fn a_secret_counts_once_a_code_of_it_was_shown() {
         let (_, totps) = totps();
         assert_eq!(totps.check(account(1), "000000", at(0)).await, Ok(CodeShown::Wrong));
-        let first = totps.enrol(account(1), "keyledger", "ada@example.com").await.unwrap();
+        let first =
+            totps.enrol(account(1), "keyledger", "ada@example.com", at(2_990)).await.unwrap();
         let shown = code(&first, 3_000);
         assert_eq!(totps.check(account(1), &shown, at(3_000)).await, Ok(CodeShown::Wrong));
         let wrong = if shown == "000000" { "000001" } else { "000000" };
@@ -350,10 +406,11 @@ mod tests {
         // It was used by that, and the secret waits no more.
         assert_eq!(totps.check(account(1), &shown, at(3_000)).await, Ok(CodeShown::Wrong));
         let next = code(&first, 3_030);
-        assert_eq!(totps.confirm(account(1), &next, at(3_030)).await, Ok(CodeShown::Wrong));
+        assert_eq!(totps.confirm(account(1), &next, at(3_030)).await, Ok(CodeShown::NothingWaits));
         assert_eq!(totps.check(account(1), &next, at(3_030)).await, Ok(CodeShown::Right));
         // Until another is confirmed it goes on.
-        let second = totps.enrol(account(1), "keyledger", "ada@example.com").await.unwrap();
+        let second =
+            totps.enrol(account(1), "keyledger", "ada@example.com", at(3_040)).await.unwrap();
         let old = code(&first, 3_060);
         assert_eq!(totps.check(account(1), &old, at(3_060)).await, Ok(CodeShown::Right));
         let new = code(&second, 3_090);
@@ -364,6 +421,45 @@ mod tests {
         totps.remove(account(1)).await.unwrap();
         let new = code(&second, 3_150);
         assert_eq!(totps.check(account(1), &new, at(3_150)).await, Ok(CodeShown::Wrong));
+    }
+
+    #[tokio::test]
+    async fn a_secret_waits_for_a_quarter_of_an_hour() {
+        let (vault, totps) = totps();
+        let active = enrolled(&totps, 1).await;
+        let began = 3_000;
+        let over = began + 15 * 60;
+        let enrol =
+            async |s| totps.enrol(account(1), "keyledger", "ada@example.com", at(s)).await.unwrap();
+        let confirm =
+            async |of: &Enrolment, s| totps.confirm(account(1), &code(of, s), at(s)).await.unwrap();
+        let first = enrol(began).await;
+        assert_eq!(confirm(&first, over).await, CodeShown::NothingWaits);
+        // It is gone, even where a clock is set back; what counts still counts.
+        assert_eq!(confirm(&first, over - 1).await, CodeShown::NothingWaits);
+        let current = code(&active, over);
+        assert_eq!(totps.check(account(1), &current, at(over)).await, Ok(CodeShown::Right));
+        // Another one waits as long, however often it is looked at.
+        let second = enrol(over).await;
+        assert_eq!(confirm(&first, over + 30).await, CodeShown::Wrong);
+        assert_eq!(confirm(&second, over + 15 * 60 - 1).await, CodeShown::Right);
+        // What an older version left waiting had no end: it waits no more.
+        let third = enrol(over).await;
+        let name = RowName::totp(account(1));
+        let row = vault.read_row(&name).await.unwrap().unwrap();
+        let (until, seeds) =
+            row.secret.expose().split_last_chunk::<8>().map(|it| (it.1, it.0)).unwrap();
+        assert_eq!(i64::from_be_bytes(*until), (over + 15 * 60) * 1_000);
+        let mut old = Zeroizing::new(seeds.to_vec());
+        old[0] = ROW_FORM_1;
+        vault
+            .write_row(&name, Some(row.version), RowSecret::new(old), Urgency::Normal)
+            .await
+            .unwrap();
+        assert_eq!(confirm(&third, over).await, CodeShown::NothingWaits);
+        let later = over + 60 * 60;
+        let current = code(&second, later);
+        assert_eq!(totps.check(account(1), &current, at(later)).await, Ok(CodeShown::Right));
     }
 
     #[tokio::test]
@@ -424,16 +520,17 @@ mod tests {
     #[tokio::test]
     async fn what_an_authenticator_is_given() {
         let (vault, totps) = totps();
-        let enrolment = totps.enrol(account(1), "Ledger: EU", "ada@example.com").await.unwrap();
+        let enrolment =
+            totps.enrol(account(1), "Ledger: EU", "ada@example.com", at(0)).await.unwrap();
         let uri = enrolment.uri.expose();
         assert!(uri.starts_with("otpauth://totp/Ledger"), "{uri}");
         assert!(uri.contains("ada%40example.com?") && uri.contains("issuer=Ledger"), "{uri}");
         assert!(uri.contains(&format!("secret={}", enrolment.secret.expose())), "{uri}");
         // 160 bits in base32.
         assert_eq!(enrolment.secret.expose().len(), 32);
-        let another = totps.enrol(account(1), "Ledger", "ada@example.com").await.unwrap();
+        let another = totps.enrol(account(1), "Ledger", "ada@example.com", at(0)).await.unwrap();
         assert!(another.secret != enrolment.secret);
-        assert!(matches!(totps.enrol(account(1), "L", "").await, Err(TotpError::Name)));
+        assert!(matches!(totps.enrol(account(1), "L", "", at(0)).await, Err(TotpError::Name)));
         let row = vault.read_row(&RowName::totp(account(1))).await.unwrap().unwrap();
         let mut bytes = Zeroizing::new(row.secret.expose().to_vec());
         bytes.push(0);

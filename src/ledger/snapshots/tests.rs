@@ -124,6 +124,7 @@ impl World {
             name: "Acme".parse().unwrap(),
             key_prefix: "vtx".parse().unwrap(),
             plan: "paid".parse().unwrap(),
+            personal_of: None,
         };
         let registered = Command::RegisterOrganization(draft.clone());
         world.give_to(OrganizationId::OPERATOR, registered).await.unwrap();
@@ -188,6 +189,7 @@ impl World {
             Answer::Refused(code) => Ok(code),
             Answer::Unavailable(id) => panic!("{id} is stopped"),
             Answer::Elsewhere(ticket) => Err(ticket),
+            Answer::Emergency(_) => panic!("no credential of break-glass was shown"),
         };
         let question = Question {
             tenant: None,

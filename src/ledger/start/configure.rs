@@ -6,6 +6,7 @@ use std::sync::Arc;
 use projections::digest::SecretDigest;
 use projections::event::{DigestForm, Hint, KeyOrigin, KeyedDigest};
 use projections::id::{OrganizationId, RoleId};
+use projections::installation::Registration;
 use projections::text::{CorrelationId, KeyPrefix, Name};
 
 use super::{ConfiguredKeys, GlobalKeyError, StartError, check_admin_api_token};
@@ -39,7 +40,7 @@ impl Ledger {
         };
         self.as_ledger(OrganizationId::OPERATOR, Command::CreateInstallation(Box::new(command)))
             .await?;
-        Ok(())
+        self.configure_emergencies(configured.break_glass.as_ref()).await
     }
 
     /// Records what the configuration says now, and finishes what a crash left half done.
@@ -53,6 +54,7 @@ impl Ledger {
         self.as_ledger(OrganizationId::OPERATOR, Command::ConfigureKeys(keys)).await?;
         self.finish_organizations().await?;
         self.finish_accounts().await;
+        self.configure_emergencies(configured.break_glass.as_ref()).await?;
         self.configure_global_key(configured).await
     }
 
@@ -67,20 +69,30 @@ impl Ledger {
             if begun {
                 continue;
             }
-            let profile = &registration.profile;
-            let draft = OrganizationDraft {
-                organization_id: *id,
-                name: profile.name.clone(),
-                key_prefix: profile.key_prefix.clone(),
-                plan: profile.plan.clone(),
-            };
-            let order = Order {
-                causation_id: Some(registration.event_id),
-                ..self.ledgers_order(Command::CreateOrganization(draft))
-            };
-            self.execute(*id, &order).await?;
+            self.begin_organization(*id, registration).await?;
         }
         Ok(())
+    }
+
+    /// Begins the stream of an organization that was admitted, unless it was begun.
+    pub(in crate::ledger) async fn begin_organization(
+        self: &Arc<Self>,
+        id: OrganizationId,
+        registration: &Registration,
+    ) -> Result<(), LedgerError> {
+        let profile = &registration.profile;
+        let draft = OrganizationDraft {
+            organization_id: id,
+            name: profile.name.clone(),
+            key_prefix: profile.key_prefix.clone(),
+            plan: profile.plan.clone(),
+            personal_of: profile.personal_of,
+        };
+        let order = Order {
+            causation_id: Some(registration.event_id),
+            ..self.ledgers_order(Command::CreateOrganization(draft))
+        };
+        self.execute(id, &order).await.map(|_| ())
     }
 
     /// Replaces the operator's minted administrator keys by this one.
@@ -101,7 +113,7 @@ impl Ledger {
         self.execute(id, &order).await
     }
 
-    fn ledgers_order(&self, command: Command) -> Order {
+    pub(in crate::ledger) fn ledgers_order(&self, command: Command) -> Order {
         Order {
             caller: Caller::Ledger,
             command,

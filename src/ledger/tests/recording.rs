@@ -37,7 +37,7 @@ fn ask_for(ledger: &Ledger, number: u8, permission: &str, purpose: Purpose) -> C
         Answer::Decided(decision) | Answer::RateLimited { decision, .. } => decision.code,
         Answer::Refused(code) => code,
         Answer::Unavailable(id) => panic!("{id} is stopped"),
-        Answer::Elsewhere(_) => panic!("nothing is kept elsewhere"),
+        Answer::Elsewhere(_) | Answer::Emergency(_) => panic!("nothing is kept elsewhere"),
     })
 }
 

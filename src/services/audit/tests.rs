@@ -42,6 +42,10 @@ impl Vault for Counting {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.vault.existing_subject_key(subject)
     }
+    fn existing_subject_keys(&self, subjects: &[Subject]) -> VaultFuture<Vec<SubjectKeyState>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.vault.existing_subject_keys(subjects)
+    }
     fn erase_subject(&self, subject: &Subject) -> VaultFuture<bool> {
         self.vault.erase_subject(subject)
     }

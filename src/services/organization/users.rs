@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use projections::event::TokenWay;
 use projections::id::{OrganizationId, UserId};
 use projections::organization::Change;
 use projections::principal::Principal;
@@ -19,6 +20,7 @@ use crate::ledger::command::{
 use crate::ledger::email::Email;
 use crate::ledger::rejection::Rejection;
 use crate::ledger::tables::Published;
+use crate::ledger::vault::SubjectKeyState;
 use crate::ledger::vault::seal::{OpenError, open};
 use crate::ledger::{Executed, Ledger};
 use crate::proto;
@@ -46,6 +48,7 @@ pub(super) fn invite(
         lifetime_ms: read::invitation_lifetime(message.invitation_lifetime.as_ref())?,
         limits: read::limits("limits", &message.limits)?,
         grants: grants(ledger, user_id, &message.grants)?,
+        token: None,
     };
     context.comment(&message.comment)?;
     context.about = Some(about(organization, user_id, email.as_str(), &name));
@@ -108,6 +111,7 @@ pub(super) fn renew(
     let command = RenewInvitation {
         user_id: read::field("user_id", &message.user_id)?,
         lifetime_ms: read::invitation_lifetime(message.invitation_lifetime.as_ref())?,
+        token: None,
     };
     context.order_in(ledger, organization, Command::RenewInvitation(command), message)
 }
@@ -165,11 +169,17 @@ pub(super) struct Invitation {
 /// renews the invitation.
 pub(super) async fn invited(
     ledger: &Arc<Ledger>,
-    (delivery, may_see): (&Delivery, bool),
+    (delivery, way): (&Delivery, TokenWay),
     organization: &Published,
-    order: &Order,
+    mut order: Order,
 ) -> Result<Invitation, Status> {
-    let executed = ledger.execute(organization.id, order).await.map_err(status::from)?;
+    // Recorded with the invitation, before there is a token that could go it.
+    if let Command::InviteUser(it) = &mut order.command {
+        it.token = Some(way);
+    } else if let Command::RenewInvitation(it) = &mut order.command {
+        it.token = Some(way);
+    }
+    let executed = ledger.execute(organization.id, &order).await.map_err(status::from)?;
     let (user, revision) = outcome(ledger, organization, executed).await?;
     let Change::User(id) = executed.outcome else {
         return Err(status::outcome_missing(executed.outcome));
@@ -177,7 +187,7 @@ pub(super) async fn invited(
     let sent = if executed.repeat {
         Sent { token: String::new(), sent: false }
     } else {
-        send(ledger, delivery, organization, id, may_see).await?
+        send(ledger, delivery, organization, id, way).await?
     };
     Ok(Invitation { user, revision, sent })
 }
@@ -233,18 +243,32 @@ pub(super) async fn list(
     let list = page::List::new(ledger.stamper(), "ListUsers", &parameters);
     let after = list.continue_behind(&message.page_token)?.map(UserId::from_bytes);
     let tables = Arc::clone(&organization.tables());
-    let mut rows: Box<dyn Iterator<Item = &Arc<User>> + Send> = match &email {
-        Some(email) => Box::new(tables.user_by_email(email).into_iter()),
-        None => Box::new(tables.users_after(after)),
+    let rows = || -> Box<dyn Iterator<Item = &Arc<User>> + Send> {
+        match &email {
+            Some(email) => Box::new(tables.user_by_email(email).into_iter()),
+            None => Box::new(tables.users_after(after)),
+        }
     };
+    let wanted = |row: &User| state.is_none_or(|state| row.state() == state);
+    // One question to the vault for all that may be on the page.
+    let shown = rows().take(page::PAGE_WORK_MAX).filter(|row| wanted(row)).take(rows_max);
+    let known = shown.filter(|row| row.identity.is_some());
+    let subjects: Vec<_> = known.map(|row| Subject::user(organization.id, row.id)).collect();
+    let keys = ledger.subject_keys(&subjects).await;
+    let keys = keys.map_err(|error| status::from_vault(&error))?;
+    let mut keys = keys.iter();
+    let mut rows = rows();
     let mut next = rows.next();
     let (mut users, mut bytes, mut looked) = (Vec::new(), 0, 0);
     let mut next_page_token = String::new();
     while let Some(row) = next {
         next = rows.next();
         looked += 1;
-        if state.is_none_or(|state| row.state() == state) {
-            let known = known_by(ledger, organization.id, row).await?;
+        if wanted(row) {
+            let known = match &row.identity {
+                Some(identity) => opened(row, identity, keys.next()),
+                None => KnownBy::default(),
+            };
             let user = known.with(write::user(row, organization.id));
             bytes += user.encoded_len();
             users.push(user);
@@ -301,7 +325,14 @@ async fn known_by(
     let Some(identity) = &user.identity else { return Ok(KnownBy::default()) };
     let subject = Subject::user(organization, user.id);
     let key = ledger.subject_key(&subject).await.map_err(|error| status::from_vault(&error))?;
-    Ok(match open(&key, identity.event_id, &identity.sealed) {
+    Ok(opened(user, identity, Some(&key)))
+}
+
+/// What people know a user by, with what the vault has for them.
+fn opened(user: &User, identity: &Identity, key: Option<&SubjectKeyState>) -> KnownBy {
+    // There is one for each that is asked for.
+    let key = key.unwrap_or(&SubjectKeyState::Absent);
+    match open(key, identity.event_id, &identity.sealed) {
         Ok(mut opened) => {
             let mut take = |what: &str| opened.remove(what).unwrap_or_default();
             KnownBy {
@@ -316,7 +347,7 @@ async fn known_by(
             tracing::error!(user = %user.id, %error, "open sealed data");
             KnownBy { state: Shown::Unreadable, ..KnownBy::default() }
         }
-    })
+    }
 }
 
 #[cfg(test)]

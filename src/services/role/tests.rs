@@ -26,6 +26,7 @@ async fn a_grant_that_ended_stays_ended_whatever_the_clock_says() {
         lifetime_ms: 1_000,
         limits: Default::default(),
         grants: vec![grant],
+        token: None,
     };
     world.give(ACME, Command::InviteUser(Box::new(invited))).await;
     let seen = async || {

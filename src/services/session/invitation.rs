@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use projections::account::Account;
+use projections::event::TokenWay;
 use projections::id::{AccountId, OrganizationId, UserId};
 use projections::principal::Principal;
 use projections::text::Name;
@@ -43,7 +44,9 @@ pub(in crate::services) async fn accept(
     let now = ledger.clock().now();
     let looked = sign_in.one_time_tokens.look(&presented, now).await;
     let looked = looked.map_err(|error| status::sign_in_fault(&error))?;
-    let Looked::Good(version) = looked else { return Err(status::token_failed()) };
+    let Looked::Good { version, delivered: email_proven } = looked else {
+        return Err(status::token_failed());
+    };
     let organization = known(ledger, organization_id)?;
     let user = organization.tables().user(user_id).cloned();
     let user = user.filter(|user| user.state() == UserState::Invited);
@@ -51,7 +54,7 @@ pub(in crate::services) async fn accept(
     let (account, account_created) = account_of(ledger, &request, &user, organization_id).await?;
     let email = account.email().ok_or_else(status::token_failed)?;
     let account_id = account.id;
-    let command = JoinUser { user_id, account_id, email };
+    let command = JoinUser { user_id, account_id, email, email_proven };
     let order = person(ledger, &request, organization_id, user_id, Command::JoinUser(command))?;
     let executed = ledger.execute(organization_id, &order).await.map_err(status::from)?;
     // It joined: the token is good for nothing more, whether or not this succeeds.
@@ -60,6 +63,10 @@ pub(in crate::services) async fn accept(
     }
     if account.default_organization().is_none() {
         lead_to(ledger, &request, &account, organization_id).await?;
+    }
+    if account_created && let Err(error) = ledger.complete_personal(&account).await {
+        // They joined all the same; the next login, or the next start, makes up for it.
+        tracing::warn!(%error, account = %account_id, "a personal organization is not there yet");
     }
     let revision = write::revision(&organization.stream, executed.revision);
     Ok(Response::new(proto::AcceptInvitationResponse {
@@ -80,25 +87,29 @@ pub(in crate::services) struct Sent {
 }
 
 /// Makes the token of an invitation that was just recorded, and has it delivered; where nobody
-/// delivers, whoever may see it is shown it.
+/// delivers, it goes the way that was recorded.
 pub(in crate::services) async fn send(
     ledger: &Ledger,
     delivery: &Delivery,
     organization: &Published,
     user_id: UserId,
-    may_see: bool,
+    way: TokenWay,
 ) -> Result<Sent, Status> {
     let sign_in = signing_in(ledger)?;
     let tables = Arc::clone(&organization.tables());
     let user = tables.user(user_id).ok_or_else(|| status::user_not_found(user_id))?;
     let expires_at = user.invitation_ends_at;
     let occasion = Occasion::Invitation(organization.id, user_id);
-    let token = sign_in.one_time_tokens.make(occasion, expires_at).await;
+    let delivered = way == TokenWay::Delivered;
+    let token = sign_in.one_time_tokens.make(occasion, expires_at, delivered).await;
     let token = token.map_err(|error| status::sign_in_fault(&error))?;
-    if !delivery.delivers() {
+    match way {
+        TokenWay::Delivered => {}
         // Whoever has it becomes whom they invited.
-        let token = if may_see { token.expose().to_owned() } else { String::new() };
-        return Ok(Sent { token, sent: false });
+        TokenWay::HandedOver => {
+            return Ok(Sent { token: token.expose().to_owned(), sent: false });
+        }
+        TokenWay::Withheld => return Ok(Sent { token: String::new(), sent: false }),
     }
     let message = Message {
         kind: TokenKind::Invitation,
@@ -155,8 +166,9 @@ async fn create(
     name: Name,
 ) -> Result<AccountId, Status> {
     let sign_in = signing_in(ledger)?;
+    let text = &request.get_ref().password;
     let password =
-        super::person::chosen("password", &request.get_ref().password, Some(email.as_str()))?;
+        super::person::chosen(ledger, "password", text, email.as_str(), Some(home)).await?;
     // One account for one user, however often this is tried.
     let account_id = AccountId::from_bytes(user.to_bytes());
     let seen = sign_in.passwords.version(account_id).await;
@@ -174,6 +186,7 @@ async fn create(
         name,
         has_password: true,
         default_organization: Some(home),
+        personal: sign_in.personal.for_new_accounts,
     };
     let order = account_order(ledger, request, account_id)?;
     let created = ledger.create_account(&draft, &order).await.map_err(status::from)?;

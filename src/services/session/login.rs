@@ -7,7 +7,8 @@ use projections::account::Account;
 use projections::event::AuthenticationMethod;
 use projections::id::{AccountId, OrganizationId};
 use projections::principal::Principal;
-use projections::user::UserState;
+use projections::text::KeyPrefix;
+use projections::user::{User, UserState};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -19,6 +20,7 @@ use crate::ledger::command::{Command, StartSession};
 use crate::ledger::email::Email;
 use crate::ledger::sign_in::password::Password;
 use crate::ledger::sign_in::passwords::Checked;
+use crate::ledger::tables::Published;
 use crate::proto;
 use crate::services::authentication::{correlation_id, origin, origin_ip};
 use crate::services::key::known;
@@ -54,7 +56,7 @@ pub(super) async fn identify<T>(
         let mut throttle = sign_in.throttle();
         throttle.begin(digest, from, now)
     };
-    began.map_err(|error| status::too_many_attempts(error.at, now))?;
+    let begun = began.map_err(|error| status::too_many_attempts(error.at, now))?;
     let account = ledger.account_by_email(&digest).map_err(status::account_stopped)?;
     // Before the password is looked at: a change that ends sessions meanwhile ends this one.
     let epoch = account.as_ref().map_or(0, |it| it.epoch());
@@ -62,7 +64,7 @@ pub(super) async fn identify<T>(
     let checked = sign_in.passwords.check(id, Password::presented(password)).await;
     let checked = checked.map_err(|error| {
         // Nothing was looked at: that is nobody's failure.
-        sign_in.throttle().taken_back(digest, from, now);
+        sign_in.throttle().taken_back(begun);
         status::password_fault(&error)
     })?;
     let (Some(account), Checked::Right { .. }) = (account, checked) else {
@@ -86,12 +88,18 @@ pub(super) async fn identify<T>(
             causation_id: None,
             personal: origin(request),
         };
-        let shown = second_factor(ledger, &account, &order, code).await?;
+        // Whoever knows the password guesses no more codes from many places than from one.
+        let began = {
+            let mut throttle = sign_in.code_throttle();
+            throttle.begin(digest, from, now)
+        };
+        let begun = began.map_err(|error| status::too_many_attempts(error.at, now))?;
+        let shown = second_factor(ledger, &account, &order, code).await;
+        let shown = shown.inspect_err(|_| sign_in.code_throttle().taken_back(begun))?;
         methods.push(shown.ok_or_else(status::login_failed)?);
+        sign_in.code_throttle().succeeded(begun);
     }
-    let mut throttle = sign_in.throttle();
-    throttle.succeeded(digest, from, now);
-    drop(throttle);
+    sign_in.throttle().succeeded(begun);
     Ok(Identified { account, epoch, methods })
 }
 
@@ -113,7 +121,9 @@ pub(super) async fn second_factor(
         return Ok(Some(AuthenticationMethod::Totp));
     }
     super::person::has_room(ledger)?;
+    let held = ledger.hold_account(account.id, order.session).await.map_err(status::from)?;
     let used = sign_in.recovery_codes.use_code(account.id, code).await;
+    drop(held);
     if recovery_is_right(used.map_err(|error| status::sign_in_fault(&error))?) {
         let used = AccountCommand::UseRecoveryCode;
         ledger.change_account(account.id, used, order).await.map_err(status::from)?;
@@ -133,6 +143,79 @@ pub(super) async fn email_of(ledger: &Ledger, id: AccountId) -> Result<String, S
     }
 }
 
+/// The organization that a login names.
+enum Named {
+    Id(OrganizationId),
+    Prefix(KeyPrefix),
+}
+
+impl Named {
+    /// By its identifier, or by what its keys begin with; none where it is empty.
+    fn read(text: &str) -> Result<Option<Self>, Status> {
+        // No identifier is a prefix but the operator's, which is nobody's prefix.
+        let prefix = text.parse().ok().filter(|_| text.parse::<OrganizationId>().is_err());
+        match prefix {
+            Some(prefix) => Ok(Some(Self::Prefix(prefix))),
+            None => Ok(read::optional("organization_id", text)?.map(Self::Id)),
+        }
+    }
+
+    /// To be asked for whoever showed who they are: nobody else learns what there is.
+    fn organization(&self, ledger: &Ledger) -> Option<OrganizationId> {
+        match self {
+            Self::Id(id) => Some(*id),
+            Self::Prefix(prefix) => {
+                let operator = ledger.tables().operator().tables();
+                operator.installation()?.prefixes.get(prefix).copied()
+            }
+        }
+    }
+}
+
+/// An organization, and who somebody is there.
+type Membership = (Arc<Published>, Arc<User>);
+
+/// The organization that a login leads to, and who somebody is there: the one that is named,
+/// or else the account's default one, or else, where its holder is no member of that any
+/// more, their own.
+async fn membership(
+    ledger: &Arc<Ledger>,
+    account: &Account,
+    named: Option<OrganizationId>,
+) -> Result<Membership, Status> {
+    let own = account.personal_organization();
+    // What a crash left undone is made up for.
+    let completed = ledger.complete_personal(account).await;
+    if let Some(named) = named.filter(|named| own != Some(*named)) {
+        return member_of(ledger, account, named)?.ok_or_else(status::not_a_member);
+    }
+    if named.is_none()
+        && let Some(home) = account.default_organization()
+        && let Some(found) = member_of(ledger, account, home)?
+    {
+        return Ok(found);
+    }
+    completed.map_err(status::personal_fault)?;
+    let own = own.ok_or_else(status::not_a_member)?;
+    member_of(ledger, account, own)?.ok_or_else(status::not_a_member)
+}
+
+/// Who the holder of an account is in an organization, if they are anybody there. Whoever is
+/// no member learns no more of an organization than that.
+fn member_of(
+    ledger: &Ledger,
+    account: &Account,
+    id: OrganizationId,
+) -> Result<Option<Membership>, Status> {
+    let organization = match known(ledger, id) {
+        Ok(organization) => organization,
+        Err(error) if error.code() == tonic::Code::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let user = organization.tables().user_by_account(account.id).cloned();
+    Ok(user.map(|user| (organization, user)))
+}
+
 pub(super) async fn login(
     ledger: &Arc<Ledger>,
     request: Request<proto::LoginRequest>,
@@ -140,17 +223,15 @@ pub(super) async fn login(
     let sign_in = signing_in(ledger)?;
     let message = request.get_ref();
     let email: Email = read::field("email", &message.email)?;
-    let named: Option<OrganizationId> =
-        read::optional("organization_id", &message.organization_id)?;
+    let named = Named::read(&message.organization_id)?;
     let identified = identify(ledger, &request, &email, &message.password, &message.code).await?;
     let Identified { account, epoch, methods } = identified;
-    let home = named.or(account.default_organization()).ok_or_else(status::not_a_member)?;
-    // Whoever is no member learns no more of an organization than that.
-    let organization = known(ledger, home).map_err(|error| {
-        if error.code() == tonic::Code::NotFound { status::not_a_member() } else { error }
-    })?;
-    let user = organization.tables().user_by_account(account.id).cloned();
-    let user = user.ok_or_else(status::not_a_member)?;
+    let named = match named {
+        Some(named) => Some(named.organization(ledger).ok_or_else(status::not_a_member)?),
+        None => None,
+    };
+    let (organization, user) = membership(ledger, &account, named).await?;
+    let home = organization.id;
     if user.state() == UserState::Suspended {
         return Err(status::user_suspended(user.id));
     }

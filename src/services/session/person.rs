@@ -1,16 +1,14 @@
 //! What somebody does with their own account: passwords, authenticators, recovery codes.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use projections::digest::EmailDigest;
-use projections::event::PasswordCause;
-use projections::id::AccountId;
+use projections::event::{PasswordCause, ResetGivenTo};
+use projections::id::{AccountId, OrganizationId};
 use projections::principal::Principal;
 use projections::time::Timestamp;
 use tonic::{Request, Status};
 
-use super::{SessionCaller, login, signing_in, totp_is_right};
+use super::{SessionCaller, login, signing_in};
 use crate::delivery::{Delivery, Message, Offered, TokenKind};
 use crate::ledger::accounts::AccountRejection;
 use crate::ledger::accounts::command::{AccountCommand, AccountOrder, HeldSession};
@@ -18,10 +16,13 @@ use crate::ledger::email::Email;
 use crate::ledger::event_store::AppendError;
 use crate::ledger::permissions::ACCOUNTS_WRITE;
 use crate::ledger::secret::Secret;
+use crate::ledger::sign_in::guessing::{self, KnownOf};
 use crate::ledger::sign_in::one_time::{Looked, Occasion, PresentedOneTime};
 use crate::ledger::sign_in::password::{NewPassword, Password};
 use crate::ledger::sign_in::passwords::{Checked, PasswordError};
 use crate::ledger::sign_in::recovery::CODES;
+use crate::ledger::sign_in::throttle::Begun;
+use crate::ledger::sign_in::totp::CodeShown;
 use crate::ledger::vault::rows::RowVersion;
 use crate::ledger::{Ledger, LedgerError};
 use crate::proto;
@@ -35,11 +36,7 @@ const RESET_MS: i64 = 30 * 60 * 1_000;
 
 /// Whoever has a session, about to show once more who they are. It is counted as a login is,
 /// and until all of it was right: what was stolen of one is not enough to try the rest.
-pub(super) struct Attempt {
-    email: EmailDigest,
-    from: Option<IpAddr>,
-    now: Timestamp,
-}
+pub(super) struct Attempt(Begun);
 
 impl Attempt {
     /// Counts one more.
@@ -49,28 +46,23 @@ impl Attempt {
         request: &Request<T>,
     ) -> Result<Self, Status> {
         let email = own.account.email().ok_or_else(status::session_required)?;
-        let attempt =
-            Self { email, from: origin_ip(request.extensions()), now: ledger.clock().now() };
-        let Self { from, now, .. } = attempt;
+        let (from, now) = (origin_ip(request.extensions()), ledger.clock().now());
         let began = {
             let mut throttle = signing_in(ledger)?.step_throttle();
             throttle.begin(email, from, now)
         };
-        began.map_err(|error| status::too_many_attempts(error.at, now))?;
-        Ok(attempt)
+        began.map(Self).map_err(|error| status::too_many_attempts(error.at, now))
     }
 
     /// All that the account asks for was right.
     pub(super) fn succeeded(self, ledger: &Ledger) -> Result<(), Status> {
-        let mut throttle = signing_in(ledger)?.step_throttle();
-        throttle.succeeded(self.email, self.from, self.now);
+        signing_in(ledger)?.step_throttle().succeeded(self.0);
         Ok(())
     }
 
     /// A part of it was right, or could not be looked at: that forgives no failure of the rest.
     pub(super) fn taken_back(self, ledger: &Ledger) -> Result<(), Status> {
-        let mut throttle = signing_in(ledger)?.step_throttle();
-        throttle.taken_back(self.email, self.from, self.now);
+        signing_in(ledger)?.step_throttle().taken_back(self.0);
         Ok(())
     }
 }
@@ -104,7 +96,10 @@ pub(super) async fn enroll_totp(
     attempt.taken_back(ledger)?;
     let email = login::email_of(ledger, own.account.id).await?;
     let name = if email.is_empty() { own.account.id.text() } else { email };
-    let enrolled = sign_in.totps.enrol(own.account.id, "keyledger", &name).await;
+    let held = own.hold_account(ledger).await?;
+    let now = ledger.clock().now();
+    let enrolled = sign_in.totps.enrol(own.account.id, "keyledger", &name, now).await;
+    drop(held);
     let enrolment = enrolled.map_err(|error| status::sign_in_fault(&error))?;
     Ok(proto::EnrollTotpResponse {
         secret: enrolment.secret.expose().to_owned(),
@@ -124,14 +119,21 @@ pub(super) async fn confirm_totp(
     has_room(ledger)?;
     let order = own.account_order(ledger, request)?;
     let attempt = Attempt::begin(ledger, &own, request)?;
+    // Whose session has ended confirms nothing, and keeps nothing for the account.
+    let held = own.hold_account(ledger).await?;
     let now = ledger.clock().now();
     let shown = sign_in.totps.confirm(own.account.id, &request.get_ref().code, now).await;
-    if !totp_is_right(shown.map_err(|error| status::sign_in_fault(&error))?) {
-        return Err(status::login_failed());
+    match shown.map_err(|error| status::sign_in_fault(&error))? {
+        CodeShown::Right => attempt.taken_back(ledger)?,
+        CodeShown::Wrong => return Err(status::login_failed()),
+        CodeShown::NothingWaits => {
+            attempt.taken_back(ledger)?;
+            return Err(status::no_enrolment());
+        }
     }
-    attempt.taken_back(ledger)?;
     // On the disk before the event that names them.
     let codes = new_codes(ledger, own.account.id).await?;
+    drop(held);
     let command = AccountCommand::EnrollTotp { recovery_codes: CODES };
     ledger.change_account(own.account.id, command, &order).await.map_err(status::from)?;
     Ok(proto::ConfirmTotpResponse { recovery_codes: codes })
@@ -181,19 +183,34 @@ pub(super) async fn new_recovery_codes(
     has_room(ledger)?;
     own.show_code(ledger, &attempt, &order, &request.get_ref().code).await?;
     attempt.taken_back(ledger)?;
+    let held = own.hold_account(ledger).await?;
     let recovery_codes = new_codes(ledger, own.account.id).await?;
+    drop(held);
     let command = AccountCommand::ReplaceRecoveryCodes { codes: CODES };
     ledger.change_account(own.account.id, command, &order).await.map_err(status::from)?;
     Ok(proto::NewRecoveryCodesResponse { recovery_codes })
 }
 
-/// A password that somebody chose, held to the rules.
-pub(in crate::services) fn chosen(
+/// A password that somebody chose, held to the rules. What is known of them is their e-mail,
+/// and the name of the organization that they are in.
+pub(in crate::services) async fn chosen(
+    ledger: &Ledger,
     field: &'static str,
     text: &str,
-    email: Option<&str>,
+    email: &str,
+    organization: Option<OrganizationId>,
 ) -> Result<NewPassword, Status> {
-    NewPassword::chosen(text, email).map_err(|error| status::invalid(field, error))
+    let refused = Arc::clone(&signing_in(ledger)?.refused_passwords);
+    let weak = |error| status::invalid(field, error);
+    let password = NewPassword::chosen(text, Some(email)).map_err(weak)?;
+    let organization = organization.and_then(|id| ledger.tables().organization(id));
+    let tables = organization.map(|it| Arc::clone(&it.tables()));
+    let name = tables.as_ref().and_then(|it| it.profile()).map(|it| it.name.as_str());
+    let known = KnownOf::new(email, name);
+    let checked = tokio::task::spawn_blocking(move || {
+        guessing::check(password.as_password(), &known, &refused).map(|()| password)
+    });
+    checked.await.map_err(|error| status::sign_in_fault(&error))?.map_err(weak)
 }
 
 fn not_set(error: PasswordError) -> Status {
@@ -211,7 +228,8 @@ pub(super) async fn change_password(
     let seen = know_password(ledger, &own, &attempt, &message.password).await?;
     attempt.taken_back(ledger)?;
     let email = login::email_of(ledger, own.account.id).await?;
-    let password = chosen("new_password", &message.new_password, Some(&email))?;
+    let home = Some(own.organization.id);
+    let password = chosen(ledger, "new_password", &message.new_password, &email, home).await?;
     let setting = Setting {
         account_id: own.account.id,
         password,
@@ -245,7 +263,9 @@ async fn set_password(ledger: &Arc<Ledger>, setting: Setting) -> Result<(), Stat
         ledger.change_account(account_id, ends, &order).await.map_err(status::from)?;
         let taken = sign_in.one_time_tokens.take_away(Occasion::Reset(account_id)).await;
         taken.map_err(|error| status::sign_in_fault(&error))?;
+        let held = ledger.hold_account(account_id, order.session).await.map_err(status::from)?;
         sign_in.passwords.set(account_id, password, seen).await.map_err(not_set)?;
+        drop(held);
         let command = AccountCommand::SetPassword { cause, keeps };
         let told = ledger.change_account(account_id, command, &order).await;
         let told = match told {
@@ -269,37 +289,48 @@ pub(super) async fn request_reset(
 ) -> Result<proto::RequestPasswordResetResponse, Status> {
     let sign_in = signing_in(ledger)?;
     // Whoever shows a credential is an operator, or is refused.
-    let by_operator = shows_key(request);
-    if by_operator {
-        authenticate_operator(ledger, request, ACCOUNTS_WRITE)?;
-    }
+    let operator = match shows_key(request) {
+        true => Some(authenticate_operator(ledger, request, ACCOUNTS_WRITE)?),
+        false => None,
+    };
     let email: Email = read::field("email", &request.get_ref().email)?;
     let digest = ledger.email_digest(&email);
     let now = ledger.clock().now();
-    if !by_operator {
+    if operator.is_none() {
         let from = origin_ip(request.extensions());
         let mut throttle = sign_in.reset_throttle();
         let began = throttle.begin(digest, from, now);
-        began.map_err(|error| status::too_many_attempts(error.at, now))?;
+        // Each time counts.
+        let _ = began.map_err(|error| status::too_many_attempts(error.at, now))?;
     }
     let account = ledger.account_by_email(&digest).map_err(status::account_stopped)?;
     let ends_at = now.saturating_add_millis(RESET_MS);
     let nothing = proto::RequestPasswordResetResponse::default();
     let Some(account) = account else {
-        return if by_operator { Err(status::account_not_found()) } else { Ok(nothing) };
+        return if operator.is_some() { Err(status::account_not_found()) } else { Ok(nothing) };
     };
-    if by_operator {
-        let made = make_reset(ledger, delivery, account.id, email, ends_at);
+    if let Some(operator) = operator {
+        let order = AccountOrder {
+            actor: Principal::Organization(operator.organization_id),
+            credential: operator.caller.credential(),
+            session: None,
+            request: None,
+            correlation_id: correlation_id(ledger, request)?,
+            causation_id: None,
+            personal: origin(request),
+        };
+        let made = make_reset(ledger, delivery, account.id, email, ends_at, Some(order));
         let Some(token) = made.await? else { return Ok(nothing) };
         return Ok(proto::RequestPasswordResetResponse {
             token: token.expose().to_owned(),
             expires_at: Some(write::timestamp(ends_at)),
         });
     }
-    // By itself: how long it takes would tell that there is such an account.
+    // By itself: how long it takes would tell that there is such an account. And by no event:
+    // strangers fill no disk, and name nobody.
     let (ledger, delivery) = (Arc::clone(ledger), Arc::clone(delivery));
     tokio::spawn(async move {
-        let made = make_reset(&ledger, &delivery, account.id, email, ends_at).await;
+        let made = make_reset(&ledger, &delivery, account.id, email, ends_at, None).await;
         if matches!(made, Ok(Some(_))) {
             tracing::warn!("a password's reset was asked for, and nobody delivers its token");
         }
@@ -307,17 +338,37 @@ pub(super) async fn request_reset(
     Ok(nothing)
 }
 
-/// Makes a token and has it delivered; gives it where nobody delivers here.
+/// Makes a token and has it delivered; gives it where nobody delivers here. Who issues it is
+/// told by an event first: where that cannot be, the token is nobody's.
 async fn make_reset(
-    ledger: &Ledger,
+    ledger: &Arc<Ledger>,
     delivery: &Delivery,
     account: AccountId,
     email: Email,
     expires_at: Timestamp,
+    issuer: Option<AccountOrder>,
 ) -> Result<Option<Secret>, Status> {
     let sign_in = signing_in(ledger)?;
-    let token = sign_in.one_time_tokens.make(Occasion::Reset(account), expires_at).await;
+    if issuer.is_some() {
+        // Before the token that is good now is replaced.
+        has_room(ledger)?;
+    }
+    let delivered = delivery.delivers();
+    let token = sign_in.one_time_tokens.make(Occasion::Reset(account), expires_at, delivered).await;
     let token = token.map_err(|error| status::sign_in_fault(&error))?;
+    if let Some(order) = issuer {
+        let given_to = match delivery.delivers() {
+            true => ResetGivenTo::Email,
+            false => ResetGivenTo::Issuer,
+        };
+        let command = AccountCommand::IssuePasswordReset { expires_at, given_to };
+        if let Err(error) = ledger.change_account(account, command, &order).await {
+            if let Err(error) = sign_in.one_time_tokens.take_away(Occasion::Reset(account)).await {
+                tracing::warn!(%error, "what is kept of a reset stays, and nobody has its token");
+            }
+            return Err(status::from(error));
+        }
+    }
     let to = Secret::new(email.as_str().to_owned());
     let message =
         Message { kind: TokenKind::PasswordReset, to, token, organization: None, expires_at };
@@ -341,12 +392,13 @@ pub(super) async fn reset_password(
     let now = ledger.clock().now();
     let looked = sign_in.one_time_tokens.look(&presented, now).await;
     let looked = looked.map_err(|error| status::sign_in_fault(&error))?;
-    let Looked::Good(version) = looked else { return Err(status::token_failed()) };
+    let Looked::Good { version, .. } = looked else { return Err(status::token_failed()) };
     let account = ledger.account(account_id).map_err(status::account_stopped)?;
     let account = account.ok_or_else(status::token_failed)?;
     let email = login::email_of(ledger, account_id).await?;
     // A password that does not do uses nothing up.
-    let password = chosen("new_password", &message.new_password, Some(&email))?;
+    let home = account.default_organization();
+    let password = chosen(ledger, "new_password", &message.new_password, &email, home).await?;
     let seen = sign_in.passwords.version(account_id).await.map_err(not_set)?;
     let used = sign_in.one_time_tokens.use_up(presented.occasion, version).await;
     if !used.map_err(|error| status::sign_in_fault(&error))? {
@@ -365,3 +417,6 @@ pub(super) async fn reset_password(
     set_password(ledger, Setting { account_id, password, seen, cause, keeps: None, order }).await?;
     Ok(proto::ResetPasswordResponse {})
 }
+
+#[cfg(test)]
+mod tests;

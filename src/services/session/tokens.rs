@@ -17,6 +17,7 @@ use crate::ledger::secret::Secret;
 use crate::ledger::sign_in::access_token::Bearer;
 use crate::ledger::sign_in::methods::Methods;
 use crate::proto;
+use crate::services::authentication::shows_key;
 use crate::services::{status, write};
 
 /// The header that shows that a page meant a call.
@@ -131,6 +132,13 @@ pub(super) fn refresh_cookie(headers: &http::HeaderMap) -> Option<&str> {
 pub(super) fn came_in_cookies<T>(request: &Request<T>) -> bool {
     let headers = request.metadata().as_ref();
     !headers.contains_key(http::header::AUTHORIZATION) && session_cookie(headers).is_some()
+}
+
+/// Whether cookies are all that a call shows of a session.
+pub(super) fn cookies_alone<T>(request: &Request<T>) -> bool {
+    let headers = request.metadata().as_ref();
+    let shown = session_cookie(headers).is_some() || refresh_cookie(headers).is_some();
+    shown && !shows_key(request)
 }
 
 /// Whether a call that shows a session's cookie shows that a page meant it.

@@ -8,7 +8,8 @@ use projections::time::Timestamp;
 use tonic::{Code as GrpcCode, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::{DOMAIN, refused, rejected, unavailable};
+use super::{DOMAIN, from, refused, rejected, unavailable};
+use crate::ledger::accounts::personal::PersonalError;
 use crate::ledger::accounts::{PersonError, StreamStopped};
 use crate::ledger::rejection::Rejection;
 use crate::ledger::sign_in::hashing::HashingError;
@@ -133,6 +134,15 @@ pub fn no_authenticator() -> Status {
     )
 }
 
+/// No authenticator waits to be confirmed.
+pub fn no_enrolment() -> Status {
+    refused(
+        GrpcCode::FailedPrecondition,
+        "NO_ENROLMENT",
+        "no authenticator waits to be confirmed: one does so for 15 minutes; enroll it anew",
+    )
+}
+
 /// There is no such account. For operators alone.
 pub fn account_not_found() -> Status {
     refused(GrpcCode::NotFound, "ACCOUNT_NOT_FOUND", "`email`: nobody has it")
@@ -168,6 +178,14 @@ pub fn account_stopped(error: StreamStopped) -> Status {
 pub fn person_fault(error: &PersonError) -> Status {
     tracing::error!(%error, "read who has an account");
     unavailable()
+}
+
+/// A personal organization is not there, and could not be made.
+pub fn personal_fault(error: PersonalError) -> Status {
+    match error {
+        PersonalError::Ledger(error) => from(error),
+        PersonalError::Person(error) => person_fault(&error),
+    }
 }
 
 /// Something that signing in rests on did not do its part.

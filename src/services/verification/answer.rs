@@ -32,6 +32,7 @@ pub(super) fn write(
     let (code, decision, retry_after) = match answer {
         Answer::Unavailable(id) => return Err(NoDecision::Stopped(id)),
         Answer::Elsewhere(ticket) => return Err(NoDecision::Elsewhere(ticket)),
+        Answer::Emergency(shown) => return Err(NoDecision::Emergency(shown)),
         Answer::Refused(code) => (wire_code(code), None, None),
         Answer::Decided(decision) => (wire_code(decision.code), Some(decision), None),
         Answer::RateLimited { decision, retry_after } => {
@@ -56,7 +57,12 @@ pub(super) fn write(
 fn decided(decision: &Decision<'_>, out: &mut Vec<u8>) {
     let (credential, organization_id) = (decision.credential, decision.organization_id);
     nested(out, 3, |out| {
+        let grant = match credential {
+            Recognised::BreakGlass(grant) => Some(grant.id),
+            Recognised::Key(_) | Recognised::Session(_) => None,
+        };
         let kind = match credential.owner() {
+            _ if grant.is_some() => proto::PrincipalKind::BreakGlass,
             Some(Owner::ServiceAccount(_)) => proto::PrincipalKind::ServiceAccount,
             Some(Owner::User(_)) => proto::PrincipalKind::User,
             None if organization_id.is_operator() => proto::PrincipalKind::Operator,
@@ -68,6 +74,9 @@ fn decided(decision: &Decision<'_>, out: &mut Vec<u8>) {
             Some(Owner::ServiceAccount(id)) => nested(out, 3, |out| id.push_to(out)),
             Some(Owner::User(id)) => nested(out, 4, |out| id.push_to(out)),
             None => {}
+        }
+        if let Some(id) = grant {
+            nested(out, 5, |out| id.push_to(out));
         }
     });
     nested(out, 4, |out| decision.tenant_id.push_to(out));
@@ -82,11 +91,13 @@ fn decided(decision: &Decision<'_>, out: &mut Vec<u8>) {
             (kind, key.effective_environment())
         }
         Recognised::Session(_) => (proto::CredentialKind::Session, Environment::Live),
+        Recognised::BreakGlass(_) => (proto::CredentialKind::BreakGlass, Environment::Live),
     };
     signed(out, 5, i32::from(kind).into());
     nested(out, 6, |out| match credential {
         Recognised::Key(key) => key.id.push_to(out),
         Recognised::Session(session) => session.id.push_to(out),
+        Recognised::BreakGlass(grant) => grant.id.push_to(out),
     });
     signed(out, 7, i32::from(write::environment(Some(environment))).into());
     for role in decision.authority.roles() {
@@ -151,6 +162,12 @@ fn wire_code(code: Code) -> proto::DecisionCode {
         Code::Expired => proto::DecisionCode::Expired,
         Code::Suspended => proto::DecisionCode::Suspended,
         Code::IpNotAllowed => proto::DecisionCode::IpNotAllowed,
+        Code::BreakGlassDisabled => proto::DecisionCode::BreakGlassDisabled,
+        Code::BreakGlassReasonRequired => proto::DecisionCode::BreakGlassReasonRequired,
+        Code::BreakGlassOrganizationRequired => proto::DecisionCode::BreakGlassOrganizationRequired,
+        Code::BreakGlassApprovalPending => proto::DecisionCode::BreakGlassApprovalPending,
+        Code::BreakGlassReviewPending => proto::DecisionCode::BreakGlassReviewPending,
+        Code::BreakGlassLimited => proto::DecisionCode::BreakGlassLimited,
         Code::WrongEnvironment => proto::DecisionCode::WrongEnvironment,
         Code::ServiceNotAllowed => proto::DecisionCode::ServiceNotAllowed,
         Code::PermissionDenied => proto::DecisionCode::PermissionDenied,

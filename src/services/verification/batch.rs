@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use tonic::{Request, Status};
 
-use super::{Asked, Verification, Wrong, answer, decide_read, question, recalled, revisions};
+use super::{
+    Asked, NoDecision, Verification, Wrong, answer, decide_read, question, recalled, revisions,
+};
 use crate::ledger::permissions;
 use crate::proto;
 use crate::services::authentication::{authenticate_again, authenticate_at, shown};
@@ -92,6 +94,17 @@ impl Verification {
                 && decided.as_ref().is_ok_and(|length| *length <= BATCH_ANSWER_BYTES_MAX)
             {
                 decided = decide_it(asked);
+            }
+            if let Err(NoDecision::Emergency(shown)) = decided {
+                // Whether or not there is room for its answer: it is recorded first.
+                let mut answer = Vec::with_capacity(answer::ROOM_BYTES);
+                let shown = (shown, correlation_id);
+                let code = super::decide_emergency(ledger, asked, message, shown, &mut answer);
+                decided = code.await.map(|_| {
+                    out.truncate(before);
+                    nested(out, 1, |out| nested(out, 1, |out| out.extend_from_slice(&answer)));
+                    out.len()
+                });
             }
             let undecided = match decided {
                 Err(no_decision) => no_decision.status(""),

@@ -97,6 +97,7 @@ fn client_ip(message: &VerifyRequest, trusted: &[IpNet]) -> Result<Option<IpAddr
 fn presented<'a>(message: &'a VerifyRequest, ledger: &Ledger) -> Result<Presented<'a>, Wrong> {
     let lists = [
         ("master_key", &message.master_key),
+        ("break_glass_reason", &message.break_glass_reason),
         ("authorization", &message.authorization),
         ("api_key", &message.api_key),
         ("admin_api_key", &message.admin_api_key),

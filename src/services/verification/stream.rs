@@ -19,6 +19,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::{Asked, NoDecision, Verification, Wrong, answer, decide, question, revisions};
+use crate::ledger::break_glass::Emergency;
 use crate::ledger::dead::DeadTicket;
 use crate::ledger::{Ledger, permissions};
 use crate::proto::{StreamRevision, VerifyRequest, VerifyStreamRequest};
@@ -44,6 +45,9 @@ impl Verification {
         let ledger = Arc::clone(entered.ledger());
         let now = ledger.clock().now();
         let asker = authenticate_at(&ledger, &request, permissions::CREDENTIALS_VERIFY, now)?;
+        if matches!(asker.caller, crate::ledger::command::Caller::BreakGlass { .. }) {
+            return Err(status::no_stream_under_grant());
+        }
         let caller = Caller { shown: shown(&ledger, &request)?, ledger };
         let stay = self.door.stay(entered, asker.organization_id)?;
         let asked = Arc::new(AtomicU64::new(0));
@@ -146,7 +150,7 @@ pub struct Answers<S> {
 struct Waiting {
     id: u64,
     question: VerifyRequest,
-    reached: Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>,
+    reached: Pin<Box<dyn Future<Output = Result<Option<Written>, Status>> + Send>>,
     /// Whether its key was read from the disk already.
     recalled: bool,
 }
@@ -206,13 +210,17 @@ where
                 };
                 let (id, question) = (waiting.id, waiting.question);
                 let answer = match reached {
-                    Ok(()) => match self.answer(asks, id, &question) {
+                    // It was recorded, and is the answer.
+                    Ok(Some(answer)) => answer,
+                    Ok(None) => match self.answer(asks, id, &question) {
                         // Once only: what cannot be read is not read again and again.
-                        Err(ticket) if !waiting.recalled => {
-                            self.waiting = Some(self.recall(ticket, id, question));
+                        Err(Later::Recall(_)) if waiting.recalled => {
+                            undecided(id, &status::not_recalled())
+                        }
+                        Err(later) => {
+                            self.waiting = Some(self.later(later, asks, id, question));
                             return self.poll_answer(context);
                         }
-                        Err(_) => undecided(id, &status::not_recalled()),
                         Ok(answer) => answer,
                     },
                     Err(status) => undecided(id, &status),
@@ -222,14 +230,35 @@ where
         }
     }
 
-    /// A question about a key that must be read from the disk first.
-    fn recall(&self, ticket: DeadTicket, id: u64, question: VerifyRequest) -> Waiting {
-        let ledger = Arc::clone(&self.caller.ledger);
-        let reached = Box::pin(async move {
-            ledger.recall(ticket).await;
-            Ok(())
-        });
-        Waiting { id, question, reached, recalled: true }
+    /// A question that something must be done for first.
+    fn later(
+        &self,
+        later: Later,
+        (asker, now): (Authenticated, Timestamp),
+        id: u64,
+        question: VerifyRequest,
+    ) -> Waiting {
+        let (ledger, door) = (Arc::clone(&self.caller.ledger), self.door.clone());
+        match later {
+            Later::Recall(ticket) => {
+                let reached = Box::pin(async move {
+                    ledger.recall(ticket).await;
+                    Ok(None)
+                });
+                Waiting { id, question, reached, recalled: true }
+            }
+            Later::Record(shown) => {
+                let about = question.clone();
+                let reached = Box::pin(async move {
+                    let trusted_proxies = door.trusted_proxies();
+                    let asked =
+                        Asked { ledger: &ledger, trusted_proxies, asking: asker.asking(), now };
+                    let recorded = record(&ledger, asked, (shown, id), &about).await;
+                    Ok(Some(recorded.unwrap_or_else(|no| undecided(id, &no.status("question.")))))
+                });
+                Waiting { id, question, reached, recalled: true }
+            }
+        }
     }
 
     /// The answer to a message, or none where it must be waited for. An error ends the
@@ -245,8 +274,8 @@ where
         if question.at_least_revision.is_empty() {
             return match self.answer((asker, now), id, &question) {
                 Ok(answer) => Ok(Some(answer)),
-                Err(ticket) => {
-                    self.waiting = Some(self.recall(ticket, id, question));
+                Err(later) => {
+                    self.waiting = Some(self.later(later, (asker, now), id, question));
                     Ok(None)
                 }
             };
@@ -258,13 +287,13 @@ where
         Ok(None)
     }
 
-    /// The answer to a question, or the ticket of a key that must be read from the disk.
+    /// The answer to a question, or what must be done for it first.
     fn answer(
         &self,
         (asker, now): (Authenticated, Timestamp),
         id: u64,
         question: &VerifyRequest,
-    ) -> Result<Written, DeadTicket> {
+    ) -> Result<Written, Later> {
         let ledger = &self.caller.ledger;
         let trusted_proxies = self.door.trusted_proxies();
         let asked = Asked { ledger, trusted_proxies, asking: asker.asking(), now };
@@ -277,7 +306,8 @@ where
             });
         match decided {
             Ok(_) => Ok(Written(out)),
-            Err(NoDecision::Elsewhere(ticket)) => Err(ticket),
+            Err(NoDecision::Elsewhere(ticket)) => Err(Later::Recall(ticket)),
+            Err(NoDecision::Emergency(shown)) => Err(Later::Record(shown)),
             Err(no) => Ok(undecided(id, &no.status("question."))),
         }
     }
@@ -288,8 +318,34 @@ async fn reach(
     ledger: Arc<Ledger>,
     asker: Authenticated,
     wanted: Vec<StreamRevision>,
-) -> Result<(), Status> {
-    revisions::reach(&door, &ledger, &asker, &wanted, "question.").await
+) -> Result<Option<Written>, Status> {
+    revisions::reach(&door, &ledger, &asker, &wanted, "question.").await.map(|()| None)
+}
+
+/// What must be done before a question can be answered.
+enum Later {
+    /// Its key is read from the disk.
+    Recall(DeadTicket),
+    /// It is about a credential of break-glass, and recorded.
+    Record(Emergency),
+}
+
+/// Records a question about a credential of break-glass, and gives the answer.
+async fn record(
+    ledger: &Arc<Ledger>,
+    asked: Asked<'_>,
+    (shown, id): (Emergency, u64),
+    question: &VerifyRequest,
+) -> Result<Written, NoDecision> {
+    let correlation_id = question::correlation_id_or_new(ledger, &question.correlation_id)
+        .map_err(NoDecision::Wrong)?;
+    let mut answer = Vec::with_capacity(answer::ROOM_BYTES);
+    let shown = (shown, &*correlation_id);
+    super::decide_emergency(ledger, asked, question, shown, &mut answer).await?;
+    let mut out = Vec::with_capacity(answer.len() + answer::ROOM_BYTES);
+    number(&mut out, 1, id);
+    nested(&mut out, 2, |out| out.extend_from_slice(&answer));
+    Ok(Written(out))
 }
 
 /// The message that says why a question was not decided.

@@ -101,6 +101,7 @@ fn created(owner: OrganizationId) -> Event {
         name: "Acme".parse().unwrap(),
         key_prefix: "vtx".parse().unwrap(),
         plan: "paid".parse().unwrap(),
+        personal_of: None,
     }
     .into()
 }
@@ -185,6 +186,12 @@ fn built(
             | Code::Disabled
             | Code::Suspended
             | Code::IpNotAllowed
+            | Code::BreakGlassDisabled
+            | Code::BreakGlassReasonRequired
+            | Code::BreakGlassOrganizationRequired
+            | Code::BreakGlassApprovalPending
+            | Code::BreakGlassReviewPending
+            | Code::BreakGlassLimited
             | Code::WrongEnvironment
             | Code::ServiceNotAllowed) => panic!("{other:?} was not asked for"),
         }
@@ -250,7 +257,10 @@ fn written(
         Answer::Decided(decision) | Answer::RateLimited { decision, .. } => {
             built(&decision, correlation_id, retry_after)
         }
-        Answer::Refused(_) | Answer::Unavailable(_) | Answer::Elsewhere(_) => unreachable!(),
+        Answer::Refused(_)
+        | Answer::Unavailable(_)
+        | Answer::Elsewhere(_)
+        | Answer::Emergency(_) => unreachable!(),
     };
     let mut out = Vec::new();
     assert!(answer::write(answer(decision), correlation_id, &mut out).is_ok());

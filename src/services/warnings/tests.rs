@@ -71,6 +71,7 @@ fn organization_created() -> Event {
         name: "Acme".parse().unwrap(),
         key_prefix: "vtx".parse().unwrap(),
         plan: "paid".parse().unwrap(),
+        personal_of: None,
     }
     .into()
 }

@@ -115,8 +115,8 @@ fn map_keys_are_compared_in_maps_of_any_size() {
 #[test]
 fn an_unknown_field_is_refused() {
     let remedy = "unknown to this server; leave it out, or ask a server whose version knows it";
-    let said = format!("field 15: {remedy}");
-    check::<VerifyRequest>(&text(15, "x"), Some(("15", &said)));
+    let said = format!("field 16: {remedy}");
+    check::<VerifyRequest>(&text(16, "x"), Some(("16", &said)));
     let said = format!("`at_least_revision[0]`: field 3: {remedy}");
     check::<VerifyRequest>(
         &text(10, varint(3, 1)),

@@ -34,6 +34,8 @@ type Reply<T> = oneshot::Sender<Result<T, VaultError>>;
 pub(super) enum Job {
     Obtain(Subject, Urgency, Reply<SubjectKey>),
     Existing(Subject, Reply<SubjectKeyState>),
+    /// What is found is not kept in memory: that has room for those that are asked for alone.
+    ExistingOfMany(Vec<Subject>, Reply<Vec<SubjectKeyState>>),
     Erase(Subject, Reply<bool>),
     Named(&'static str, Reply<Zeroizing<[u8; 32]>>),
     Row(RowName, Reply<Option<SecretRow>>),
@@ -182,7 +184,11 @@ impl Job {
             Self::WriteRow(change, urgency, _) => {
                 change.secret.is_none() || *urgency == Urgency::Reserved
             }
-            Self::Existing(..) | Self::Named(..) | Self::Row(..) | Self::RowNames(..) => false,
+            Self::Existing(..)
+            | Self::ExistingOfMany(..)
+            | Self::Named(..)
+            | Self::Row(..)
+            | Self::RowNames(..) => false,
         }
     }
 
@@ -192,6 +198,7 @@ impl Job {
         match self {
             Self::Obtain(_, _, reply) => drop(reply.send(Err(VaultError::Full))),
             Self::Existing(_, reply) => drop(reply.send(Err(VaultError::Full))),
+            Self::ExistingOfMany(_, reply) => drop(reply.send(Err(VaultError::Full))),
             Self::Erase(_, reply) => drop(reply.send(Err(VaultError::Full))),
             Self::Named(_, reply) => drop(reply.send(Err(VaultError::Full))),
             Self::Row(_, reply) => drop(reply.send(Err(VaultError::Full))),
@@ -240,6 +247,18 @@ impl Attempts<'_> {
                         cache.pin().insert(subject, key.clone());
                     }
                     let _ = reply.send(state);
+                    None
+                })
+            }
+            Job::ExistingOfMany(subjects, reply) => {
+                let states = self.attempt(|rows, root| {
+                    subjects.iter().map(|subject| existing(rows, root, subject)).collect()
+                });
+                Box::new(move |committed, _| {
+                    if committed == Err(VaultError::Full) {
+                        return Some(Job::ExistingOfMany(subjects, reply));
+                    }
+                    let _ = reply.send(committed.and(states));
                     None
                 })
             }

@@ -150,6 +150,7 @@ impl Node {
         }
         let cut = || Some(Err(Status::new(Code::Unavailable, "connection reset")));
         if state.refused.iter().any(|it| append.stream.starts_with(it)) {
+            state.refused_appends.insert(append.stream.clone());
             state.doubts.insert(append.stream.clone());
             return cut();
         }

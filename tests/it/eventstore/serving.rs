@@ -242,6 +242,8 @@ async fn nothing_is_sent_once_the_lease_is_over() {
     let (id, secret) = acme.key("ci", &["a:b"]).await;
     engine.refuse_appends_to(&["org-", "node-"]);
     let first = revoking(&acme, &id);
+    // A renewal was refused, so none is on its way that could still be taken.
+    engine.wait_until(|state| state.refused_appends.iter().any(|it| it.starts_with("node-")));
     wait_for_no_contact(&acme, &secret).await;
     // It would be taken now.
     engine.refuse_appends_to(&["node-"]);

@@ -5,8 +5,8 @@ use super::{Told, text};
 use crate::activity::{TargetId, Value};
 use crate::event::{
     AccountCreated, AccountLocked, DefaultOrganizationSet, EmailConfirmed, EmailReleased,
-    EmailReserved, PasswordCause, PasswordSet, RecoveryCodeUsed, RecoveryCodesReplaced,
-    SessionsEnded, TotpEnrolled, TotpRemoved,
+    EmailReserved, PasswordCause, PasswordResetIssued, PasswordSet, RecoveryCodeUsed,
+    RecoveryCodesReplaced, ResetGivenTo, SessionsEnded, TotpEnrolled, TotpRemoved,
 };
 use crate::id::{AccountId, SessionId};
 
@@ -32,8 +32,11 @@ pub(super) fn email_released(data: &EmailReleased) -> Told<'_> {
 }
 
 pub(super) fn created(data: &AccountCreated) -> Told<'_> {
-    let AccountCreated { account_id, email: _ } = data;
-    account(*account_id, "was created")
+    let AccountCreated { account_id, email: _, personal_organization } = data;
+    let mut told = account(*account_id, "was created");
+    let organization = personal_organization.map(|id| text(id.text()));
+    told.changes.made_some("personal_organization", organization);
+    told
 }
 
 pub(super) fn password_set(data: &PasswordSet) -> Told<'_> {
@@ -45,6 +48,19 @@ pub(super) fn password_set(data: &PasswordSet) -> Told<'_> {
         PasswordCause::Reset => "reset",
     });
     told.changes.made_some("keeps", keeps.map(session));
+    told
+}
+
+pub(super) fn password_reset_issued(data: &PasswordResetIssued) -> Told<'_> {
+    let PasswordResetIssued { account_id, expires_at, given_to } = data;
+    let mut told = account(
+        *account_id,
+        match given_to {
+            ResetGivenTo::Issuer => "had a password's reset issued and handed over",
+            ResetGivenTo::Email => "had a password's reset issued and sent to its e-mail",
+        },
+    );
+    told.changes.made("expires_at", Value::Instant(*expires_at));
     told
 }
 

@@ -7,8 +7,8 @@ use super::super::{TargetId, Value};
 use super::{Told, text, texts};
 use crate::event::{
     AuthenticationMethod, Event, InvitationRenewed, SessionEndReason, SessionEnded, SessionStarted,
-    SessionSteppedUp, UserInvited, UserJoined, UserRemoved, UserRestored, UserStateBefore,
-    UserSuspended, UserUpdated,
+    SessionSteppedUp, TokenWay, UserInvited, UserJoined, UserRemoved, UserRestored,
+    UserStateBefore, UserSuspended, UserUpdated,
 };
 use crate::id::UserId;
 use crate::text::Label;
@@ -24,27 +24,40 @@ pub(super) fn names_user(event: &Event) -> Option<UserId> {
 
 pub(super) fn user_invited(data: &UserInvited) -> Told<'_> {
     // What stands for the e-mail is left out: it could be looked for elsewhere.
-    let UserInvited { user_id, email: _, expires_at, limits } = data;
+    let UserInvited { user_id, email: _, expires_at, limits, token } = data;
     let mut told = user(*user_id, "was invited");
     told.changes.made("invitation_expires_at", Value::Instant(*expires_at));
+    told.changes.made_some("token", token.map(way));
     changed_limits(&mut told, &BTreeMap::new(), limits);
     told
 }
 
 pub(super) fn invitation_renewed(data: &InvitationRenewed) -> Told<'_> {
-    let InvitationRenewed { user_id, expires_at, before } = data;
+    let InvitationRenewed { user_id, expires_at, before, token } = data;
     let mut told = user(*user_id, "was invited again");
     let (before, after) = (Value::Instant(*before), Value::Instant(*expires_at));
     told.changes.changed("invitation_expires_at", Some(before), Some(after));
+    told.changes.made_some("token", token.map(way));
     told
 }
 
 pub(super) fn user_joined(data: &UserJoined) -> Told<'_> {
-    let UserJoined { user_id, account_id } = data;
+    let UserJoined { user_id, account_id, email_proven } = data;
     let mut told = user(*user_id, "joined, let in");
     told.changes.changed("state", Some(text("invited")), Some(text("active")));
     told.changes.made("account_id", text(account_id.text()));
+    if *email_proven {
+        told.changes.made("email_proven", text("true"));
+    }
     told
+}
+
+fn way(way: TokenWay) -> Value<'static> {
+    text(match way {
+        TokenWay::Delivered => "delivered",
+        TokenWay::HandedOver => "handed_over",
+        TokenWay::Withheld => "withheld",
+    })
 }
 
 pub(super) fn user_updated(data: &UserUpdated) -> Told<'_> {

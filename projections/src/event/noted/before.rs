@@ -13,6 +13,17 @@ pub(in crate::event) type DenialsSummarized1 = SummaryOfKeys<Code1>;
 /// Schema 2.
 pub(in crate::event) type DenialsSummarized2 = SummaryOfKeys<Code2>;
 
+/// Schema 3: it knew all but break-glass.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(in crate::event) struct DenialsSummarized3(DenialsSummarized);
+
+impl From<DenialsSummarized3> for DenialsSummarized {
+    fn from(it: DenialsSummarized3) -> Self {
+        it.0
+    }
+}
+
 /// A denial.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 
+use super::break_glass;
 use super::*;
 use crate::api_key::Environment;
 use crate::digest::{EmailDigest, SecretDigest, SigningKeyId, SigningPublicKey};
@@ -27,7 +28,7 @@ fn rule_pattern(number: u8) -> crate::permission::PermissionPattern {
 }
 
 fn choices() -> impl Strategy<Value = Vec<Choice>> {
-    prop::collection::vec((0_u8..51, 0_u8..12, 0_u8..12, 0_u8..8), 0..100)
+    prop::collection::vec((0_u8..51 + break_glass::CHOICES, 0_u8..12, 0_u8..12, 0_u8..8), 0..140)
 }
 
 fn label(number: u8) -> KeyLabel {
@@ -131,6 +132,7 @@ fn event((what, target, variety, _): Choice, now: i64, tables: &Organization) ->
             name: label(variety).name,
             key_prefix: format!("p{target}").parse().unwrap(),
             plan: "paid".parse().unwrap(),
+            personal_of: Some(crate::id::AccountId::from_bytes([7; 16])),
         }
         .into(),
         20 => PepperRotated {
@@ -168,6 +170,7 @@ fn event((what, target, variety, _): Choice, now: i64, tables: &Organization) ->
             before: PermissionRule::default(),
         }
         .into(),
+        51.. => break_glass::event((what - 51, target, variety), now, tables),
         32 => DenialsSummarized {
             first_at: at(now),
             last_at: at(now),
@@ -213,15 +216,27 @@ fn person_event((what, target, variety): (u8, u8, u8), now: i64, tables: &Organi
     let session = some_session.unwrap_or(session_id(target));
     let (member, account) = some_member.unwrap_or((user_id(who), account_id(who)));
     match what {
-        33 | 34 => {
-            UserInvited { user_id: user_id(target), email, expires_at: at(now), limits: limits() }
-                .into()
+        33 | 34 => UserInvited {
+            user_id: user_id(target),
+            email,
+            expires_at: at(now),
+            limits: limits(),
+            token: None,
         }
-        35 => InvitationRenewed { user_id: user_id(who), expires_at: at(now + 5), before: at(now) }
-            .into(),
-        36 | 37 => {
-            UserJoined { user_id: user_id(target), account_id: account_id(variety % 3) }.into()
+        .into(),
+        35 => InvitationRenewed {
+            user_id: user_id(who),
+            expires_at: at(now + 5),
+            before: at(now),
+            token: Some(crate::event::TokenWay::Delivered),
         }
+        .into(),
+        36 | 37 => UserJoined {
+            user_id: user_id(target),
+            account_id: account_id(variety % 3),
+            email_proven: variety % 2 == 0,
+        }
+        .into(),
         38 => UserUpdated {
             user_id: user_id(who),
             renamed: variety % 2 == 0,
@@ -291,6 +306,7 @@ fn history(owner: OrganizationId, choices: &[Choice]) -> Vec<Envelope> {
         name: "Acme".parse().unwrap(),
         key_prefix: "vtx".parse().unwrap(),
         plan: "paid".parse().unwrap(),
+        personal_of: None,
     };
     push(&mut tables, envelope(now, born.into()));
     for (number, choice) in choices.iter().enumerate() {

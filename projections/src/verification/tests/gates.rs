@@ -69,8 +69,12 @@ fn person() -> [Event; 2] {
         email: crate::digest::EmailDigest([1; 32]),
         expires_at: at(60_000),
         limits: Default::default(),
+        token: None,
     };
-    [invited.into(), UserJoined { user_id: user_id(1), account_id: account_id(1) }.into()]
+    [
+        invited.into(),
+        UserJoined { user_id: user_id(1), account_id: account_id(1), email_proven: false }.into(),
+    ]
 }
 
 fn started(methods: &[AuthenticationMethod], expires_at: i64) -> Event {
@@ -346,6 +350,7 @@ fn for_tenant(scopes: &[&str], more: &[Event], tenant: OrganizationId) -> (Code,
         name: "Acme".parse().unwrap(),
         key_prefix: "vtx".parse().unwrap(),
         plan: "paid".parse().unwrap(),
+        personal_of: None,
     }
     .into();
     let begun = OrganizationCreated { organization_id: OrganizationId::OPERATOR, ..acme() };

@@ -1,7 +1,7 @@
 use projections::digest::{EmailDigest, RequestContent, RequestId};
 use projections::envelope::Envelope;
 use projections::event::{AccountCreated, EmailConfirmed, EmailReserved};
-use projections::id::{EventId, SessionId};
+use projections::id::{EventId, OrganizationId, SessionId};
 use projections::principal::Principal;
 
 use super::*;
@@ -44,7 +44,11 @@ fn fold(account: &mut Account, events: Vec<Event>, request: Option<RequestStamp>
 
 fn created(id: AccountId, email: EmailDigest, request: Option<RequestStamp>) -> Account {
     let mut account = Account::new(id);
-    fold(&mut account, vec![AccountCreated { account_id: id, email }.into()], request);
+    fold(
+        &mut account,
+        vec![AccountCreated { account_id: id, email, personal_organization: None }.into()],
+        request,
+    );
     account
 }
 
@@ -66,7 +70,7 @@ fn decided(
     request: Option<RequestStamp>,
     command: &AccountCommand,
 ) -> Result<Decided, AccountRejection> {
-    change(&Given { account, now: at(NOW), session, request }, command)
+    change(&Given { account, now: at(NOW), session, in_force: true, request }, command)
 }
 
 /// Given these commands, when one is given, then these events or this rejection.
@@ -80,7 +84,8 @@ fn check(
 }
 
 fn held(number: u8, epoch: u64) -> Option<HeldSession> {
-    Some(HeldSession { id: SessionId::from_bytes([number; 16]), epoch })
+    let organization_id = OrganizationId::from_bytes([7; 16]);
+    Some(HeldSession { organization_id, id: SessionId::from_bytes([number; 16]), epoch })
 }
 
 fn password(cause: PasswordCause) -> AccountCommand {

@@ -4,6 +4,7 @@ use projections::event::{AccountLocked, EmailReleased, Event, TotpRemoved};
 use projections::id::EventId;
 
 use super::*;
+use crate::ledger::accounts::command::HeldSession;
 use crate::ledger::event_store::NewEvent;
 use crate::ledger::snapshots::RoundError;
 use crate::ledger::start::StartError;
@@ -37,6 +38,7 @@ impl World {
             world.change(number, ENROLL).await.unwrap();
             world.change(number, AccountCommand::Lock { until }).await.unwrap();
             let keeps = HeldSession {
+                organization_id: OrganizationId::from_bytes([7; 16]),
                 id: SessionId::from_bytes([number; 16]),
                 epoch: u64::from(number % 2 == 0),
             };

@@ -28,6 +28,7 @@ pub(super) fn invite(number: u8, email: u8, roles: &[RoleId]) -> Command {
         lifetime_ms: 7 * DAY,
         limits: [("bots".parse().unwrap(), 3)].into(),
         grants: grants.map(|it| GrantRole { principal: Principal::User(user_id), ..it }).collect(),
+        token: None,
     }))
 }
 
@@ -53,7 +54,7 @@ fn give(number: u8, user: u8, role: RoleId, domain: Option<&str>, ms: Option<i64
 }
 
 pub(super) fn renew(user: UserId) -> Command {
-    Command::RenewInvitation(RenewInvitation { user_id: user, lifetime_ms: DAY })
+    Command::RenewInvitation(RenewInvitation { user_id: user, lifetime_ms: DAY, token: None })
 }
 
 fn update(number: u8, renamed: bool, limits: Option<i64>) -> Command {

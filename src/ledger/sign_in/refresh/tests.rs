@@ -217,6 +217,12 @@ impl Vault for Racing {
     ) -> crate::ledger::vault::VaultFuture<crate::ledger::vault::SubjectKeyState> {
         self.vault.existing_subject_key(subject)
     }
+    fn existing_subject_keys(
+        &self,
+        subjects: &[projections::sealed::Subject],
+    ) -> crate::ledger::vault::VaultFuture<Vec<crate::ledger::vault::SubjectKeyState>> {
+        self.vault.existing_subject_keys(subjects)
+    }
     fn erase_subject(
         &self,
         subject: &projections::sealed::Subject,

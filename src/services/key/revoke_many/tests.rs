@@ -58,6 +58,7 @@ fn organization(number: u16, keys: impl IntoIterator<Item = u16>) -> Arc<Publish
         name: "Acme".parse().unwrap(),
         key_prefix: format!("a{number}").parse().unwrap(),
         plan: "paid".parse().unwrap(),
+        personal_of: None,
     };
     let mut tables = Organization::new(organization_id);
     for event in std::iter::once(created.into()).chain(keys.into_iter().map(key)) {

@@ -114,3 +114,39 @@ async fn what_was_erased_is_said_to_be() {
     assert_eq!(suspended.state(), proto::UserState::Suspended);
     assert_eq!(suspended.identity_state(), Shown::Erased);
 }
+
+/// Each is shown with their own name, whoever of them was erased; the vault is asked once.
+#[tokio::test]
+async fn a_page_of_users_asks_the_vault_once() {
+    let world = World::new().await;
+    let mut ids = Vec::new();
+    for number in 0..7 {
+        let name = format!("User {number}");
+        ids.push(invited(&world, &format!("user{number}@example.com"), &name).await.unwrap().id);
+    }
+    let erased = Subject::user(ACME, ids[2].parse().unwrap());
+    world.vault.erase_subject(&erased).await.unwrap();
+    let mut request = proto::ListUsersRequest { page_size: 4, ..Default::default() };
+    let mut names = Vec::new();
+    loop {
+        let asked = world.vault.looked_up();
+        let page = list(&world.ledger, &world.acme(), &request).await.unwrap();
+        assert_eq!(world.vault.looked_up(), asked + 1);
+        names.extend(page.users.into_iter().map(|it| (it.id, it.name)));
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            break;
+        }
+    }
+    let expected: Vec<_> = ids
+        .into_iter()
+        .enumerate()
+        .map(|(n, id)| (id, if n == 2 { String::new() } else { format!("User {n}") }))
+        .collect();
+    assert_eq!(names, expected);
+    // None of a state: nobody is asked for.
+    let asked = world.vault.looked_up();
+    let removed = proto::ListUsersRequest { state: proto::UserState::Removed.into(), ..request };
+    assert!(list(&world.ledger, &world.acme(), &removed).await.unwrap().users.is_empty());
+    assert_eq!(world.vault.looked_up(), asked);
+}

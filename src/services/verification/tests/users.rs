@@ -40,6 +40,7 @@ async fn user_with_key(ledger: &Arc<Ledger>) -> (UserId, String) {
         lifetime_ms: 60_000,
         limits: BTreeMap::new(),
         grants: vec![grant],
+        token: None,
     };
     ledger.execute(id, &order(Command::InviteUser(Box::new(invite)))).await.unwrap();
     let prefix = built_in::operator_key_prefix();
