@@ -91,6 +91,16 @@ impl Served {
     pub(crate) fn cpu(&self) -> Duration {
         cpu_of(&self.child.id().to_string())
     }
+
+    /// Resident memory, files mapped into it aside.
+    pub(crate) fn resident_megabytes(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("status");
+        let line = status.lines().find_map(|it| it.strip_prefix("RssAnon:")).expect("a line");
+        let kilobytes: f64 =
+            line.trim().trim_end_matches(" kB").parse().expect("a number of kilobytes");
+        kilobytes / 1e3
+    }
 }
 
 impl Drop for Served {

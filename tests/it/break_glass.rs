@@ -337,6 +337,38 @@ async fn a_grant_lives_is_replayed_whole_and_reviewed_by_somebody_else() {
     assert_eq!(world.grants().await, before);
 }
 
+/// More than is read, or told, at once: nothing is left out or told twice where parts meet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_replay_is_whole() {
+    const BATCHES: u64 = 15;
+    let world = World::new("").await;
+    let (grant, _, token) = world.open("alice").await;
+    for _ in 0..BATCHES {
+        let questions = vec![about(&token, &["api-keys:read"]); 100];
+        let batch = proto::VerifyBatchRequest { questions, ..Default::default() };
+        world.acme.admin.verify_batch(batch).await.unwrap();
+    }
+    world.close(&world.custodian("alice"), &grant.id).await.unwrap();
+    for evidence in [false, true] {
+        let request =
+            ReplayGrantRequest { grant_id: grant.id.clone(), evidence, ..Default::default() };
+        let replayed = world.replay(&world.acme.operator, request.clone()).await;
+        let revision = |it: &proto::ReplayEntry| it.entry.as_ref().unwrap().revision;
+        let revisions: Vec<_> = replayed.entries.iter().map(revision).collect();
+        // Nothing else happened: the opening, each use, and the end.
+        let first = grant.opened_revision;
+        let all: Vec<_> = (first..=first + BATCHES * 100 + 1).collect();
+        assert_eq!(revisions, all);
+        assert!(replayed.complete);
+        assert_eq!(replayed.actions().last(), Some(&"break_glass.ended"));
+        // It goes on from the middle of a part, too.
+        let after = ReplayGrantRequest { after_revision: Some(first + 700), ..request };
+        let rest = world.replay(&world.acme.operator, after).await;
+        let rest: Vec<_> = rest.entries.iter().map(revision).collect();
+        assert_eq!(rest, all[701..]);
+    }
+}
+
 #[tokio::test]
 async fn a_gateway_hands_over_what_was_shown_to_it() {
     let world = World::new("permissions = [\"dns:read\"]\nreason_required = true").await;

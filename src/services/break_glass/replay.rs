@@ -29,8 +29,8 @@ use crate::services::{Door, Stay, status, write};
 
 /// Pieces that wait to be taken: a slow reader holds up reading, and nothing else.
 const WAITING: usize = 2;
-/// Most events that are read at once.
-const CHUNK_EVENTS: usize = 1_024;
+/// Most events that are read at once. While those are told, as many more are read.
+const CHUNK_EVENTS: usize = 512;
 /// Most entries in one piece, and about how many bytes of stored events.
 const PIECE_ENTRIES: usize = 512;
 const PIECE_BYTES: usize = 1 << 20;
@@ -130,27 +130,31 @@ impl Work<'_> {
             };
             let mut piece = proto::ReplayGrantResponse::default();
             let mut bytes = 0;
-            while last.is_some_and(|last| next <= last) {
-                let ahead = last.map_or(0, |last| last.0 - next.0).saturating_add(1);
-                let wanted = usize::try_from(ahead).unwrap_or(CHUNK_EVENTS).min(CHUNK_EVENTS);
-                let chunk = self.ledger.read_organization(self.organization, next, wanted).await;
-                let chunk = chunk.map_err(|error| status::from_read(&error))?;
-                for recorded in &chunk {
-                    next = recorded.revision.next();
-                    if finder.find(&recorded.stored).is_none() {
-                        continue;
+            let mut chunk = self.read(next, last).await?;
+            while let Some(end) = chunk.last() {
+                next = end.revision.next();
+                let tell = async {
+                    for recorded in &chunk {
+                        if finder.find(&recorded.stored).is_none() {
+                            continue;
+                        }
+                        if let Some(written) = self.entry(recorded, &tables, &mut personal).await? {
+                            bytes += recorded.stored.len();
+                            piece.entries.push(written);
+                        }
+                        if piece.entries.len() >= PIECE_ENTRIES || bytes >= PIECE_BYTES {
+                            let full = std::mem::take(&mut piece);
+                            bytes = 0;
+                            self.send(pieces, full, grant, recorded.revision, false).await?;
+                        }
                     }
-                    if let Some(written) = self.entry(recorded, &tables, &mut personal).await? {
-                        bytes += recorded.stored.len();
-                        piece.entries.push(written);
-                    }
-                    if piece.entries.len() >= PIECE_ENTRIES || bytes >= PIECE_BYTES {
-                        let full = std::mem::take(&mut piece);
-                        bytes = 0;
-                        self.send(pieces, full, grant, recorded.revision, false).await?;
-                    }
-                }
+                    Ok::<_, Status>(())
+                };
+                // The store's thread reads while this one tells.
+                let (read, told) = tokio::join!(self.read(next, last), tell);
+                told?;
                 self.may()?;
+                chunk = read?;
             }
             let over = grant.ended.is_some();
             let done = over || !self.asked.follow;
@@ -168,6 +172,17 @@ impl Work<'_> {
                 () = self.door.closing() => return Err(status::closing()),
             }
         }
+    }
+
+    /// The events from here on up to the last one, as many as are read at once; none behind it.
+    async fn read(&self, next: Revision, last: Option<Revision>) -> Result<Vec<Recorded>, Status> {
+        let Some(ahead) = last.and_then(|last| last.0.checked_sub(next.0)) else {
+            return Ok(Vec::new());
+        };
+        let wanted = usize::try_from(ahead).unwrap_or(CHUNK_EVENTS).saturating_add(1);
+        let wanted = wanted.min(CHUNK_EVENTS);
+        let read = self.ledger.read_organization(self.organization, next, wanted).await;
+        read.map_err(|error| status::from_read(&error))
     }
 
     async fn send(
