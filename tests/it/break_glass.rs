@@ -19,7 +19,8 @@ use tonic::Code;
 use zeroize::Zeroizing;
 
 use super::support::{
-    ADMIN, Acme, Client, Home, Server, about, leaf_hash, refused, rejected, scoped, texts,
+    ADMIN, Acme, Client, Home, Server, StoredEvent, about, leaf_hash, refused, rejected, scoped,
+    texts,
 };
 
 const PASSWORD: &str = "correct horse battery staple";
@@ -915,3 +916,43 @@ const EXPECTED_OPEN: &[&str] = &[
     "keyledger.v1.SessionService/RevokeSessions",
     "keyledger.v1.SessionService/WhoAmI",
 ];
+
+/// A flood of keys that are nobody's is counted to the last, leaves no event for each, and keeps
+/// no custodian out.
+#[tokio::test]
+async fn a_flood_of_wrong_master_keys_is_counted_and_no_more() {
+    const WRONG: usize = 1_500;
+    let world = World::new("permissions = [\"dns:read\"]").await;
+    let shown = |key: String| VerifyRequest {
+        master_key: vec![key],
+        break_glass_reason: texts(&["fire"]),
+        ..wanting(&["dns:read"])
+    };
+    let before = world.acme.home.facts();
+    let questions: Vec<_> = (0..WRONG).map(|number| shown(format!("klmk_{number:041}"))).collect();
+    for questions in questions.chunks(500) {
+        let batch = proto::VerifyBatchRequest { questions: questions.into(), ..Default::default() };
+        for answer in world.acme.admin.verify_batch(batch).await.unwrap().answers {
+            let Some(proto::verify_batch_answer::Answer::Decision(decision)) = answer.answer else {
+                panic!("undecided");
+            };
+            assert_eq!(decision.code(), DecisionCode::Unknown);
+        }
+    }
+    let right = world.acme.admin.verify(shown(master_key("alice"))).await.unwrap();
+    assert_eq!(right.code(), DecisionCode::Allowed);
+    let World { acme: Acme { home, server, .. }, .. } = world;
+    // What is not yet recorded is when the server stops.
+    server.stop().await;
+    let all = home.events();
+    let counted: u64 = all
+        .iter()
+        .map(StoredEvent::json)
+        .filter(|event| event["type"] == "DenialsSummarized")
+        .flat_map(|event| event["data"]["denials"].as_array().unwrap().clone())
+        .filter(|it| it["denial"]["code"] == "unknown")
+        .map(|it| it["count"].as_u64().unwrap())
+        .sum();
+    assert_eq!(counted, WRONG as u64);
+    assert!(home.facts() - before < 20, "{} facts", home.facts() - before);
+}
