@@ -113,6 +113,7 @@ async fn open_grant(ledger: &Arc<Ledger>) -> Secret {
         name: "Acme".parse().expect("a name"),
         key_prefix: "vtx".parse().expect("a prefix"),
         plan: "paid".parse().expect("a plan"),
+        personal_of: None,
     };
     let registered = order(Command::RegisterOrganization(draft.clone()));
     ledger.execute(OrganizationId::OPERATOR, &registered).await.expect("registered");

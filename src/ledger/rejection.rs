@@ -86,7 +86,9 @@ pub enum Rejection {
     #[error("permission `{0}` asks for a second factor: show one, in a session")]
     MfaRequired(String),
     /// What is made under a break-glass grant would outlast it.
-    #[error("what is made under a break-glass grant must end with it; give an expiry")]
+    #[error(
+        "what is made under a break-glass grant must end with it: give an expiry, no later than the grant's"
+    )]
     OutlastsGrant,
     /// The rules of break-glass refuse it.
     #[error(transparent)]

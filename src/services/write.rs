@@ -196,7 +196,7 @@ pub fn key(key: &Key, measure: &mut Measure<'_>) -> proto::Key {
         created_by: Some(principal(key.maker.by, id)),
         created_with: key.maker.with.map(|it| it.to_string()).unwrap_or_default(),
         expires_at: key.expires_at().map(timestamp),
-        state: key_state(key.state(now)).into(),
+        state: key_state(organization.key_state(key, now)).into(),
         revocation: revocation(key, id, now),
         metadata: extras
             .map(|it| it.metadata.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())

@@ -12,7 +12,7 @@ use crate::event::{
     BreakGlassOpened, BreakGlassRefused, BreakGlassReviewed, BreakGlassUsed,
 };
 use crate::id::BreakGlassGrantId;
-use crate::key::Act;
+use crate::key::{Act, Key, KeyState};
 use crate::principal::Principal;
 use crate::recorded::Revision;
 use crate::text::Label;
@@ -77,6 +77,14 @@ impl Organization {
     pub fn outlives(&self, maker: Principal, now: Timestamp) -> bool {
         let Principal::BreakGlass(id) = maker else { return true };
         self.break_glass_grant(id).is_some_and(|it| it.ended.is_none() && now < it.expires_at)
+    }
+
+    /// Whether a key of the organization's is in force, by itself and by whoever made it.
+    #[must_use]
+    pub fn key_state(&self, key: &Key, now: Timestamp) -> KeyState {
+        let state = key.state(now);
+        let is_over = state == KeyState::Active && !self.outlives(key.maker.by, now);
+        if is_over { KeyState::Revoked } else { state }
     }
 
     pub(super) fn break_glass_configured(

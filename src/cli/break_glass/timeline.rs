@@ -89,7 +89,9 @@ impl Timeline {
             }
             "break_glass.used" => {
                 self.uses += 1;
-                Told::of(format!("used: {}", asked(entry)), None)
+                // A call may still be refused for what it lacks: that is told behind it.
+                let what = if text(entry, "method").is_some() { "called" } else { "used" };
+                Told::of(format!("{what}: {}", asked(entry)), None)
             }
             "break_glass.refused" => {
                 self.refusals += 1;
@@ -324,7 +326,7 @@ mod tests {
         assert!(!timeline.tell(&used(300)).contains('…'), "five minutes are none");
         let late = timeline.tell(&used(300 + 301));
         assert!(late.starts_with("… 5 minutes without a request …\n"), "{late}");
-        assert!(late.contains("+00:10:01  used: KeyService/ListKeys"), "{late}");
+        assert!(late.contains("+00:10:01  called: KeyService/ListKeys"), "{late}");
         // Recorded an hour after it ended: the quiet is what lies before the end.
         let ended_at = change("ended_at", Kind::Instant(instant_of(601 + 720)));
         let end = timeline.tell(&entry(601 + 720 + 3_600, "ended", vec![ended_at]));

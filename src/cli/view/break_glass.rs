@@ -400,7 +400,7 @@ impl Alert {
         if let Some(grant) = grant {
             line.push_str(&format!("  {}", grant.id));
         }
-        line.push_str(&format!("  of {} by custodian {}", self.organization_id, self.custodian));
+        line.push_str(&format!("  of {}, master key of {}", self.organization_id, self.custodian));
         if let Some(grant) = grant {
             let (uses, refusals) = (grant.uses, grant.refusals);
             line.push_str(&format!(": {uses} used, {refusals} refused"));

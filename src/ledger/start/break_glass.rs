@@ -50,6 +50,17 @@ impl Ledger {
         self: &Arc<Self>,
         configured: Option<&ConfiguredBreakGlass>,
     ) -> Result<(), StartError> {
+        if configured.is_some_and(|it| it.custodians.is_empty()) {
+            tracing::warn!("break-glass is enabled and stays off: nobody has a master key");
+        }
+        let configured = configured.filter(|it| !it.custodians.is_empty());
+        match (configured, self.break_glass_rules()) {
+            (Some(it), _) => tracing::info!(custodians = it.custodians.len(), "break-glass is on"),
+            (None, Some(_)) => {
+                tracing::warn!("break-glass is off from here on: grants that are open end");
+            }
+            (None, None) => {}
+        }
         let rules = configured.map(|it| self.break_glass_rules_of(it)).transpose()?;
         // Before the rules say otherwise: a start that is cut off here does it again.
         self.withdraw_from(&self.with_other_keys(configured)).await?;

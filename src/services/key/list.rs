@@ -7,6 +7,7 @@ use std::sync::Arc;
 use projections::api_key::Environment;
 use projections::id::{KeyId, RoleId};
 use projections::key::{Key, KeyState};
+use projections::organization::Organization;
 use projections::principal::Owner;
 use projections::text::Name;
 use projections::time::Timestamp;
@@ -28,12 +29,13 @@ struct Filter<'a> {
     role: Option<RoleId>,
     owner: Option<Owner>,
     name_prefix: &'a str,
+    organization: &'a Organization,
     now: Timestamp,
 }
 
 impl Filter<'_> {
     fn shows(&self, key: &Key) -> bool {
-        self.state.is_none_or(|state| key.state(self.now) == state)
+        self.state.is_none_or(|state| self.organization.key_state(key, self.now) == state)
             && self.environment.is_none_or(|environment| key.effective_environment() == environment)
             && self.role.is_none_or(|role| key.roles().contains(&role))
             && (self.owner.is_none() || key.owner() == self.owner)
@@ -98,7 +100,9 @@ pub(super) async fn list_keys(
     organization: &Published,
     message: &proto::ListKeysRequest,
 ) -> Result<proto::ListKeysResponse, Status> {
+    let tables_now = Arc::clone(&organization.tables());
     let filter = Filter {
+        organization: &tables_now,
         state: state(message.state)?,
         environment: read::environment(message.environment)?,
         role: read::optional("role_id", &message.role_id)?,
