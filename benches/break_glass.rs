@@ -219,7 +219,7 @@ fn percentiles(mut figures: Vec<f64>) -> (f64, f64) {
 /// Uses of one grant, beside appends to a store of its own.
 async fn measure_uses(root: &Path) {
     let open = |name: &str| {
-        Arc::new(EmbeddedStore::open(&Options::new(&root.join(name))).expect("a store"))
+        Arc::new(EmbeddedStore::open(&Options::new(root.join(name))).expect("a store"))
     };
     let (of_ledger, port) = (open("uses"), open("port"));
     let parts = Parts {
