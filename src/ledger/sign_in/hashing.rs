@@ -3,7 +3,8 @@
 //! A hash is made to cost memory and time, so both are bounded: as many hashes at once as
 //! there are threads ([`HashingTerms::threads`] times [`HashingCost::memory_kib`] of memory),
 //! as many waiting as the queue holds, and [`HashingError::Busy`] beyond. Who goes away
-//! while waiting costs nothing.
+//! while waiting costs nothing. On Linux the threads give way to all others, so that a storm of
+//! logins does not hold up those who need no password.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,10 @@ use crate::ledger::secret::random_key;
 const SALT_BYTES: usize = 16;
 /// Bytes of a password's hash.
 const HASH_BYTES: usize = 32;
+/// By how much the threads are nicer than the process: beside another busy thread they are
+/// given a tenth of a core, and all of it where nobody else wants it.
+#[cfg(target_os = "linux")]
+const NICER: i32 = 10;
 
 /// What one hash costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,8 +218,18 @@ impl Hashers {
     }
 }
 
+/// Lets the system prefer all other threads to this one. Elsewhere than on Linux that would
+/// be said of the whole process, and is not.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(NICER) {
+        tracing::warn!(%error, "hashing passwords gives way to nothing else");
+    }
+}
+
 /// Works until no one can ask any more.
 fn run(waiting: &Mutex<Receiver<Job>>, cost: HashingCost) {
+    give_way();
     while let Some(job) = next(waiting) {
         match job {
             Job::Hash(password, reply) => drop(reply.send(hash(&password, cost))),
@@ -380,6 +395,23 @@ mod tests {
         assert!(hashers.hash(password("later")).await.is_ok());
         drop(hashers);
         worker.join().unwrap();
+    }
+
+    /// The thread that hashes gives way, and no other does.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn hashing_gives_way() {
+        let priority = || rustix::process::getpriority_process(None).unwrap();
+        let before = priority();
+        let (jobs, waiting) = sync_channel(1);
+        // Nobody can ask, so it ends at once.
+        drop(jobs);
+        let worker = std::thread::spawn(move || {
+            run(&Mutex::new(waiting), CHEAP);
+            priority()
+        });
+        assert_eq!(worker.join().unwrap(), (before + NICER).min(19));
+        assert_eq!(priority(), before);
     }
 
     /// Polls once; whether it waits.
