@@ -137,13 +137,13 @@ fn wrong(current: u64) -> Result<Revision, AppendError> {
 async fn what_another_wrote_meanwhile_is_not_taken_for_ours() {
     let engine = Engine::start();
     let store = filled(&engine, 1).await;
-    // Ours is held up on the way, and cannot be sent again before another's takes its place.
+    // Ours is held up on the way; sent again, it waits until another's has taken its place.
     engine.fail_appends(&[AppendFault::LateCommit]);
+    engine.hold_appends_after(1);
     let ours = store.append(&stream(), Some(Revision(0)), vec![event(1, 300)], Urgency::Normal);
-    engine.wait_until(|state| state.appends == 2);
-    engine.refuse_appends_to(&[stream().as_str()]);
+    engine.wait_until(|state| state.appends >= 2);
     write_as_another(&engine, &stream(), &event(9, 300));
-    engine.refuse_appends_to(&[]);
+    engine.hold_appends(false);
     assert_eq!(ours.await, wrong(1));
     assert_eq!(engine.commit_late(), 1, "it comes too late for its place");
     let found = store.read_stream(&stream(), Revision::FIRST, 9).await.unwrap();
