@@ -136,6 +136,7 @@ pub struct Ledger {
     opening: tokio::sync::Mutex<()>,
     server_since: break_glass::ServerSince,
     rate_limits: rate_limits::RateLimits,
+    activity: activity::IndexState,
     stats: LedgerStats,
 }
 

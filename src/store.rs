@@ -3,8 +3,10 @@
 //! [`embedded`] is the default, on disk, for one process. `eventstore` keeps them on an
 //! EventStoreDB or KurrentDB server, by an [`engine_url`]. [`memory`] is for tests and has
 //! faults by name. [`conformance`] is the suite that all must pass, and that any further
-//! adapter must pass too. [`derived`] keeps what can be made again from events.
+//! adapter must pass too. [`derived`] and
+//! [`activity_index`] keep what can be made again from events.
 
+pub mod activity_index;
 mod catch_up;
 #[doc(hidden)]
 pub mod conformance;

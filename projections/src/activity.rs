@@ -9,6 +9,7 @@
 
 mod filter;
 mod tell;
+mod terms;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -28,6 +29,7 @@ use crate::text::{CorrelationId, Name, PlanName};
 use crate::time::Timestamp;
 pub(crate) use tell::break_glass::grant_of;
 use tell::{Told, tell};
+pub use terms::{TERM_BITS, TERMS_FORM, Term, terms_of};
 
 macro_rules! actions {
     ($($event:ident => $action:literal,)+) => {

@@ -2,7 +2,13 @@
 //!
 //! A walk reads the store in chunks and never past what readers see, and it ends when it
 //! has read as much as one answer may cost: whoever wants more begins another walk there.
+//! Where an index knows which events have what is looked for, only those are read; what the
+//! index does not know yet is read event by event.
 
+pub mod index;
+mod indexing;
+
+use projections::activity::Term;
 use projections::corrupt::CorruptHistory;
 use projections::envelope::Envelope;
 use projections::organization::Head;
@@ -12,6 +18,8 @@ use projections::time::Timestamp;
 use super::Ledger;
 use super::event_store::ReadError;
 use super::tables::Published;
+use index::Search;
+pub(super) use indexing::IndexState;
 
 /// Most events that one walk reads.
 pub const WALK_EVENTS_MAX: usize = 10_000;
@@ -19,6 +27,8 @@ pub const WALK_EVENTS_MAX: usize = 10_000;
 pub const WALK_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most events of one chunk: at most as many bytes as a walk.
 const CHUNK_EVENTS_MAX: usize = 512;
+/// How many runs of events an index proposed are read at once.
+const READS_AT_ONCE: usize = 32;
 
 /// In which direction a stream is walked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +56,20 @@ pub struct Walk<'a> {
     organization: &'a Published,
     head: Head,
     direction: Direction,
+    /// What every event has that is looked for; empty where all are.
+    terms: Vec<Term>,
     /// Where reading goes on; none behind the last event.
     next: Option<Revision>,
+    /// No event from here on is looked for, by number: where searches end.
+    low: Revision,
+    high: Revision,
     /// What was read and not given yet, in the walk's direction.
     chunk: std::vec::IntoIter<Recorded>,
     chunk_events: usize,
     events_left: usize,
     bytes_left: usize,
+    /// A search took as long as one may.
+    searched_out: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -75,12 +92,24 @@ impl<'a> Walk<'a> {
             organization,
             head,
             direction,
+            terms: Vec::new(),
             next: Some(next),
+            low: Revision::FIRST,
+            high: head.revision,
             chunk: Vec::new().into_iter(),
             chunk_events: wanted.clamp(1, CHUNK_EVENTS_MAX),
             events_left: WALK_EVENTS_MAX,
             bytes_left: WALK_BYTES_MAX,
+            searched_out: false,
         }
+    }
+
+    /// Events that have not all of these terms may be left out, and are, where an index knows
+    /// which they are.
+    #[must_use]
+    pub fn looking_for(mut self, terms: Vec<Term>) -> Self {
+        self.terms = terms;
+        self
     }
 
     /// Goes on behind this event, which another walk in the same direction gave.
@@ -100,10 +129,16 @@ impl<'a> Walk<'a> {
         from: Option<Timestamp>,
         to: Option<Timestamp>,
     ) -> Result<(), ReadError> {
+        // The other end is of use to a search alone: a walk sees it when it comes there.
+        let searches =
+            !self.terms.is_empty() && self.ledger.activity.reached(self.organization.id).is_some();
         match self.direction {
             Direction::NewestFirst => {
                 if let Some(to) = to {
                     self.next = before(self.first_not_before(to).await?);
+                }
+                if let Some(from) = from.filter(|_| searches) {
+                    self.low = self.first_not_before(from).await?;
                 }
             }
             Direction::OldestFirst => {
@@ -111,15 +146,24 @@ impl<'a> Walk<'a> {
                     let first = self.first_not_before(from).await?;
                     self.next = Some(first).filter(|first| *first <= self.head.revision);
                 }
+                if let Some(to) = to.filter(|_| searches) {
+                    self.high = before(self.first_not_before(to).await?).unwrap_or(Revision::FIRST);
+                }
             }
         }
         Ok(())
     }
 
-    /// Whether there is anything behind the last event that was given.
+    /// Behind which event another walk in the same direction goes on, with nothing left out
+    /// and nothing twice; none where nothing is left. Events that were read and not given are
+    /// given again.
     #[must_use]
-    pub fn goes_on(&self) -> bool {
-        self.next.is_some() || self.chunk.len() > 0
+    pub fn left_at(&self) -> Option<Revision> {
+        let next = self.chunk.as_slice().first().map(|it| it.revision).or(self.next)?;
+        match self.direction {
+            Direction::NewestFirst => Some(next.next()),
+            Direction::OldestFirst => before(next),
+        }
     }
 
     /// The next event.
@@ -130,15 +174,90 @@ impl<'a> Walk<'a> {
                 return Ok(Step::Event(recorded.revision, envelope));
             }
             let Some(next) = self.next else { return Ok(Step::End) };
-            if self.events_left == 0 || self.bytes_left == 0 {
+            if self.events_left == 0 || self.bytes_left == 0 || self.searched_out {
                 return Ok(Step::WorkLimit);
             }
-            self.read_chunk(next).await?;
+            if !self.search(next).await? {
+                self.read_chunk(next).await?;
+            }
         }
     }
 
-    async fn read_chunk(&mut self, next: Revision) -> Result<(), ReadError> {
+    /// Reads the next events that an index proposes; false where it has nothing to say.
+    async fn search(&mut self, next: Revision) -> Result<bool, ReadError> {
+        let activity = &self.ledger.activity;
+        let reached = activity.reached(self.organization.id).filter(|_| !self.terms.is_empty());
+        let Some(known) = reached.filter(|known| *known >= next) else { return Ok(false) };
+        let (low, high) = match self.direction {
+            Direction::NewestFirst => (self.low, next),
+            Direction::OldestFirst => (next, self.high.min(known)),
+        };
+        if low > high {
+            // Whatever follows is outside the bounds.
+            return Ok(false);
+        }
         let wanted = self.chunk_events.min(self.events_left);
+        let search = Search {
+            organization: self.organization.id,
+            terms: self.terms.clone(),
+            low,
+            high,
+            direction: self.direction,
+            wanted,
+        };
+        let Some(found) = activity.find(search).await else { return Ok(false) };
+        let proposed = found.revisions;
+        // Nothing is looked for outside the bounds; what the index does not know is read.
+        let unknown = Some(high.next()).filter(|it| *it <= self.high);
+        self.next = match self.direction {
+            Direction::NewestFirst => found.next,
+            Direction::OldestFirst => found.next.or(unknown),
+        };
+        self.searched_out = found.next.is_some() && proposed.len() < wanted;
+        self.chunk_events = (self.chunk_events * 2).min(CHUNK_EVENTS_MAX);
+        self.chunk = self.read_proposed(proposed).await?.into_iter();
+        Ok(true)
+    }
+
+    /// Reads these events, which must be there, in this order.
+    async fn read_proposed(
+        &mut self,
+        mut proposed: Vec<Revision>,
+    ) -> Result<Vec<Recorded>, ReadError> {
+        if self.direction == Direction::NewestFirst {
+            proposed.reverse();
+        }
+        // What stands in a row is read at once.
+        let runs: Vec<_> = proposed.chunk_by(|one, other| one.next() == *other).collect();
+        let mut chunk = Vec::with_capacity(proposed.len());
+        for runs in runs.chunks(READS_AT_ONCE) {
+            let stream = &self.organization.stream;
+            let read = |run: &&[Revision]| {
+                let first = run.first().copied().unwrap_or(Revision::FIRST);
+                (first, run.len(), self.ledger.store.read_stream(stream, first, run.len()))
+            };
+            let reads: Vec<_> = runs.iter().map(read).collect();
+            for (first, wanted, read) in reads {
+                let read = read.await?;
+                chunk.extend(self.all_of(first, wanted, read)?);
+            }
+        }
+        self.spend(&chunk);
+        if self.direction == Direction::NewestFirst {
+            chunk.reverse();
+        }
+        Ok(chunk)
+    }
+
+    async fn read_chunk(&mut self, next: Revision) -> Result<(), ReadError> {
+        let mut wanted = self.chunk_events.min(self.events_left);
+        // What the index knows is searched, not read.
+        let known = self.ledger.activity.reached(self.organization.id);
+        if let (Direction::NewestFirst, Some(known), false) =
+            (self.direction, known.filter(|it| *it < next), self.terms.is_empty())
+        {
+            wanted = usize::try_from(next.0 - known.0).map_or(wanted, |it| wanted.min(it));
+        }
         let ahead = match self.direction {
             Direction::NewestFirst => next.0,
             Direction::OldestFirst => self.head.revision.0.saturating_sub(next.0),
@@ -171,14 +290,28 @@ impl<'a> Walk<'a> {
     async fn read(&mut self, first: Revision, wanted: usize) -> Result<Vec<Recorded>, ReadError> {
         let stream = &self.organization.stream;
         let read = self.ledger.store.read_stream(stream, first, wanted).await?;
+        let read = self.all_of(first, wanted, read)?;
+        self.spend(&read);
+        Ok(read)
+    }
+
+    fn all_of(
+        &self,
+        first: Revision,
+        wanted: usize,
+        read: Vec<Recorded>,
+    ) -> Result<Vec<Recorded>, ReadError> {
         if read.len() != wanted {
             let missing = Revision(first.0.saturating_add(read.len() as u64));
             return Err(self.corrupt(missing, "the event is missing"));
         }
+        Ok(read)
+    }
+
+    fn spend(&mut self, read: &[Recorded]) {
         let bytes: usize = read.iter().map(|it| it.stored.len()).sum();
         self.events_left = self.events_left.saturating_sub(read.len());
         self.bytes_left = self.bytes_left.saturating_sub(bytes);
-        Ok(read)
     }
 
     /// The first event that was recorded at this instant or later; the place behind the

@@ -272,6 +272,7 @@ impl Ledger {
             opening: tokio::sync::Mutex::default(),
             server_since: std::sync::OnceLock::new(),
             rate_limits: rate_limits::RateLimits::new(),
+            activity: super::activity::IndexState::default(),
             stats: LedgerStats::default(),
         });
         Ok((ledger, replayed))

@@ -248,22 +248,23 @@ async fn query_activity(
         return Err(status::organization_not_found(organization.id));
     };
     let failed = |error| status::from_read(&error);
-    let mut walk = Walk::new(ledger, organization, head, query.direction, query.rows_max);
-    match behind {
-        Some(last) => walk.continue_behind(last),
-        None => walk.skip_to(query.from, query.to).await.map_err(failed)?,
+    let walk = Walk::new(ledger, organization, head, query.direction, query.rows_max);
+    let mut walk = walk.looking_for(query.filter.terms());
+    walk.skip_to(query.from, query.to).await.map_err(failed)?;
+    // Where the page before ended is inside those bounds.
+    if let Some(last) = behind {
+        walk.continue_behind(last);
     }
     let mut personal = PersonalData::new(ledger, reader);
     let mut answer = proto::QueryActivityResponse {
         revision: write::revision(&organization.stream, tables.revision()),
         ..Default::default()
     };
-    let (mut last, mut bytes) = (None, 0);
+    let mut bytes = 0;
     while answer.entries.len() < query.rows_max && bytes < page::PAGE_BYTES_MAX {
         match walk.step().await.map_err(failed)? {
             Step::Event(_, envelope) if query.is_past(envelope.at) => return Ok(answer),
             Step::Event(revision, envelope) => {
-                last = Some(revision);
                 if query.filter.shows(&envelope) {
                     let mut entry = entry(revision, &envelope, &tables);
                     entry.personal_data = personal.of(&envelope).await?;
@@ -278,7 +279,7 @@ async fn query_activity(
             }
         }
     }
-    if let Some(last) = last.filter(|_| walk.goes_on()) {
+    if let Some(last) = walk.left_at() {
         answer.next_page_token = list.token(to_token(last));
     }
     Ok(answer)

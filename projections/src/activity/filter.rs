@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::tell::{names_credential, names_party, tell};
+use super::tell::for_each_named;
 use super::{ACTIONS, action};
 use crate::envelope::Envelope;
 use crate::event::Event;
@@ -77,9 +77,9 @@ impl Filter {
 }
 
 fn on(target: &str, event: &Event) -> bool {
-    tell(event).target.id.to_string() == *target
-        || target.parse().is_ok_and(|id| names_credential(event, id))
-        || names_party(event, target)
+    let mut found = false;
+    for_each_named(event, |id| found = found || id.to_string() == target);
+    found
 }
 
 fn done(pattern: &ActionPattern, event: &Event) -> bool {

@@ -4,6 +4,7 @@ mod accounts;
 pub(super) mod break_glass;
 
 use std::borrow::Cow;
+use std::fmt;
 
 mod people;
 
@@ -162,27 +163,22 @@ fn key_ids(keys: &[KeyUses]) -> Vec<KeyId> {
     keys.iter().map(|it| it.key_id).collect()
 }
 
-/// Whether an event speaks of this key or session among others, which are its target together.
-pub(super) fn names_credential(event: &Event, id: Credential) -> bool {
+/// Gives the identifier of everything that an event was done to or speaks of: its target, the
+/// credentials that it counts, a grant and who has it, whose session it is. Some may come twice.
+pub(super) fn for_each_named(event: &Event, mut each: impl FnMut(&dyn fmt::Display)) {
+    each(&tell(event).target.id);
     if let Event::DenialsSummarized(data) = event {
-        return data.denials.iter().any(|it| it.denial.credential == Some(id));
+        data.denials.iter().filter_map(|it| it.denial.credential).for_each(|it| each(&it));
+    } else if let Event::UsageRecorded(data) = event {
+        data.keys.iter().for_each(|it| each(&it.key_id));
+    } else if let Event::RoleGranted(RoleGranted { grant_id, terms })
+    | Event::GrantRevoked(GrantRevoked { grant_id, before: terms }) = event
+    {
+        each(grant_id);
+        each(&terms.principal);
+    } else if let Some(user) = people::names_user(event) {
+        each(&user);
     }
-    let Event::UsageRecorded(data) = event else { return false };
-    data.keys.iter().any(|it| Credential::Key(it.key_id) == id)
-}
-
-/// Whether an event speaks of this grant, or of who has it, or of whose session it is.
-pub(super) fn names_party(event: &Event, target: &str) -> bool {
-    let names = |id: &GrantId, terms: &GrantTerms| {
-        id.to_string() == target || terms.principal.to_string() == target
-    };
-    if let Event::RoleGranted(RoleGranted { grant_id, terms }) = event {
-        return names(grant_id, terms);
-    }
-    if let Event::GrantRevoked(GrantRevoked { grant_id, before }) = event {
-        return names(grant_id, before);
-    }
-    people::names_user(event).is_some_and(|id| id.to_string() == target)
 }
 
 fn denials_summarized(data: &DenialsSummarized) -> Told<'_> {

@@ -195,19 +195,19 @@ async fn a_walk_goes_on_where_another_ended() {
             let (mut found, _) = steps(&mut first, cut).await;
             let mut second = world.walk(direction, 7);
             second.continue_behind(Revision(*found.last().unwrap()));
-            assert_eq!(first.goes_on(), cut < 50);
+            assert_eq!(first.left_at().is_some(), cut < 50);
             found.extend(steps(&mut second, 99).await.0);
             assert_eq!(found, whole);
         }
         let last = Revision(*whole.last().unwrap());
         let mut behind = world.walk(direction, 7);
         behind.continue_behind(last);
-        assert!(!behind.goes_on() && steps(&mut behind, 9).await.0.is_empty());
+        assert!(behind.left_at().is_none() && steps(&mut behind, 9).await.0.is_empty());
     }
     // A place that a longer history had.
     let mut later = world.walk(Direction::OldestFirst, 7);
     later.continue_behind(Revision(u64::MAX));
-    assert!(!later.goes_on());
+    assert!(later.left_at().is_none());
     let mut later = world.walk(Direction::NewestFirst, 7);
     later.continue_behind(Revision(1_000));
     assert_eq!(steps(&mut later, 99).await.0.len(), 50);
@@ -225,14 +225,14 @@ async fn a_page_of_a_long_stream_reads_no_more_than_the_page() {
         let mut walk = world.walk(direction, 100);
         let (found, end) = steps(&mut walk, usize::MAX).await;
         assert_eq!((found.len(), world.read()), (WALK_EVENTS_MAX, WALK_EVENTS_MAX));
-        assert!(matches!(end, Some(Step::WorkLimit)) && walk.goes_on());
+        assert!(matches!(end, Some(Step::WorkLimit)) && walk.left_at().is_some());
     }
     // Exactly as long as a walk: the end is known.
     let world = World::long(WALK_EVENTS_MAX as i64).await;
     let mut walk = world.walk(Direction::NewestFirst, 100);
     let (found, end) = steps(&mut walk, usize::MAX).await;
     assert_eq!(found.len(), WALK_EVENTS_MAX);
-    assert!(matches!(end, Some(Step::End)) && !walk.goes_on());
+    assert!(matches!(end, Some(Step::End)) && walk.left_at().is_none());
 }
 
 #[tokio::test]

@@ -1,0 +1,452 @@
+//! The activity index, in `activity.db`: SQLite's full-text engine (FTS5) as what it is
+//! inside, lists of places for each term, without any text.
+//!
+//! A row stands for an event: its number is the organization's, here, and the revision. Its
+//! terms are hashes in letters, so that nothing anybody wrote ever reaches the engine's query
+//! language. Rows hold no text and no columns, only the lists (`content=''`, `detail=none`,
+//! <https://sqlite.org/fts5.html>).
+//!
+//! The file is derived: it can be deleted whenever no process uses the directory, and one that
+//! cannot be used is made anew. It stands apart from `projections.db` because a database has one
+//! writer: snapshots are written in long transactions, and the index is to be up to date.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use projections::activity::{TERM_BITS, TERMS_FORM, Term};
+use projections::digest::LeafHash;
+use projections::id::OrganizationId;
+use projections::recorded::{Revision, StreamName};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
+
+use crate::ledger::activity::Direction;
+use crate::ledger::activity::index::{
+    ActivityIndex, Checkpoint, Found, IndexDigest, IndexError, Indexed, Reached, Search,
+};
+use crate::ledger::event_store::Position;
+
+/// "KLAI": what `file(1)` and we know the database by.
+const APPLICATION_ID: i32 = 0x4b4c_4149;
+/// The form of the tables; that of the terms is counted on top.
+const FORM: i32 = 1 << 16;
+/// How long a read waits for a lock that only recovery takes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Page cache of the connection that writes, in KiB.
+const WRITER_CACHE_KIB: i64 = 16_384;
+/// Page cache of each connection that reads, in KiB.
+const READER_CACHE_KIB: i64 = 8_192;
+/// Pages of the write-ahead log after which it is moved into the database: 32 MiB.
+const LOG_PAGES: i64 = 4_096;
+/// See `store::derived`: the index of the write-ahead log is in memory.
+const ONE_PROCESS: &CStr = c"unix-excl";
+/// Connections that read: a search takes one.
+const READERS: usize = 2;
+
+/// A row's number is the organization's, shifted by this, and the revision.
+const REVISION_BITS: u32 = 40;
+/// How many revisions a search of several terms looks at before it looks at the time.
+const WINDOW: u64 = 1 << 17;
+/// For how long a search begins windows.
+const SEARCH_WITHIN: Duration = Duration::from_millis(15);
+
+/// Merges are put off until a term is in so many segments: fewer writes, slower searches.
+const TABLES: &str = "
+CREATE TABLE checkpoint (
+    only_one INTEGER PRIMARY KEY CHECK (only_one = 0), before BLOB, position BLOB NOT NULL,
+    stream TEXT NOT NULL, revision INTEGER NOT NULL, leaf_hash BLOB NOT NULL
+) STRICT;
+CREATE TABLE organizations (
+    number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, revision INTEGER NOT NULL
+) STRICT;
+CREATE VIRTUAL TABLE terms USING fts5(
+    of_event, content='', detail=none, columnsize=0, tokenize='ascii'
+);
+";
+const PUT_CHECKPOINT: &str = "INSERT OR REPLACE INTO checkpoint
+    (only_one, before, position, stream, revision, leaf_hash) VALUES (0, ?1, ?2, ?3, ?4, ?5)";
+
+/// The activity index of a data directory.
+pub struct ActivityDb {
+    path: PathBuf,
+    writer: Mutex<Writer>,
+    readers: [Mutex<Connection>; READERS],
+}
+
+struct Writer {
+    connection: Connection,
+    /// The number and the last revision of each organization.
+    organizations: HashMap<OrganizationId, (i64, Revision)>,
+}
+
+impl From<rusqlite::Error> for IndexError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged(error.to_string())
+            }
+            Some(ErrorCode::DatabaseBusy) => Self::Unavailable(
+                "another process has activity.db open, a database shell, say: end it".to_owned(),
+            ),
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl ActivityDb {
+    /// Opens the file, making it anew if it is not there or cannot be used. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// Not even an empty one can be made.
+    pub fn open(path: &Path) -> Result<Self, IndexError> {
+        let (writer, readers) = match connect(path) {
+            Ok(both) => both,
+            Err(IndexError::Damaged(what)) => {
+                tracing::warn!(what, "activity.db cannot be used; it is made anew from history");
+                remove(path)?;
+                connect(path)?
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            writer: Mutex::new(writer),
+            readers: readers.map(Mutex::new),
+        })
+    }
+
+    /// Looks whether the file, where there is one, can be used. It is left as it is. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// It cannot; [`ActivityDb::open`] would make it anew where it is damaged.
+    pub fn look(path: &Path) -> Result<(), IndexError> {
+        if path.exists() { connect(path).map(drop) } else { Ok(()) }
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection that nobody uses; else the first, once nobody does.
+    fn reader(&self) -> MutexGuard<'_, Connection> {
+        let free = self.readers.iter().find_map(|it| it.try_lock().ok());
+        let [first, ..] = &self.readers;
+        free.unwrap_or_else(|| first.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn connect(path: &Path) -> Result<(Writer, [Connection; READERS]), IndexError> {
+    let unavailable = |error: io::Error| IndexError::Unavailable(error.to_string());
+    // Here and not by SQLite, so that it never is open to others.
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).open(path).map_err(unavailable)?;
+    let open = |flags: OpenFlags, cache_kib: i64| -> rusqlite::Result<Connection> {
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags_and_vfs(path, flags, ONE_PROCESS)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        connection.pragma_update(None, "cache_size", -cache_kib)?;
+        Ok(connection)
+    };
+    let connection = open(OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_CACHE_KIB)?;
+    let objects = "SELECT count(*) FROM sqlite_schema";
+    let objects: i64 = connection.query_row(objects, [], |row| row.get(0))?;
+    if objects == 0 {
+        connection.pragma_update(None, "page_size", 8_192)?;
+    }
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+    let form = FORM.saturating_add_unsigned(TERMS_FORM);
+    if objects == 0 {
+        connection.execute_batch(&format!(
+            "BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {form};
+             {TABLES} COMMIT;"
+        ))?;
+    }
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    if (number("application_id")?, number("user_version")?) != (APPLICATION_ID, form) {
+        return Err(IndexError::Damaged("it is of another form".to_owned()));
+    }
+    let reader = || -> Result<Connection, IndexError> {
+        let reader = open(OpenFlags::SQLITE_OPEN_READ_ONLY, READER_CACHE_KIB)?;
+        reader.pragma_update(None, "query_only", true)?;
+        let tables = "SELECT count(*) FROM sqlite_schema
+            WHERE name IN ('checkpoint', 'organizations', 'terms')";
+        if reader.query_row(tables, [], |row| row.get::<_, i64>(0))? != 3 {
+            return Err(IndexError::Damaged("a table is missing".to_owned()));
+        }
+        Ok(reader)
+    };
+    let readers = [reader()?, reader()?];
+    let mut organizations = HashMap::new();
+    {
+        let mut rows = connection.prepare("SELECT id, number, revision FROM organizations")?;
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            let revision = Revision(row.get::<_, i64>(2)?.cast_unsigned());
+            organizations.insert(OrganizationId::from_bytes(row.get(0)?), (row.get(1)?, revision));
+        }
+    }
+    Ok((Writer { connection, organizations }, readers))
+}
+
+/// Removes the file and what SQLite keeps beside it.
+fn remove(path: &Path) -> Result<(), IndexError> {
+    for beside in ["", "-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(beside);
+        match fs::remove_file(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(IndexError::Unavailable(error.to_string()));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Letters for each five bits of a term: what the engine takes for one word.
+const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+const TERM_LETTERS: usize = TERM_BITS.div_ceil(5) as usize;
+
+fn write_term(term: Term, text: &mut String) {
+    for place in 0..TERM_LETTERS {
+        let five = usize::try_from((term.0 >> (5 * place)) & 31).unwrap_or_default();
+        text.push(char::from(LETTERS.get(five).copied().unwrap_or_default()));
+    }
+}
+
+fn read_term(text: &str) -> Option<Term> {
+    let mut bits = 0;
+    for (place, letter) in text.bytes().enumerate() {
+        let five = LETTERS.iter().position(|it| *it == letter)? as u64;
+        bits |= five << (5 * place);
+    }
+    (text.len() == TERM_LETTERS).then_some(Term(bits))
+}
+
+/// The number of an event's row; none where the engine has no numbers for it.
+fn row_number(organization: i64, revision: Revision) -> Option<i64> {
+    let revision = i64::try_from(revision.0).ok().filter(|it| *it < 1 << REVISION_BITS)?;
+    let organization = organization.checked_mul(1 << REVISION_BITS)?;
+    organization.checked_add(revision)
+}
+
+fn revision_of(row: i64) -> Revision {
+    Revision((row & ((1 << REVISION_BITS) - 1)).cast_unsigned())
+}
+
+impl Writer {
+    fn add(&mut self, events: &[Indexed], checkpoint: &Checkpoint) -> Result<(), IndexError> {
+        let mut moved: HashMap<OrganizationId, (i64, Revision)> = HashMap::new();
+        let mut unused = self.organizations.values().map(|(number, _)| number + 1).max();
+        {
+            let insert = "INSERT INTO terms (rowid, of_event) VALUES (?1, ?2)";
+            let mut insert = self.connection.prepare_cached(insert)?;
+            let mut text = String::new();
+            for Indexed { organization, revision, terms } in events {
+                let known =
+                    moved.get(organization).or_else(|| self.organizations.get(organization));
+                let last = known.map(|(_, last)| *last);
+                let number = known.map(|(number, _)| *number).unwrap_or_else(|| {
+                    let number = unused.unwrap_or_default();
+                    unused = Some(number + 1);
+                    number
+                });
+                if *revision != Revision::after(last) {
+                    let what = format!("revision {revision} does not come behind {last:?}");
+                    return Err(IndexError::Damaged(what));
+                }
+                moved.insert(*organization, (number, *revision));
+                let Some(row) = row_number(number, *revision) else {
+                    return Err(IndexError::Unavailable("it has no more rows".to_owned()));
+                };
+                text.clear();
+                for term in terms {
+                    write_term(*term, &mut text);
+                    text.push(' ');
+                }
+                insert.execute(params![row, text])?;
+            }
+        }
+        let put = "INSERT OR REPLACE INTO organizations (number, id, revision) VALUES (?1, ?2, ?3)";
+        let mut put = self.connection.prepare_cached(put)?;
+        for (id, (number, revision)) in &moved {
+            put.execute(params![number, id.to_bytes(), revision.0.cast_signed()])?;
+        }
+        let Checkpoint { before, position, stream, revision, leaf_hash } = checkpoint;
+        self.connection.prepare_cached(PUT_CHECKPOINT)?.execute(params![
+            before.map(|it| it.0.to_be_bytes()),
+            position.0.to_be_bytes(),
+            stream.as_str(),
+            revision.0.cast_signed(),
+            leaf_hash.0,
+        ])?;
+        self.connection.execute_batch("COMMIT")?;
+        self.organizations.extend(moved);
+        Ok(())
+    }
+}
+
+impl ActivityIndex for ActivityDb {
+    fn reached(&self) -> Result<Reached, IndexError> {
+        let writer = self.writer();
+        let checkpoint = "SELECT before, position, stream, revision, leaf_hash FROM checkpoint";
+        let checkpoint = writer
+            .connection
+            .query_row(checkpoint, [], |row| {
+                let position = |bytes: [u8; 16]| Position(u128::from_be_bytes(bytes));
+                Ok(Checkpoint {
+                    before: row.get::<_, Option<[u8; 16]>>(0)?.map(position),
+                    position: position(row.get(1)?),
+                    stream: StreamName::from_store(&row.get::<_, String>(2)?),
+                    revision: Revision(row.get::<_, i64>(3)?.cast_unsigned()),
+                    leaf_hash: LeafHash(row.get(4)?),
+                })
+            })
+            .optional()?;
+        let organizations = writer.organizations.iter();
+        let organizations = organizations.map(|(id, (_, revision))| (*id, *revision)).collect();
+        Ok(Reached { checkpoint, organizations })
+    }
+
+    fn add(&self, events: &[Indexed], checkpoint: &Checkpoint) -> Result<(), IndexError> {
+        let mut writer = self.writer();
+        writer.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let added = writer.add(events, checkpoint);
+        if added.is_err() && !writer.connection.is_autocommit() {
+            // If even this fails the connection is of no more use, and says so next time.
+            let _ = writer.connection.execute_batch("ROLLBACK");
+        }
+        added
+    }
+
+    fn find(&self, search: &Search) -> Result<Found, IndexError> {
+        let reader = self.reader();
+        let number = "SELECT number FROM organizations WHERE id = ?1";
+        let number: Option<i64> = reader
+            .prepare_cached(number)?
+            .query_row([search.organization.to_bytes()], |row| row.get(0))
+            .optional()?;
+        let Some(number) = number else { return Ok(Found::default()) };
+        let mut matching = String::new();
+        for term in &search.terms {
+            if !matching.is_empty() {
+                matching.push_str(" AND ");
+            }
+            write_term(*term, &mut matching);
+        }
+        let order = match search.direction {
+            Direction::NewestFirst => "DESC",
+            Direction::OldestFirst => "ASC",
+        };
+        let select = format!(
+            "SELECT rowid FROM terms WHERE terms MATCH ?1 AND rowid BETWEEN ?2 AND ?3
+             ORDER BY rowid {order} LIMIT ?4"
+        );
+        let mut select = reader.prepare_cached(&select)?;
+        let began = Instant::now();
+        let mut found = Found::default();
+        let (mut low, mut high) = (search.low.0, search.high.0);
+        // One list is read from where it is looked at to as many as are wanted; several are
+        // read against each other, and may have nothing in common for long.
+        let window = if search.terms.len() > 1 { WINDOW } else { u64::MAX };
+        while low <= high {
+            let (first, last) = match search.direction {
+                Direction::NewestFirst => (low.max(high.saturating_sub(window - 1)), high),
+                Direction::OldestFirst => (low, high.min(low.saturating_add(window - 1))),
+            };
+            let rows = row_number(number, Revision(first)).zip(row_number(number, Revision(last)));
+            let Some((first_row, last_row)) = rows else { return Ok(found) };
+            let wanted = search.wanted.saturating_sub(found.revisions.len());
+            let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
+            let mut rows = select.query(params![matching, first_row, last_row, limit])?;
+            while let Some(row) = rows.next()? {
+                found.revisions.push(revision_of(row.get(0)?));
+            }
+            // What is behind the last one that is wanted was not looked at.
+            let full = found.revisions.len() >= search.wanted;
+            let seen = found.revisions.last().filter(|_| full);
+            let end = match search.direction {
+                Direction::NewestFirst => {
+                    let seen = seen.map_or(first, |it| it.0);
+                    seen.checked_sub(1).filter(|it| *it >= search.low.0)
+                }
+                Direction::OldestFirst => {
+                    let seen = seen.map_or(last, |it| it.0);
+                    Some(seen.saturating_add(1)).filter(|it| *it <= search.high.0)
+                }
+            };
+            let Some(end) = end else { return Ok(found) };
+            if full || began.elapsed() > SEARCH_WITHIN {
+                found.next = Some(Revision(end));
+                return Ok(found);
+            }
+            match search.direction {
+                Direction::NewestFirst => high = end,
+                Direction::OldestFirst => low = end,
+            }
+        }
+        Ok(found)
+    }
+
+    fn digest(&self) -> Result<IndexDigest, IndexError> {
+        let reader = self.reader();
+        let mut ids = HashMap::new();
+        let mut rows = reader.prepare("SELECT number, id FROM organizations")?;
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            ids.insert(row.get::<_, i64>(0)?, OrganizationId::from_bytes(row.get(1)?));
+        }
+        // Of this connection alone, in memory: <https://sqlite.org/fts5.html#the_fts5vocab_virtual_table_module>.
+        reader.pragma_update(None, "query_only", false)?;
+        let made = reader.execute_batch(
+            "CREATE VIRTUAL TABLE IF NOT EXISTS temp.words USING fts5vocab(main, terms, instance)",
+        );
+        reader.pragma_update(None, "query_only", true)?;
+        made?;
+        let mut digest = IndexDigest::default();
+        let mut words = reader.prepare("SELECT term, doc FROM temp.words")?;
+        let mut words = words.query([])?;
+        while let Some(row) = words.next()? {
+            let term = row.get_ref(0)?.as_str().ok().and_then(read_term);
+            let doc: i64 = row.get(1)?;
+            let id = ids.get(&(doc >> REVISION_BITS));
+            let (Some(term), Some(id)) = (term, id) else {
+                return Err(IndexError::Damaged("it holds what nobody wrote".to_owned()));
+            };
+            digest.add(*id, revision_of(doc), term);
+        }
+        Ok(digest)
+    }
+
+    fn clear(&self) -> Result<(), IndexError> {
+        // Nobody is inside while the files change under the connections.
+        let mut writer = self.writer();
+        let mut readers =
+            self.readers.each_ref().map(|it| it.lock().unwrap_or_else(PoisonError::into_inner));
+        writer.connection = Connection::open_in_memory()?;
+        for reader in &mut readers {
+            **reader = Connection::open_in_memory()?;
+        }
+        remove(&self.path)?;
+        let (new_writer, new_readers) = connect(&self.path)?;
+        *writer = new_writer;
+        for (reader, new) in readers.iter_mut().zip(new_readers) {
+            **reader = new;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! The index against a list of the same events.
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+const ACME: OrganizationId = OrganizationId::from_bytes([7; 16]);
+const OTHER: OrganizationId = OrganizationId::from_bytes([8; 16]);
+
+fn open(directory: &TempDir) -> ActivityDb {
+    ActivityDb::open(&directory.path().join("activity.db")).unwrap()
+}
+
+fn checkpoint(position: u128) -> Checkpoint {
+    Checkpoint {
+        before: position.checked_sub(1).map(Position),
+        position: Position(position),
+        stream: StreamName::organization(ACME),
+        revision: Revision(3),
+        leaf_hash: LeafHash([5; 32]),
+    }
+}
+
+fn event(organization: OrganizationId, revision: u64, terms: &[u64]) -> Indexed {
+    let terms = terms.iter().map(|it| Term(*it)).collect();
+    Indexed { organization, revision: Revision(revision), terms }
+}
+
+fn search(terms: &[u64], low: u64, high: u64, direction: Direction) -> Search {
+    Search {
+        organization: ACME,
+        terms: terms.iter().map(|it| Term(*it)).collect(),
+        low: Revision(low),
+        high: Revision(high),
+        direction,
+        wanted: 3,
+    }
+}
+
+/// All that a search finds, however often it must go on.
+fn all(index: &ActivityDb, mut search: Search) -> Vec<u64> {
+    let mut revisions = Vec::new();
+    loop {
+        let found = index.find(&search).unwrap();
+        assert!(found.revisions.len() <= search.wanted);
+        revisions.extend(found.revisions.iter().map(|it| it.0));
+        match (found.next, search.direction) {
+            (None, _) => return revisions,
+            (Some(next), Direction::NewestFirst) => search.high = next,
+            (Some(next), Direction::OldestFirst) => search.low = next,
+        }
+    }
+}
+
+#[test]
+fn what_was_added_is_found_in_both_directions_and_by_its_own_organization_alone() {
+    let directory = TempDir::new().unwrap();
+    let index = open(&directory);
+    let events: Vec<_> = (0..10).map(|it| event(ACME, it, &[1, 10 + it % 2])).collect();
+    index.add(&events, &checkpoint(9)).unwrap();
+    index.add(&[event(OTHER, 0, &[1, 10]), event(OTHER, 1, &[1, 99])], &checkpoint(11)).unwrap();
+    index.add(&[event(ACME, 10, &[1])], &checkpoint(12)).unwrap();
+
+    let newest = Direction::NewestFirst;
+    assert_eq!(all(&index, search(&[1], 0, 10, newest)), [10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
+    assert_eq!(all(&index, search(&[1, 11], 2, 8, newest)), [7, 5, 3]);
+    assert_eq!(all(&index, search(&[1, 10], 2, 8, Direction::OldestFirst)), [2, 4, 6, 8]);
+    assert!(all(&index, search(&[99], 0, 10, newest)).is_empty());
+    assert!(all(&index, search(&[10, 11], 0, 10, newest)).is_empty());
+
+    drop(index);
+    let again = open(&directory);
+    let reached = again.reached().unwrap();
+    assert_eq!(reached.checkpoint, Some(checkpoint(12)));
+    let mut organizations = reached.organizations;
+    organizations.sort();
+    assert_eq!(organizations, [(ACME, Revision(10)), (OTHER, Revision(1))]);
+    assert_eq!(all(&again, search(&[1, 11], 0, 10, newest)), [9, 7, 5, 3, 1]);
+    again.add(&[event(OrganizationId::from_bytes([9; 16]), 0, &[1])], &checkpoint(13)).unwrap();
+    assert_eq!(all(&again, search(&[1], 9, 10, newest)), [10, 9], "it has a number of its own");
+}
+
+#[test]
+fn an_event_out_of_its_place_changes_nothing() {
+    let directory = TempDir::new().unwrap();
+    let index = open(&directory);
+    index.add(&[event(ACME, 0, &[1])], &checkpoint(1)).unwrap();
+    for wrong in [0, 2, u64::MAX] {
+        let batch = [event(ACME, 1, &[1]), event(ACME, 2, &[1]), event(ACME, wrong, &[1])];
+        assert!(matches!(index.add(&batch, &checkpoint(2)), Err(IndexError::Damaged(_))));
+    }
+    assert_eq!(index.reached().unwrap().checkpoint, Some(checkpoint(1)));
+    assert_eq!(all(&index, search(&[1], 0, 9, Direction::OldestFirst)), [0]);
+    index.add(&[event(ACME, 1, &[1])], &checkpoint(2)).unwrap();
+    assert_eq!(all(&index, search(&[1], 0, 9, Direction::OldestFirst)), [0, 1]);
+}
+
+#[test]
+fn what_has_nothing_in_common_for_long_is_looked_at_in_windows() {
+    let directory = TempDir::new().unwrap();
+    let index = open(&directory);
+    // Two terms that take turns, over more than a window, and meet at both ends.
+    let end = WINDOW + WINDOW / 2;
+    let terms = |it: u64| if it == 0 || it == end { vec![1, 2] } else { vec![1 + it % 2] };
+    let events: Vec<_> = (0..=end).map(|it| event(ACME, it, &terms(it))).collect();
+    index.add(&events, &checkpoint(1)).unwrap();
+    assert_eq!(all(&index, search(&[1, 2], 0, end, Direction::NewestFirst)), [end, 0]);
+    assert_eq!(all(&index, search(&[1, 2], 0, end, Direction::OldestFirst)), [0, end]);
+    assert_eq!(all(&index, search(&[1, 2], 1, end - 1, Direction::OldestFirst)), [0; 0]);
+}
+
+#[test]
+fn what_is_cleared_is_gone_and_can_be_made_again() {
+    let directory = TempDir::new().unwrap();
+    let index = open(&directory);
+    let events = [event(ACME, 0, &[1, 2]), event(ACME, 1, &[2])];
+    index.add(&events, &checkpoint(1)).unwrap();
+    let digest = index.digest().unwrap();
+    assert_eq!(digest.terms, 3);
+    index.clear().unwrap();
+    assert_eq!(index.reached().unwrap(), Reached::default());
+    assert_eq!(index.digest().unwrap(), IndexDigest::default());
+    assert!(all(&index, search(&[2], 0, 9, Direction::OldestFirst)).is_empty());
+    for event in &events {
+        index.add(std::slice::from_ref(event), &checkpoint(1)).unwrap();
+    }
+    assert_eq!(index.digest().unwrap(), digest, "in however many steps");
+    let mut told = IndexDigest::default();
+    for Indexed { organization, revision, terms } in events.iter().rev() {
+        terms.iter().for_each(|term| told.add(*organization, *revision, *term));
+    }
+    assert_eq!(told, digest, "in whatever order");
+    index.add(&[event(ACME, 2, &[3])], &checkpoint(2)).unwrap();
+    assert_ne!(index.digest().unwrap(), digest);
+}
+
+#[test]
+fn a_file_that_is_none_is_made_anew() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("activity.db");
+    let index = open(&directory);
+    index.add(&[event(ACME, 0, &[1])], &checkpoint(1)).unwrap();
+    drop(index);
+    fs::write(&path, "something else altogether".repeat(1_000)).unwrap();
+    assert!(matches!(ActivityDb::look(&path), Err(IndexError::Damaged(_))));
+    assert_eq!(open(&directory).reached().unwrap(), Reached::default());
+
+    let other = Connection::open(&path).unwrap();
+    other.pragma_update(None, "user_version", FORM).unwrap();
+    drop(other);
+    assert_eq!(open(&directory).reached().unwrap(), Reached::default(), "other terms");
+    use std::os::unix::fs::PermissionsExt as _;
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn it_finds_what_a_look_at_all_finds(
+        events in prop::collection::vec((any::<bool>(), prop::collection::btree_set(0_u64..6, 0..4)), 1..60),
+        cut in 1_usize..20,
+        wanted in prop::collection::btree_set(0_u64..6, 1..3),
+        bounds in (0_u64..60, 0_u64..60),
+        newest_first in any::<bool>(),
+    ) {
+        let directory = TempDir::new().unwrap();
+        let index = open(&directory);
+        let (mut acme, mut other) = (0, 0);
+        let events: Vec<_> = events.into_iter().map(|(is_acme, terms)| {
+            let (id, next) = if is_acme { (ACME, &mut acme) } else { (OTHER, &mut other) };
+            *next += 1;
+            event(id, *next - 1, &terms.into_iter().collect::<Vec<_>>())
+        }).collect();
+        for some in events.chunks(cut) {
+            index.add(some, &checkpoint(1)).unwrap();
+        }
+        let terms: Vec<u64> = wanted.into_iter().collect();
+        let mut expected: Vec<u64> = events.iter()
+            .filter(|it| it.organization == ACME && (bounds.0..=bounds.1).contains(&it.revision.0))
+            .filter(|it| terms.iter().all(|term| it.terms.contains(&Term(*term))))
+            .map(|it| it.revision.0)
+            .collect();
+        let direction = if newest_first { Direction::NewestFirst } else { Direction::OldestFirst };
+        if newest_first {
+            expected.reverse();
+        }
+        prop_assert_eq!(all(&index, search(&terms, bounds.0, bounds.1, direction)), expected);
+    }
+}
