@@ -23,7 +23,7 @@ use keyledger::ledger::vault::seal::seal;
 use keyledger::ledger::vault::{SubjectKey, Vault as _};
 use keyledger::ledger::{Ledger, built_in, clock::Clock, mint};
 use keyledger::proto::audit_service_server::AuditService as _;
-use keyledger::proto::{QueryActivityRequest, QueryActivityResponse};
+use keyledger::proto::{ActivityFilter, QueryActivityRequest, QueryActivityResponse};
 use keyledger::services::Door;
 use keyledger::services::audit::Audit;
 use keyledger::store::embedded::{EmbeddedStore, Options};
@@ -219,7 +219,8 @@ async fn run(root: &Path) {
     let audit = Audit::new(door);
 
     let all = QueryActivityRequest { organization_id: ACME.text(), ..Default::default() };
-    let rare = QueryActivityRequest { correlation_id: "rare".to_owned(), ..all.clone() };
+    let filtered = |filter| QueryActivityRequest { filter: Some(filter), ..all.clone() };
+    let rare = filtered(ActivityFilter { correlation_id: "rare".to_owned(), ..Default::default() });
     println!("pages of the activity log of {EVENTS} events, without an index");
     print("newest first, 100 rows", walk(&audit, &admin, all.clone(), 2_000).await);
     let large = QueryActivityRequest { page_size: 1_000, ..all.clone() };
@@ -231,7 +232,7 @@ async fn run(root: &Path) {
     let mut bounded = (Vec::new(), 0);
     for number in 0..500 {
         let to = prost_types::Timestamp { seconds, nanos: number * 1_000_000 };
-        let query = QueryActivityRequest { to: Some(to), ..all.clone() };
+        let query = filtered(ActivityFilter { to: Some(to), ..Default::default() });
         let (latencies, entries) = walk(&audit, &admin, query, 1).await;
         bounded.0.extend(latencies);
         bounded.1 += entries;

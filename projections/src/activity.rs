@@ -10,11 +10,13 @@
 mod filter;
 mod tell;
 mod terms;
+mod words;
 
 use std::borrow::Cow;
 use std::fmt;
 
 pub use filter::{ActionPattern, Filter, InvalidAction};
+pub use words::{InvalidSearch, SEARCH_CHARS_MAX, SEARCH_WORDS_MAX, search_words, words, words_of};
 
 use crate::envelope::Envelope;
 use crate::event::Event;

@@ -14,7 +14,9 @@
 use std::path::Path;
 
 use expect_test::expect_file;
-use projections::activity::{Entry, FieldChange, Value};
+use projections::activity::{
+    Entry, FieldChange, Filter, Outcome, Value, action, terms_of, words, words_of,
+};
 use projections::envelope::Envelope;
 use projections::event::SCHEMAS;
 use projections::id::KeyId;
@@ -102,4 +104,52 @@ fn every_action_and_its_sentence_are_in_the_docs() {
         );
         assert!(page.lines().any(|line| line == row), "docs/EVENTS.md lacks the row\n{row}");
     }
+}
+
+/// Every filter that asks for one thing that an event might have: what it has, and every
+/// identifier that stands anywhere in it.
+fn filters(envelope: &Envelope) -> Vec<Filter> {
+    let none = Filter::default;
+    let action = action(&envelope.event);
+    let kind = format!("{}.*", action.split('.').next().unwrap());
+    let mut filters = vec![
+        Filter { actor: Some(envelope.actor), ..none() },
+        Filter { credential: envelope.credential, ..none() },
+        Filter { action: action.parse().ok(), ..none() },
+        Filter { action: kind.parse().ok(), ..none() },
+        Filter { correlation_id: Some(envelope.correlation_id.clone()), ..none() },
+        Filter { outcome: Some(Outcome::Succeeded), ..none() },
+        Filter { outcome: Some(Outcome::Denied), ..none() },
+    ];
+    let (stored, _) = envelope.encode().unwrap();
+    let stored = String::from_utf8(stored).unwrap();
+    let parts = stored.split(|c: char| !(c.is_ascii_alphanumeric() || "_-.:*".contains(c)));
+    for part in parts.filter(|it| !it.is_empty()) {
+        filters.push(Filter { target: Some(part.to_owned()), ..none() });
+        filters.extend(words(part).map(|word| Filter { text: vec![word], ..none() }));
+    }
+    for fixed in ["operator", "policy", "credentials"] {
+        filters.push(Filter { target: Some(fixed.to_owned()), ..none() });
+    }
+    filters
+}
+
+#[test]
+fn whatever_a_filter_shows_an_index_finds() {
+    let (mut shown, mut helped) = (0, 0);
+    for envelope in events() {
+        let terms = terms_of(&envelope);
+        assert!(terms.is_sorted_by(|one, other| one < other), "none twice");
+        for filter in filters(&envelope).into_iter().filter(|it| it.shows(&envelope)) {
+            let wanted = filter.terms();
+            assert!(wanted.iter().all(|it| terms.contains(it)), "{filter:?}: {envelope:?}");
+            shown += 1;
+            helped += usize::from(!wanted.is_empty());
+        }
+        let text = words_of(&envelope.event).into_iter().take(8).collect();
+        let all =
+            Filter { text, action: action(&envelope.event).parse().ok(), ..Filter::default() };
+        assert!(all.shows(&envelope) && all.terms().iter().all(|it| terms.contains(it)));
+    }
+    assert!(shown > 500 && helped > 400, "{helped} of {shown}");
 }

@@ -1,16 +1,18 @@
 //! `keyledger activity`
 
+mod filters;
+
 use std::process::ExitCode;
 
 use clap::Args;
 use tonic::transport::Channel;
 
+pub(super) use filters::Filters;
+
 use super::client::{ANSWER_BYTES_MAX, Client, Session, Target};
 use super::failure::{Failure, Outcome};
-use super::flags::{moment, not_empty, token};
 use super::output::{print, print_json_line, talk};
 use super::view::activity::{Entry, to_text};
-use crate::ledger::clock::Clock;
 use crate::proto;
 use crate::proto::audit_service_client::AuditServiceClient;
 
@@ -23,6 +25,8 @@ const EXAMPLES: &str = "\
 Examples:
   keyledger activity --org vtx --from 2h
   keyledger activity --org vtx --action key.revoked --json
+  keyledger activity --org vtx --outcome denied --origin 192.0.2.0/24
+  keyledger activity --org vtx --text 'nightly build'
   keyledger activity --org operator --actor operator --oldest-first";
 
 /// Show what happened: who did what, when, on what, and why.
@@ -33,34 +37,8 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Activity {
-    /// Only what was done by this one: `operator`, `ledger` or an organization's identifier
-    #[arg(long, value_name = "WHO", value_parser = not_empty)]
-    actor: Option<String>,
-
-    /// Only what was done with this key
-    #[arg(long, value_name = "KEY_ID", value_parser = not_empty)]
-    key: Option<String>,
-
-    /// Only this action, such as `key.revoked`, or all of one kind, such as `key.*`
-    #[arg(long, value_name = "ACTION", value_parser = not_empty)]
-    action: Option<String>,
-
-    /// Only what was done to this one: the identifier of a key, a role, a service account, an
-    /// organization; or `policy`, `credentials`
-    #[arg(long = "target", value_name = "ID", value_parser = token)]
-    target_id: Option<String>,
-
-    /// Only what was done under this correlation identifier
-    #[arg(long, value_name = "ID", value_parser = token)]
-    correlation: Option<String>,
-
-    /// Only what was recorded at this time or later
-    #[arg(long, value_name = "TIME")]
-    from: Option<String>,
-
-    /// Only what was recorded before this time
-    #[arg(long, value_name = "TIME")]
-    to: Option<String>,
+    #[command(flatten)]
+    filters: Filters,
 
     /// Begin with the oldest
     #[arg(long)]
@@ -77,12 +55,6 @@ pub(super) struct Activity {
     client: Client,
 }
 
-fn time(flag: &str, text: Option<&str>) -> Result<Option<prost_types::Timestamp>, Failure> {
-    let Some(text) = text else { return Ok(None) };
-    let at = moment(text, Clock::system().now());
-    at.map(Some).map_err(|problem| Failure::fault(format!("`{flag}`: `{text}` {problem}")))
-}
-
 impl Activity {
     pub(super) fn run(self) -> Outcome {
         let order = if self.oldest_first {
@@ -92,13 +64,7 @@ impl Activity {
         };
         let mut query = proto::QueryActivityRequest {
             organization_id: self.target.organization_id(),
-            actor: self.actor.unwrap_or_default(),
-            credential_id: self.key.unwrap_or_default(),
-            action: self.action.unwrap_or_default(),
-            target_id: self.target_id.unwrap_or_default(),
-            correlation_id: self.correlation.unwrap_or_default(),
-            from: time("--from", self.from.as_deref())?,
-            to: time("--to", self.to.as_deref())?,
+            filter: Some(self.filters.into_message()?),
             order: order.into(),
             ..Default::default()
         };

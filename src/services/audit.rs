@@ -8,26 +8,28 @@
 //! staff acts inside a tenant, the tenant sees that, when, with which key and what was
 //! written about it; from where, and with what, only operators see.
 
+mod filter;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use projections::activity::{Entry, FieldChange, Filter, Outcome, Target, Value};
+use filter::Filter;
+use projections::activity::{Entry, FieldChange, Outcome, Target, Value};
 use projections::envelope::Envelope;
 use projections::event::Event;
-use projections::id::{KeyId, OrganizationId};
+use projections::id::OrganizationId;
 use projections::organization::Organization;
 use projections::principal::Principal;
 use projections::recorded::Revision;
 use projections::sealed::Subject;
-use projections::text::PlanName;
 use projections::time::Timestamp;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::authentication::{Authenticated, authenticate, authenticate_again, shown};
 use super::key::known;
-use super::{Door, page, read, status, write};
+use super::{Door, page, status, write};
 use crate::ledger::activity::{Direction, Step, Walk};
 use crate::ledger::command::Personal;
 use crate::ledger::tables::Published;
@@ -105,8 +107,6 @@ async fn reach(
 /// A request, read.
 struct Query {
     filter: Filter,
-    from: Option<Timestamp>,
-    to: Option<Timestamp>,
     direction: Direction,
     rows_max: usize,
 }
@@ -116,20 +116,7 @@ impl Query {
         message: &proto::QueryActivityRequest,
         organization: OrganizationId,
     ) -> Result<Self, Status> {
-        let filter = Filter {
-            actor: actor(&message.actor)?,
-            credential: read::optional("credential_id", &message.credential_id)?,
-            action: read::optional("action", &message.action)?,
-            target: target(&message.target_id, organization)?,
-            correlation_id: read::optional("correlation_id", &message.correlation_id)?,
-        };
-        let from = bound("from", message.from.as_ref())?;
-        let to = bound("to", message.to.as_ref())?;
-        if let (Some(from), Some(to)) = (from, to)
-            && from >= to
-        {
-            return Err(status::invalid("to", "must be later than `from`"));
-        }
+        let filter = Filter::read(message.filter.as_ref(), organization)?;
         let direction = match proto::ActivityOrder::try_from(message.order) {
             Ok(proto::ActivityOrder::Unspecified | proto::ActivityOrder::NewestFirst) => {
                 Direction::NewestFirst
@@ -137,32 +124,18 @@ impl Query {
             Ok(proto::ActivityOrder::OldestFirst) => Direction::OldestFirst,
             Err(_) => return Err(status::invalid("order", "is no known order")),
         };
-        Ok(Self { filter, from, to, direction, rows_max: page::size(message.page_size)? })
+        Ok(Self { filter, direction, rows_max: page::size(message.page_size)? })
     }
 
     /// What a page token is bound to.
-    fn list<'a>(
-        &self,
-        ledger: &'a Ledger,
-        organization: &Published,
-        message: &proto::QueryActivityRequest,
-    ) -> page::List<'a> {
-        let text = |at: Option<Timestamp>| at.map(|at| at.to_string()).unwrap_or_default();
+    fn list<'a>(&self, ledger: &'a Ledger, organization: &Published) -> page::List<'a> {
         let direction = match self.direction {
             Direction::NewestFirst => "newest first",
             Direction::OldestFirst => "oldest first",
         };
-        let parameters = [
-            organization.stream.as_str(),
-            &message.actor,
-            &message.credential_id,
-            &message.action,
-            &message.target_id,
-            &message.correlation_id,
-            &text(self.from),
-            &text(self.to),
-            direction,
-        ];
+        let filter = self.filter.parameters();
+        let mut parameters = vec![organization.stream.as_str(), direction];
+        parameters.extend(filter.iter().map(String::as_str));
         page::List::new(ledger.stamper(), "QueryActivity", &parameters)
     }
 
@@ -170,57 +143,9 @@ impl Query {
     /// the time that is asked about.
     fn is_past(&self, at: Timestamp) -> bool {
         match self.direction {
-            Direction::NewestFirst => self.from.is_some_and(|from| at < from),
-            Direction::OldestFirst => self.to.is_some_and(|to| at >= to),
+            Direction::NewestFirst => self.filter.from.is_some_and(|from| at < from),
+            Direction::OldestFirst => self.filter.to.is_some_and(|to| at >= to),
         }
-    }
-}
-
-fn actor(text: &str) -> Result<Option<Principal>, Status> {
-    let wrong = |_| {
-        let problem =
-            "names nobody who acts: must be `operator`, `ledger` or an identifier such as `org_…`";
-        status::invalid("actor", problem)
-    };
-    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(wrong) }
-}
-
-/// Reads what events must be about. What no event could be about is refused: a misspelt filter
-/// shows an empty log. Plans, which go by their names, are the operator's.
-fn target(text: &str, organization: OrganizationId) -> Result<Option<String>, Status> {
-    let is_id = |text: &str| {
-        text.split_once('_').is_some_and(|(kind, id)| {
-            let kind = kind.len() == 3 && kind.bytes().all(|it| it.is_ascii_lowercase());
-            kind && format!("{}{id}", KeyId::PREFIX).parse::<KeyId>().is_ok()
-        })
-    };
-    match text {
-        "" => Ok(None),
-        "policy" | "credentials" | "operator" => Ok(Some(text.to_owned())),
-        id if is_id(id) => Ok(Some(id.to_owned())),
-        plan if organization.is_operator() && plan.parse::<PlanName>().is_ok() => {
-            Ok(Some(plan.to_owned()))
-        }
-        _ => Err(status::invalid(
-            "target_id",
-            "must be an identifier such as `key_01M3250V000000000000000001`, or `policy` or `credentials`",
-        )),
-    }
-}
-
-/// Reads a bound of time. Events are recorded in whole milliseconds, so a part of one
-/// counts as the next: what is before the bound stays before it.
-fn bound(field: &str, at: Option<&prost_types::Timestamp>) -> Result<Option<Timestamp>, Status> {
-    let Some(at) = at else { return Ok(None) };
-    let nanos = i64::from(at.nanos);
-    let millis = at
-        .seconds
-        .checked_mul(1_000)
-        .filter(|_| (0..1_000_000_000).contains(&nanos))
-        .and_then(|millis| millis.checked_add((nanos + 999_999) / 1_000_000));
-    match millis.and_then(Timestamp::from_millis) {
-        Some(at) => Ok(Some(at)),
-        None => Err(status::invalid(field, "must be an instant between the years 1 and 9999")),
     }
 }
 
@@ -241,7 +166,7 @@ async fn query_activity(
     message: &proto::QueryActivityRequest,
 ) -> Result<proto::QueryActivityResponse, Status> {
     let query = Query::read(message, organization.id)?;
-    let list = query.list(ledger, organization, message);
+    let list = query.list(ledger, organization);
     let behind = list.continue_behind(&message.page_token)?.map(from_token);
     let tables = Arc::clone(&organization.tables());
     let Some(head) = tables.head() else {
@@ -249,8 +174,8 @@ async fn query_activity(
     };
     let failed = |error| status::from_read(&error);
     let walk = Walk::new(ledger, organization, head, query.direction, query.rows_max);
-    let mut walk = walk.looking_for(query.filter.terms());
-    walk.skip_to(query.from, query.to).await.map_err(failed)?;
+    let mut walk = walk.looking_for(query.filter.event.terms());
+    walk.skip_to(query.filter.from, query.filter.to).await.map_err(failed)?;
     // Where the page before ended is inside those bounds.
     if let Some(last) = behind {
         walk.continue_behind(last);
@@ -265,9 +190,13 @@ async fn query_activity(
         match walk.step().await.map_err(failed)? {
             Step::Event(_, envelope) if query.is_past(envelope.at) => return Ok(answer),
             Step::Event(revision, envelope) => {
-                if query.filter.shows(&envelope) {
+                if query.filter.event.shows(&envelope) {
+                    let personal_data = personal.of(&envelope).await?;
+                    if !query.filter.shows_origin(personal_data.as_ref()) {
+                        continue;
+                    }
                     let mut entry = entry(revision, &envelope, &tables);
-                    entry.personal_data = personal.of(&envelope).await?;
+                    entry.personal_data = personal_data;
                     bytes += entry.encoded_len();
                     answer.entries.push(entry);
                 }

@@ -25,6 +25,11 @@ fn what_happened_reads_well() {
         "--correlation inc-7 --limit 1",
         "--target policy",
         "--to 2020-01-01",
+        "--text CREATED,dns",
+        "--text 'created nobody'",
+        "--outcome denied",
+        "--outcome succeeded --origin 127.0.0.0/8 --action key.revoked",
+        "--origin 192.0.2.0/24",
     ] {
         scene.run(&format!("activity --org {org} {filter}"));
     }
@@ -48,6 +53,9 @@ fn what_happened_reads_well() {
         "--key nonsense",
         "--actor nobody",
         "--target nothing",
+        "--outcome perhaps",
+        "--origin 10.0.0.1/8",
+        "--text --",
     ] {
         let refused = scene.run(&format!("activity --org {org} {wrong}"));
         assert_ne!(refused.code, 0, "{wrong}");

@@ -6,8 +6,8 @@ use keyledger::ledger::event_store::{APPEND_EVENTS_MAX, EventStore as _, NewEven
 use keyledger::ledger::urgency::Urgency;
 use keyledger::proto::key_service_client::KeyServiceClient;
 use keyledger::proto::{
-    ActivityEntry, ActivityOrder, ActivityOutcome, PersonalDataState, PrincipalKind,
-    QueryActivityRequest, RevocationReason, RevokeKeyRequest, field_value,
+    ActivityEntry, ActivityFilter, ActivityOrder, ActivityOutcome, PersonalDataState,
+    PrincipalKind, QueryActivityRequest, RevocationReason, RevokeKeyRequest, field_value,
 };
 use keyledger::store::embedded::{EmbeddedStore, Options};
 use projections::activity::ACTIONS;
@@ -32,6 +32,10 @@ fn of(organization_id: &str) -> QueryActivityRequest {
 
 fn oldest_first(organization_id: &str) -> QueryActivityRequest {
     QueryActivityRequest { order: ActivityOrder::OldestFirst.into(), ..of(organization_id) }
+}
+
+fn filtered(organization_id: &str, filter: ActivityFilter) -> QueryActivityRequest {
+    QueryActivityRequest { filter: Some(filter), ..of(organization_id) }
 }
 
 /// Every entry of a query, page by page.
@@ -323,8 +327,7 @@ fn random_query(
     };
     let order =
         if dice.throw(2) == 0 { ActivityOrder::OldestFirst } else { ActivityOrder::Unspecified };
-    let query = QueryActivityRequest {
-        organization_id: acme.id.clone(),
+    let filter = ActivityFilter {
         actor: actor.clone().unwrap_or_default(),
         credential_id: credential.clone().unwrap_or_default(),
         action: action.unwrap_or_default().into(),
@@ -332,9 +335,12 @@ fn random_query(
         correlation_id: correlation.clone().unwrap_or_default(),
         from: wire(from),
         to: wire(to),
+        ..Default::default()
+    };
+    let query = QueryActivityRequest {
         order: order.into(),
         page_size: u32::try_from(dice.throw(9)).unwrap(),
-        ..Default::default()
+        ..filtered(&acme.id, filter)
     };
     let shows = move |event: &Value| {
         let at = (at_of(event), 0);
@@ -394,21 +400,30 @@ async fn a_page_token_is_of_its_query_alone() {
     let key = page.entries[0].credential_id.clone();
     let instant = prost_types::Timestamp { seconds: 0, nanos: 0 };
     let later = prost_types::Timestamp { seconds: 9_999_999_999, nanos: 0 };
-    for wrong in [
+    let none = ActivityFilter::default;
+    let filters = [
+        ActivityFilter { actor: "operator".into(), ..none() },
+        ActivityFilter { credential_id: key, ..none() },
+        ActivityFilter { action: "key.*".into(), ..none() },
+        ActivityFilter { target_id: "operator".into(), ..none() },
+        ActivityFilter { correlation_id: "a".into(), ..none() },
+        ActivityFilter { from: Some(instant), ..none() },
+        ActivityFilter { to: Some(later), ..none() },
+        ActivityFilter { outcome: ActivityOutcome::Succeeded.into(), ..none() },
+        ActivityFilter { origin_ip: "127.0.0.1".into(), ..none() },
+        ActivityFilter { text: "key".into(), ..none() },
+    ];
+    let of_filters = filters
+        .into_iter()
+        .map(|filter| QueryActivityRequest { filter: Some(filter), ..next.clone() });
+    for wrong in of_filters.chain([
         QueryActivityRequest { organization_id: other, ..next.clone() },
         QueryActivityRequest { organization_id: "operator".into(), ..next.clone() },
-        QueryActivityRequest { actor: "operator".into(), ..next.clone() },
-        QueryActivityRequest { credential_id: key, ..next.clone() },
-        QueryActivityRequest { action: "key.*".into(), ..next.clone() },
-        QueryActivityRequest { target_id: "operator".into(), ..next.clone() },
-        QueryActivityRequest { correlation_id: "a".into(), ..next.clone() },
-        QueryActivityRequest { from: Some(instant), ..next.clone() },
-        QueryActivityRequest { to: Some(later), ..next.clone() },
         QueryActivityRequest { order: ActivityOrder::OldestFirst.into(), ..next.clone() },
         QueryActivityRequest { page_token: format!("{token}A"), ..next.clone() },
         QueryActivityRequest { page_token: token[1..].into(), ..next.clone() },
         QueryActivityRequest { page_token: "A".repeat(43), ..next.clone() },
-    ] {
+    ]) {
         let answer = acme.operator.query_activity(wrong).await;
         refused(answer, Code::InvalidArgument, "`page_token`: is not one of this list");
     }
@@ -498,9 +513,11 @@ async fn nobody_sees_another_organizations_log() {
     assert!(!named.iter().any(|it| it.contains(&acme.id) || it.contains("`gone`")), "{named:?}");
     // No filter reaches across.
     for query in [
-        QueryActivityRequest { target_id: gone.clone(), ..of("") },
-        QueryActivityRequest { actor: acme.id.clone(), ..of("") },
+        ActivityFilter { target_id: gone.clone(), ..Default::default() },
+        ActivityFilter { actor: acme.id.clone(), ..Default::default() },
+        ActivityFilter { text: "gone".into(), ..Default::default() },
     ] {
+        let query = filtered("", query);
         assert!(all(&admin, &query).await.is_empty());
     }
     // An operator names one, and one that is there.
@@ -532,7 +549,8 @@ async fn nobody_sees_another_organizations_log() {
     let by_operator = |entries: Vec<ActivityEntry>| {
         entries.into_iter().filter(|it| it.actor.as_ref().unwrap().organization_id == "operator")
     };
-    let query = QueryActivityRequest { action: "key.revoked".into(), ..of(&acme.id) };
+    let revoked = ActivityFilter { action: "key.revoked".into(), ..Default::default() };
+    let query = filtered(&acme.id, revoked);
     let data = |entry: ActivityEntry| entry.personal_data.unwrap();
     for (reader, state, shows) in [
         (&acme.admin, PersonalDataState::OriginWithheld, false),
@@ -651,12 +669,10 @@ async fn a_long_log_is_read_in_bounded_pages() {
     assert_eq!(revisions(&page.entries), (head - 99..=head).rev().collect::<Vec<_>>());
     assert!(!page.work_limit_reached && page.revision.unwrap().revision == head);
     // What is rare takes several pages, each of bounded work; all are walked, and once.
+    let the_one = ActivityFilter { correlation_id: "the-one".into(), ..Default::default() };
+    let the_one = filtered("", the_one);
     for order in [ActivityOrder::NewestFirst, ActivityOrder::OldestFirst] {
-        let mut query = QueryActivityRequest {
-            correlation_id: "the-one".into(),
-            order: order.into(),
-            ..of("")
-        };
+        let mut query = QueryActivityRequest { order: order.into(), ..the_one.clone() };
         let (mut pages, mut found, mut limited) = (0, Vec::new(), 0);
         loop {
             let page = admin.query_activity(query.clone()).await.unwrap();
@@ -673,14 +689,8 @@ async fn a_long_log_is_read_in_bounded_pages() {
         assert_eq!((pages, limited), ((head + 1).div_ceil(WORK), (head + 1) / WORK));
     }
     // A time is found without reading up to it.
-    let middle = admin
-        .query_activity(QueryActivityRequest {
-            correlation_id: "the-one".into(),
-            page_size: 1,
-            ..of("")
-        })
-        .await
-        .unwrap();
+    let middle =
+        admin.query_activity(QueryActivityRequest { page_size: 1, ..the_one }).await.unwrap();
     assert!(middle.entries.is_empty(), "it is too far back for one page");
     let at = home.events()[usize::try_from(EVENTS / 2).unwrap()].json();
     let at = at_of(&at);
@@ -689,13 +699,13 @@ async fn a_long_log_is_read_in_bounded_pages() {
         nanos: i32::try_from(at.rem_euclid(1_000)).unwrap() * 1_000_000,
     };
     for order in [ActivityOrder::NewestFirst, ActivityOrder::OldestFirst] {
-        let query = QueryActivityRequest {
+        let filter = ActivityFilter {
             from: Some(instant(at)),
             to: Some(instant(at + 20)),
-            page_size: 1_000,
-            order: order.into(),
-            ..of("")
+            ..Default::default()
         };
+        let query =
+            QueryActivityRequest { page_size: 1_000, order: order.into(), ..filtered("", filter) };
         let page = admin.query_activity(query).await.unwrap();
         assert_eq!((page.entries.len(), page.next_page_token.as_str()), (200, ""));
         assert!(page.entries.iter().all(|it| it.at.unwrap().nanos % 1_000_000 == 0));

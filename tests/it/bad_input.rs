@@ -599,39 +599,58 @@ async fn texts_and_lists_past_their_limits() {
     for wrong in ["x", "AAAA", &"A".repeat(43), &"A".repeat(100_000), "é", "a b"] {
         bench.refuses_field(LIST_KEYS, joined(&[text(1, &id), text(7, wrong)]), "page_token").await;
         bench.refuses_field(LIST_ORGANIZATIONS, text(2, wrong), "page_token").await;
-        let bytes = joined(&[text(1, &id), text(11, wrong)]);
+        let bytes = joined(&[text(1, &id), text(5, wrong)]);
         bench.refuses_field(QUERY_ACTIVITY, bytes, "page_token").await;
     }
     for size in [1_001, u64::from(u32::MAX), 1 << 32] {
         bench.refuses_field(LIST_KEYS, joined(&[text(1, &id), number(6, size)]), "page_size").await;
         bench.refuses_field(LIST_ORGANIZATIONS, number(1, size), "page_size").await;
-        let bytes = joined(&[text(1, &id), number(10, size)]);
+        let bytes = joined(&[text(1, &id), number(4, size)]);
         bench.refuses_field(QUERY_ACTIVITY, bytes, "page_size").await;
     }
     // What happened.
     let instant = |seconds: u64, nanos: u64| joined(&[number(1, seconds), number(2, nanos)]);
     for (bytes, field) in [
-        (text(2, "somebody"), "actor"),
-        (text(2, "usr_"), "actor"),
-        (text(3, "key"), "credential_id"),
-        (text(4, "key.mended"), "action"),
-        (text(4, "*"), "action"),
-        (text(4, "key*"), "action"),
-        (text(4, "x".repeat(100_000)), "action"),
-        (text(5, "a b"), "target_id"),
-        (text(5, "x".repeat(129)), "target_id"),
-        (text(5, "full"), "target_id"),
-        (text(5, "key_xx"), "target_id"),
-        (text(6, "a b"), "correlation_id"),
-        (text(7, instant(253_402_300_800, 0)), "from"),
-        (text(7, instant(i64::MIN.cast_unsigned(), 0)), "from"),
-        (text(7, instant(0, 1_000_000_000)), "from"),
-        (text(8, instant(0, i64::from(-1).cast_unsigned())), "to"),
-        (text(8, instant(253_402_300_799, 999_999_999)), "to"),
-        (joined(&[text(7, instant(2, 0)), text(8, instant(1, 0))]), "to"),
-        (joined(&[text(7, instant(2, 0)), text(8, instant(2, 0))]), "to"),
-        (number(9, 3), "order"),
-        (joined(&[number(12, 1), number(12, 1)]), "at_least_revision"),
+        (text(1, "somebody"), "actor"),
+        (text(1, "usr_"), "actor"),
+        (text(2, "key"), "credential_id"),
+        (text(3, "key.mended"), "action"),
+        (text(3, "*"), "action"),
+        (text(3, "key*"), "action"),
+        (text(3, "x".repeat(100_000)), "action"),
+        (text(4, "a b"), "target_id"),
+        (text(4, "x".repeat(129)), "target_id"),
+        (text(4, "full"), "target_id"),
+        (text(4, "key_xx"), "target_id"),
+        (text(5, "a b"), "correlation_id"),
+        (text(6, instant(253_402_300_800, 0)), "from"),
+        (text(6, instant(i64::MIN.cast_unsigned(), 0)), "from"),
+        (text(6, instant(0, 1_000_000_000)), "from"),
+        (text(7, instant(0, i64::from(-1).cast_unsigned())), "to"),
+        (text(7, instant(253_402_300_799, 999_999_999)), "to"),
+        (joined(&[text(6, instant(2, 0)), text(7, instant(1, 0))]), "to"),
+        (joined(&[text(6, instant(2, 0)), text(7, instant(2, 0))]), "to"),
+        (number(8, 3), "outcome"),
+        (text(9, "10.0.0"), "origin_ip"),
+        (text(9, "10.0.0.1/8"), "origin_ip"),
+        (text(9, "10.0.0.0/33"), "origin_ip"),
+        (text(9, "10.0.0.0/8, 11.0.0.0/8"), "origin_ip"),
+        (text(9, "::ffff:10.0.0.1"), "origin_ip"),
+        (text(9, "localhost"), "origin_ip"),
+        (text(9, "x".repeat(100_000)), "origin_ip"),
+        (text(10, " "), "text"),
+        (text(10, "' OR 1=1 --".replace(char::is_alphanumeric, "")), "text"),
+        (text(10, "a b c d e f g h i"), "text"),
+        (text(10, "x".repeat(201)), "text"),
+        (text(10, "x".repeat(1_000_000)), "text"),
+    ] {
+        let bytes = joined(&[text(1, &id), text(2, bytes)]);
+        bench.refuses_field(QUERY_ACTIVITY, bytes, &format!("filter.{field}")).await;
+    }
+    for (bytes, field) in [
+        (number(3, 3), "order"),
+        (joined(&[number(6, 1), number(6, 1)]), "at_least_revision"),
+        (joined(&[text(2, text(5, "a")), text(2, text(5, "a"))]), "filter"),
     ] {
         let bytes = joined(&[text(1, &id), bytes]);
         bench.refuses_field(QUERY_ACTIVITY, bytes, field).await;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use keyledger::proto::{
-    ActivityOutcome, DecisionCode, GetOrganizationRequest, ListKeysRequest, QueryActivityRequest,
-    VerifyRequest,
+    ActivityFilter, ActivityOutcome, DecisionCode, GetOrganizationRequest, ListKeysRequest,
+    QueryActivityRequest, VerifyRequest,
 };
 use serde_json::Value;
 use tonic::Code;
@@ -120,14 +120,15 @@ async fn denials_stand_in_the_stream_of_whose_credential_it_was() {
     // The activity log tells of it.
     let server = acme.home.start().await;
     let admin = server.client(&acme.admin_secret);
-    let query = QueryActivityRequest { action: "denials.*".into(), ..Default::default() };
+    let of = |filter| QueryActivityRequest { filter: Some(filter), ..Default::default() };
+    let query = of(ActivityFilter { action: "denials.*".into(), ..Default::default() });
     let entries = admin.query_activity(query).await.unwrap().entries;
     assert_eq!(entries.len(), 2);
     assert!(entries.iter().all(|it| it.outcome() == ActivityOutcome::Denied), "{entries:?}");
     let sentences: Vec<_> = entries.iter().map(|it| it.sentence.as_str()).collect();
     assert!(sentences[1].contains("was denied"), "{sentences:?}");
     assert!(sentences[1].ends_with("by the ledger: permission_denied"), "{sentences:?}");
-    let query = QueryActivityRequest { target_id: id, ..Default::default() };
+    let query = of(ActivityFilter { target_id: id, ..Default::default() });
     let actions: Vec<_> = admin
         .query_activity(query)
         .await

@@ -369,7 +369,8 @@ async fn a_user_manages_their_own_keys() {
     assert_eq!(acme.code(&first).await, DecisionCode::Revoked);
     refused(herself.revoke("", &first_id).await, Code::Unauthenticated, "revoked");
     // What she does shows in the log as hers.
-    let asked = proto::QueryActivityRequest { actor: alice, ..Default::default() };
+    let filter = Some(proto::ActivityFilter { actor: alice, ..Default::default() });
+    let asked = proto::QueryActivityRequest { filter, ..Default::default() };
     let entries = admin.query_activity(asked).await.unwrap().entries;
     assert_eq!(entries.len(), 8, "{entries:?}");
 }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::tell::for_each_named;
-use super::{ACTIONS, action};
+use super::tell::{for_each_named, tell};
+use super::{ACTIONS, Outcome, action, words_of};
 use crate::envelope::Envelope;
 use crate::event::Event;
 use crate::principal::{Credential, Principal};
@@ -61,18 +61,25 @@ pub struct Filter {
     pub target: Option<String>,
     /// What the event has in common with others.
     pub correlation_id: Option<CorrelationId>,
+    /// What became of it.
+    pub outcome: Option<Outcome>,
+    /// Words that must all be among [`words_of`] the event; empty asks for none.
+    pub text: Vec<String>,
 }
 
 impl Filter {
     /// Whether an event is shown. What is quickly asked is asked first.
     #[must_use]
     pub fn shows(&self, envelope: &Envelope) -> bool {
-        let Self { actor, credential, action, target, correlation_id } = self;
+        let Self { actor, credential, action, target, correlation_id, outcome, text } = self;
+        let event = &envelope.event;
         actor.is_none_or(|actor| envelope.actor == actor)
             && credential.is_none_or(|it| envelope.credential == Some(it))
             && correlation_id.as_ref().is_none_or(|id| envelope.correlation_id == *id)
-            && action.as_ref().is_none_or(|pattern| done(pattern, &envelope.event))
-            && target.as_ref().is_none_or(|id| on(id, &envelope.event))
+            && action.as_ref().is_none_or(|pattern| done(pattern, event))
+            && target.as_ref().is_none_or(|id| on(id, event))
+            && outcome.is_none_or(|outcome| tell(event).outcome == outcome)
+            && (text.is_empty() || says(text, event))
     }
 }
 
@@ -80,6 +87,11 @@ fn on(target: &str, event: &Event) -> bool {
     let mut found = false;
     for_each_named(event, |id| found = found || id.to_string() == target);
     found
+}
+
+fn says(text: &[String], event: &Event) -> bool {
+    let found = words_of(event);
+    text.iter().all(|word| found.contains(word))
 }
 
 fn done(pattern: &ActionPattern, event: &Event) -> bool {
@@ -119,6 +131,8 @@ mod tests {
             action: "key.*".parse().ok(),
             target: Some(key_id(7).to_string()),
             correlation_id: "c".parse().ok(),
+            outcome: Some(Outcome::Succeeded),
+            text: vec!["compromise".to_owned(), "revoked".to_owned()],
         };
         assert!(whole.shows(&revoked));
         assert!(Filter::default().shows(&revoked));
@@ -131,6 +145,8 @@ mod tests {
             Filter { action: "key.created".parse().ok(), ..whole.clone() },
             Filter { target: Some(key_id(9).to_string()), ..whole.clone() },
             Filter { correlation_id: "d".parse().ok(), ..whole.clone() },
+            Filter { outcome: Some(Outcome::Denied), ..whole.clone() },
+            Filter { text: vec!["revoked".to_owned(), "superseded".to_owned()], ..whole.clone() },
         ] {
             assert!(!other.shows(&revoked), "{other:?}");
         }

@@ -163,7 +163,10 @@ async fn a_console_that_people_log_in_to() {
     // What was done can be quoted to support.
     let quoted = proto::QueryActivityRequest {
         organization_id: acme.id.clone(),
-        correlation_id: "quote-me-1".into(),
+        filter: Some(proto::ActivityFilter {
+            correlation_id: "quote-me-1".into(),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let found = acme.operator.query_activity(quoted).await.unwrap().entries;
