@@ -4,6 +4,7 @@
 //! key); the secrets directory, `secrets` inside it unless configured elsewhere, holds
 //! the vault and the keys that the log is useless without.
 
+mod derived;
 #[cfg(feature = "eventstore")]
 mod engine;
 mod kept;
@@ -19,31 +20,30 @@ use projections::key::KeyState;
 use projections::recorded::{Revision, StreamName};
 use projections::text::KeyPrefix;
 
+use crate::ledger::activity::FillError;
 use crate::ledger::clock::Clock;
 use crate::ledger::contact::{Contact, Loss};
-use crate::ledger::event_store::EventStore;
+use crate::ledger::event_store::{EventStore, ReadError};
 use crate::ledger::recording::Recording;
 use crate::ledger::secret::{Ids, NoEntropy, Secret};
-use crate::ledger::snapshot_store::{SnapshotError, SnapshotStore as _};
 use crate::ledger::snapshots::RoundError;
 use crate::ledger::start::{ConfiguredKeys, Parts, Replayed, StartError};
 use crate::ledger::vault::peppers::{PepperId, Peppers};
 use crate::ledger::vault::{Vault as _, VaultError};
 use crate::ledger::{Ledger, LedgerError, built_in, mint};
-use crate::store::derived::DerivedStore;
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
 use crate::store::engine_url::{EngineText, EngineUrlError};
 use crate::store::stats::StoreStats;
 use crate::vault::file::{FileVault, OpenVaultError, Start, VAULT_FILE};
 use crate::vault::files::{self, SecretFileError};
+use derived::Derived;
+pub use derived::{ACTIVITY_FILE, PROJECTIONS_FILE, Unusable};
 use kept::Kept;
 
 /// The file that holds the operator's own key, in the data directory.
 pub const ADMIN_KEY_FILE: &str = "admin.key";
 /// The file that holds the events, in the data directory.
 const LEDGER_FILE: &str = "ledger.db";
-/// The file that holds what is derived from events, in the data directory.
-pub const PROJECTIONS_FILE: &str = "projections.db";
 /// How long the last snapshots may take when a node closes.
 const LAST_SNAPSHOTS_WITHIN: Duration = Duration::from_secs(5);
 /// The vault's name for the key of request hashes.
@@ -123,11 +123,14 @@ pub enum NodeError {
     #[error("`{0}` holds no installation; `keyledger serve` makes one")]
     NoInstallation(PathBuf),
     /// What is derived cannot be had at all; the log says why.
-    #[error("`projections.db` can be neither used nor made; the log says why")]
+    #[error("`projections.db` or `activity.db` can be neither used nor made; the log says why")]
     NoDerived,
     /// What is derived could not be read or written.
-    #[error("projections.db")]
-    Derived(#[source] SnapshotError),
+    #[error("what is derived cannot be used")]
+    Derived(#[from] Unusable),
+    /// History could not be read.
+    #[error("reading history")]
+    Read(#[from] ReadError),
     /// Snapshots could not be taken.
     #[error("cannot take snapshots")]
     Snapshots(#[source] RoundError),
@@ -159,6 +162,7 @@ pub struct Node {
     /// How much was replayed.
     pub replayed: Replayed,
     store: Kept,
+    derived: Derived,
     directories: Directories,
     recording: Mutex<Option<Recording>>,
 }
@@ -166,8 +170,7 @@ pub struct Node {
 /// The event store and the vault of a node, open, before history is replayed.
 pub struct Opened {
     store: Kept,
-    /// None where not even an empty one can be had: then nothing derived is kept.
-    derived: Option<Arc<DerivedStore>>,
+    derived: Derived,
     vault: FileVault,
     peppers: Peppers,
     directories: Directories,
@@ -195,7 +198,7 @@ impl Opened {
             let start = if directories.hold_history() { Start::Later } else { Start::First };
             let (vault, peppers) = FileVault::open(&directories.secrets, start)?;
             let store = Kept::Embedded(Arc::new(EmbeddedStore::open(&options)?));
-            let derived = open_derived(&directories);
+            let derived = Derived::open(&directories);
             Ok(Self { store, derived, vault, peppers, directories })
         })
         .await
@@ -220,23 +223,19 @@ impl Opened {
         self.store.contact()
     }
 
-    /// Looks whether the file of what is derived, where there is one, can be used: opening
-    /// makes one anew that cannot. It is left as it is.
+    /// Looks whether the files of what is derived, where there are any, can be used: opening
+    /// makes those anew that cannot. They are left as they are.
     pub async fn look_at_derived(directories: &Directories) -> Result<(), NodeError> {
-        let path = directories.data.join(PROJECTIONS_FILE);
-        tokio::task::spawn_blocking(move || DerivedStore::look(&path))
-            .await
-            .map_err(|_| NodeError::Interrupted)?
-            .map_err(NodeError::Derived)
+        let directories = directories.clone();
+        let looked = tokio::task::spawn_blocking(move || Derived::look(&directories)).await;
+        Ok(looked.map_err(|_| NodeError::Interrupted)??)
     }
 
     /// Throws away what is derived: the next replay is of all history.
     pub async fn forget_derived(&self) -> Result<(), NodeError> {
-        let Some(derived) = self.derived.clone() else { return Err(NodeError::NoDerived) };
-        tokio::task::spawn_blocking(move || derived.clear())
-            .await
-            .map_err(|_| NodeError::Interrupted)?
-            .map_err(NodeError::Derived)
+        let derived = self.derived.clone();
+        let cleared = tokio::task::spawn_blocking(move || derived.clear()).await;
+        cleared.map_err(|_| NodeError::Interrupted)?
     }
 
     /// Replays history.
@@ -251,7 +250,8 @@ impl Opened {
             lookup_key,
         };
         let pepper_path = |id| self.directories.secrets.join(files::pepper_file(id));
-        let opened = Ledger::open_with(parts, self.derived.map(|it| it as _)).await;
+        let opened =
+            Ledger::open_with(parts, self.derived.snapshots.clone().map(|it| it as _)).await;
         let (ledger, replayed) = opened.map_err(|error| {
             if let StartError::MissingPepper { pepper, keys } = error {
                 return NodeError::MissingPepper { path: pepper_path(pepper), keys };
@@ -262,17 +262,9 @@ impl Opened {
             error.into()
         })?;
         let recording = Mutex::default();
-        Ok(Node { ledger, replayed, store: self.store, directories: self.directories, recording })
+        let Self { store, derived, directories, .. } = self;
+        Ok(Node { ledger, replayed, store, derived, directories, recording })
     }
-}
-
-/// Opens what is derived from events; none where not even an empty one can be made. Blocks.
-fn open_derived(directories: &Directories) -> Option<Arc<DerivedStore>> {
-    let derived = DerivedStore::open(&directories.data.join(PROJECTIONS_FILE));
-    let derived = derived.inspect_err(|error| {
-        tracing::error!(%error, "projections.db cannot be made: starts take longer, and dead keys stay in memory");
-    });
-    derived.ok().map(Arc::new)
 }
 
 /// The operator's first key, just made.
@@ -446,6 +438,41 @@ impl Node {
     /// Takes snapshots of all that moved since the last ones.
     pub async fn take_snapshots(&self) -> Result<(), NodeError> {
         self.ledger.take_snapshots().await.map(|_| ()).map_err(NodeError::Snapshots)
+    }
+
+    /// Keeps the activity index up to date, where there is one, for as long as this is awaited.
+    pub fn keep_activity_index(&self) -> impl Future<Output = ()> + use<> {
+        let (ledger, index) = (Arc::clone(&self.ledger), self.derived.activity.clone());
+        async move {
+            if let Some(index) = index {
+                ledger.keep_activity_index(index as _).await;
+            }
+        }
+    }
+
+    /// Adds to the activity index all that the store holds behind what it has. Gives the
+    /// number of events.
+    pub async fn fill_activity_index(&self) -> Result<u64, NodeError> {
+        let Some(index) = self.derived.activity.clone() else { return Err(NodeError::NoDerived) };
+        let filled = self.ledger.fill_activity_index(&(index as _)).await;
+        filled.map_err(|error| match error {
+            FillError::Index(error) => NodeError::Derived(error.into()),
+            FillError::Read(error) => NodeError::Read(error),
+        })
+    }
+
+    /// Whether the activity index holds what history says, up to where it has read.
+    pub async fn activity_index_is_right(&self) -> Result<bool, NodeError> {
+        let Some(index) = self.derived.activity.clone() else { return Err(NodeError::NoDerived) };
+        let derived = self.derived.clone();
+        let held = tokio::task::spawn_blocking(move || derived.activity_digest());
+        let told = self.ledger.activity_index_digest(&(index as _)).await;
+        let held = held.await.map_err(|_| NodeError::Interrupted)??;
+        let told = told.map_err(|error| match error {
+            FillError::Index(error) => NodeError::Derived(error.into()),
+            FillError::Read(error) => NodeError::Read(error),
+        })?;
+        Ok(told == Some(held))
     }
 
     /// Closes the event store and writes nothing more.

@@ -14,6 +14,8 @@
 
 #[path = "it/activity.rs"]
 mod activity;
+#[path = "it/activity_index.rs"]
+mod activity_index;
 #[path = "it/addresses.rs"]
 mod addresses;
 #[path = "it/bad_input.rs"]

@@ -2,6 +2,7 @@
 
 mod confirm_clock;
 mod peppers;
+mod rebuild_index;
 mod reissue;
 mod status;
 
@@ -17,6 +18,7 @@ use crate::proto::operator_service_client::OperatorServiceClient;
 pub(super) enum Operator {
     Status(status::Status),
     ConfirmClock(confirm_clock::ConfirmClock),
+    RebuildIndex(rebuild_index::RebuildIndex),
     Reissue(reissue::Reissue),
     RotatePepper(peppers::RotatePepper),
     Peppers(peppers::ListPeppers),
@@ -27,6 +29,7 @@ impl Operator {
         match self {
             Self::Status(verb) => verb.run(),
             Self::ConfirmClock(verb) => verb.run(),
+            Self::RebuildIndex(verb) => verb.run(),
             Self::Reissue(verb) => verb.run(),
             Self::RotatePepper(verb) => verb.run(),
             Self::Peppers(verb) => verb.run(),

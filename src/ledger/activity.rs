@@ -19,6 +19,7 @@ use super::Ledger;
 use super::event_store::ReadError;
 use super::tables::Published;
 use index::Search;
+pub use indexing::FillError;
 pub(super) use indexing::IndexState;
 
 /// Most events that one walk reads.

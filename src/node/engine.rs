@@ -13,8 +13,9 @@ use std::sync::Arc;
 use projections::id::OrganizationId;
 use projections::recorded::{Revision, StreamName};
 
+use super::derived::Derived;
 use super::kept::Kept;
-use super::{Directories, NodeError, Opened, open_derived};
+use super::{Directories, NodeError, Opened};
 use crate::ledger::contact::{Contact, Loss};
 use crate::ledger::event_store::{EventStore, ReadError};
 use crate::ledger::secret::NoEntropy;
@@ -121,7 +122,8 @@ pub(super) async fn open(directories: Directories, url: &EngineUrl) -> Result<Op
     match open_vault(&directories, url, &engine).await {
         Ok((vault, peppers)) => {
             let directories_too = directories.clone();
-            let derived = tokio::task::spawn_blocking(move || open_derived(&directories_too)).await;
+            let derived =
+                tokio::task::spawn_blocking(move || Derived::open(&directories_too)).await;
             let derived = derived.map_err(|_| NodeError::Interrupted)?;
             Ok(Opened { store: Kept::Engine(engine), derived, vault, peppers, directories })
         }

@@ -1,36 +1,33 @@
 //! AuditService: what happened.
 //!
-//! A page is a walk over the organization's own stream: nothing is kept beside it, so
-//! nothing can disagree with it. A page costs at most one walk (`ledger::activity`); a
-//! filter that matches little gives short pages.
+//! A page is a walk over the organization's own stream (`ledger::activity`), by an index where
+//! there is one: what is shown is always what the stream says. A page costs at most one walk;
+//! a filter that matches little gives short pages.
 //!
 //! Personal data is opened here, for those who may read the log. Where an operator's
 //! staff acts inside a tenant, the tenant sees that, when, with which key and what was
 //! written about it; from where, and with what, only operators see.
 
+mod facets;
 mod filter;
+mod query;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use filter::Filter;
 use projections::activity::{Entry, FieldChange, Outcome, Target, Value};
 use projections::envelope::Envelope;
 use projections::event::Event;
-use projections::id::OrganizationId;
 use projections::organization::Organization;
 use projections::principal::Principal;
 use projections::recorded::Revision;
 use projections::sealed::Subject;
-use projections::time::Timestamp;
-use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::authentication::{Authenticated, authenticate, authenticate_again, shown};
 use super::key::known;
-use super::{Door, page, status, write};
-use crate::ledger::activity::{Direction, Step, Walk};
+use super::{Door, status, write};
 use crate::ledger::command::Personal;
 use crate::ledger::tables::Published;
 use crate::ledger::vault::SubjectKeyState;
@@ -74,7 +71,7 @@ impl AuditService for Audit {
             reader = authenticate_again(ledger, &shown, permissions::ACTIVITY_READ, now)?;
             organization = asked(ledger, &reader, &request)?;
         }
-        query_activity(ledger, &reader, &organization, request.get_ref()).await.map(Response::new)
+        query::page(ledger, &reader, &organization, request.get_ref()).await.map(Response::new)
     }
 }
 
@@ -102,116 +99,6 @@ async fn reach(
     tokio::time::timeout(REVISION_WAIT_MAX, reached)
         .await
         .map_err(|_| status::revision_not_reached(organization.stream.as_str()))
-}
-
-/// A request, read.
-struct Query {
-    filter: Filter,
-    direction: Direction,
-    rows_max: usize,
-}
-
-impl Query {
-    fn read(
-        message: &proto::QueryActivityRequest,
-        organization: OrganizationId,
-    ) -> Result<Self, Status> {
-        let filter = Filter::read(message.filter.as_ref(), organization)?;
-        let direction = match proto::ActivityOrder::try_from(message.order) {
-            Ok(proto::ActivityOrder::Unspecified | proto::ActivityOrder::NewestFirst) => {
-                Direction::NewestFirst
-            }
-            Ok(proto::ActivityOrder::OldestFirst) => Direction::OldestFirst,
-            Err(_) => return Err(status::invalid("order", "is no known order")),
-        };
-        Ok(Self { filter, direction, rows_max: page::size(message.page_size)? })
-    }
-
-    /// What a page token is bound to.
-    fn list<'a>(&self, ledger: &'a Ledger, organization: &Published) -> page::List<'a> {
-        let direction = match self.direction {
-            Direction::NewestFirst => "newest first",
-            Direction::OldestFirst => "oldest first",
-        };
-        let filter = self.filter.parameters();
-        let mut parameters = vec![organization.stream.as_str(), direction];
-        parameters.extend(filter.iter().map(String::as_str));
-        page::List::new(ledger.stamper(), "QueryActivity", &parameters)
-    }
-
-    /// Whether this event, and with it all behind it in the walk's direction, is outside
-    /// the time that is asked about.
-    fn is_past(&self, at: Timestamp) -> bool {
-        match self.direction {
-            Direction::NewestFirst => self.filter.from.is_some_and(|from| at < from),
-            Direction::OldestFirst => self.filter.to.is_some_and(|to| at >= to),
-        }
-    }
-}
-
-/// The row behind which a token continues.
-fn to_token(revision: Revision) -> [u8; 16] {
-    u128::from(revision.0).to_be_bytes()
-}
-
-fn from_token(bytes: [u8; 16]) -> Revision {
-    // Only what `to_token` made has a seal.
-    Revision(u64::try_from(u128::from_be_bytes(bytes)).unwrap_or(u64::MAX))
-}
-
-async fn query_activity(
-    ledger: &Ledger,
-    reader: &Authenticated,
-    organization: &Published,
-    message: &proto::QueryActivityRequest,
-) -> Result<proto::QueryActivityResponse, Status> {
-    let query = Query::read(message, organization.id)?;
-    let list = query.list(ledger, organization);
-    let behind = list.continue_behind(&message.page_token)?.map(from_token);
-    let tables = Arc::clone(&organization.tables());
-    let Some(head) = tables.head() else {
-        return Err(status::organization_not_found(organization.id));
-    };
-    let failed = |error| status::from_read(&error);
-    let walk = Walk::new(ledger, organization, head, query.direction, query.rows_max);
-    let mut walk = walk.looking_for(query.filter.event.terms());
-    walk.skip_to(query.filter.from, query.filter.to).await.map_err(failed)?;
-    // Where the page before ended is inside those bounds.
-    if let Some(last) = behind {
-        walk.continue_behind(last);
-    }
-    let mut personal = PersonalData::new(ledger, reader);
-    let mut answer = proto::QueryActivityResponse {
-        revision: write::revision(&organization.stream, tables.revision()),
-        ..Default::default()
-    };
-    let mut bytes = 0;
-    while answer.entries.len() < query.rows_max && bytes < page::PAGE_BYTES_MAX {
-        match walk.step().await.map_err(failed)? {
-            Step::Event(_, envelope) if query.is_past(envelope.at) => return Ok(answer),
-            Step::Event(revision, envelope) => {
-                if query.filter.event.shows(&envelope) {
-                    let personal_data = personal.of(&envelope).await?;
-                    if !query.filter.shows_origin(personal_data.as_ref()) {
-                        continue;
-                    }
-                    let mut entry = entry(revision, &envelope, &tables);
-                    entry.personal_data = personal_data;
-                    bytes += entry.encoded_len();
-                    answer.entries.push(entry);
-                }
-            }
-            Step::End => return Ok(answer),
-            Step::WorkLimit => {
-                answer.work_limit_reached = true;
-                break;
-            }
-        }
-    }
-    if let Some(last) = walk.left_at() {
-        answer.next_page_token = list.token(to_token(last));
-    }
-    Ok(answer)
 }
 
 /// An event as an entry, its personal data aside.

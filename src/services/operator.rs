@@ -55,6 +55,7 @@ impl OperatorService for Operator {
             stopped: stopped.collect(),
             store_full: ledger.store_is_full(),
             usage_damaged: usage_damaged.collect(),
+            activity_index_behind: ledger.activity_index_behind(),
         }))
     }
 
@@ -69,5 +70,20 @@ impl OperatorService for Operator {
         let with = caller.caller.credential().map(|it| it.to_string()).unwrap_or_default();
         tracing::warn!(with, clock_ahead_ms, "the wall clock was confirmed");
         Ok(Response::new(proto::ConfirmClockResponse { clock_ahead_ms }))
+    }
+
+    async fn rebuild_activity_index(
+        &self,
+        request: Request<proto::RebuildActivityIndexRequest>,
+    ) -> Result<Response<proto::RebuildActivityIndexResponse>, Status> {
+        let entered = self.door.enter()?;
+        let ledger = entered.ledger();
+        let caller = authenticate_operator(ledger, &request, permissions::INSTALLATION_WRITE)?;
+        if !ledger.rebuild_activity_index() {
+            return Err(status::no_activity_index());
+        }
+        let with = caller.caller.credential().map(|it| it.to_string()).unwrap_or_default();
+        tracing::info!(with, "the activity index is made anew");
+        Ok(Response::new(proto::RebuildActivityIndexResponse {}))
     }
 }

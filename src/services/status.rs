@@ -70,6 +70,15 @@ pub fn starting() -> Status {
     )
 }
 
+/// This node keeps no activity index, for want of a file.
+pub fn no_activity_index() -> Status {
+    refused(
+        GrpcCode::FailedPrecondition,
+        "NO_ACTIVITY_INDEX",
+        "this node keeps no activity index: `activity.db` could not be made, and the log of the start says why",
+    )
+}
+
 /// This node cannot know whether it is still the one that is admitted.
 pub fn no_contact() -> Status {
     refused(

@@ -74,8 +74,9 @@ const PUT_CHECKPOINT: &str = "INSERT OR REPLACE INTO checkpoint
 /// The activity index of a data directory.
 pub struct ActivityDb {
     path: PathBuf,
-    writer: Mutex<Writer>,
+    // Closed first: the last connection moves the write-ahead log into the database.
     readers: [Mutex<Connection>; READERS],
+    writer: Mutex<Writer>,
 }
 
 struct Writer {

@@ -73,6 +73,7 @@ fn help_reads_well() {
         "operator",
         "operator status",
         "operator confirm-clock",
+        "operator rebuild-index",
         "operator reissue",
         "operator rotate-pepper",
         "operator peppers",

@@ -619,6 +619,13 @@ const ROWS: &[Row] = &[
         expected: [N, N, N, N, P, P, P, Y, P, P, P],
     },
     Row {
+        method: "keyledger.v1.OperatorService/RebuildActivityIndex",
+        permission: "installation:write",
+        held: Held::ByOperators,
+        request: |_, _| Vec::new(),
+        expected: [N, N, N, N, P, P, P, Y, P, P, P],
+    },
+    Row {
         method: "keyledger.v1.OrganizationService/CreateOrganization",
         permission: "organizations:write",
         held: Held::ByOperators,

@@ -513,6 +513,7 @@ methods! {
     get_organization(OrganizationServiceClient, GetOrganizationRequest) -> GetOrganizationResponse;
     list_organizations(OrganizationServiceClient, ListOrganizationsRequest) -> ListOrganizationsResponse;
     get_status(OperatorServiceClient, GetStatusRequest) -> GetStatusResponse;
+    rebuild_activity_index(OperatorServiceClient, RebuildActivityIndexRequest) -> RebuildActivityIndexResponse;
     open_grant(BreakGlassServiceClient, OpenGrantRequest) -> OpenGrantResponse;
     approve_grant(BreakGlassServiceClient, ApproveGrantRequest) -> ApproveGrantResponse;
     close_grant(BreakGlassServiceClient, CloseGrantRequest) -> CloseGrantResponse;
@@ -787,8 +788,14 @@ impl Acme {
 
     /// The same installation, after a restart.
     pub(crate) async fn restarted(self) -> Self {
+        self.restarted_after(|_| ()).await
+    }
+
+    /// The same installation, after a restart, with this done to its files in between.
+    pub(crate) async fn restarted_after(self, done: impl FnOnce(&Home)) -> Self {
         let Self { home, server, id, admin_secret, .. } = self;
         server.stop().await;
+        done(&home);
         let server = home.launch().start().await;
         let operator = server.client(&home.admin_key());
         let admin = operator.with_key(&admin_secret);

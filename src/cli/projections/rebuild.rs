@@ -12,7 +12,9 @@ use crate::node::Opened;
 
 /// Make what is derived anew from all history, with the server stopped.
 ///
-/// The same as deleting projections.db, but the next start is quick.
+/// The same as deleting projections.db and activity.db, but the next start is quick, and so
+/// are the first questions to the activity log. A running server makes the activity index
+/// anew by `keyledger operator rebuild-index`.
 #[derive(Args)]
 pub(in crate::cli) struct Rebuild {
     #[command(flatten)]
@@ -28,6 +30,8 @@ pub(in crate::cli) struct Rebuild {
 struct Rebuilt {
     organizations: u64,
     events: u64,
+    /// Events that the activity index holds.
+    indexed: u64,
 }
 
 impl Rebuild {
@@ -40,18 +44,23 @@ impl Rebuild {
                 opened.forget_derived().await?;
                 let node = opened.replay().await?;
                 let taken = node.take_snapshots().await;
+                let indexed = node.fill_activity_index().await;
                 node.close().await;
                 taken?;
+                let indexed = indexed?;
                 let replayed = node.replayed;
-                Ok(Rebuilt { organizations: replayed.organizations, events: replayed.events })
+                let (organizations, events) = (replayed.organizations, replayed.events);
+                Ok(Rebuilt { organizations, events, indexed })
             };
             rebuilt.await.map_err(|error| failure(error, DOING))
         })?;
         if self.json {
             print_json(&rebuilt)?;
         } else {
-            let Rebuilt { organizations, events } = rebuilt;
-            print(&format!("{organizations} organizations made anew from {events} events\n"))?;
+            let Rebuilt { organizations, events, indexed } = rebuilt;
+            print(&format!(
+                "{organizations} organizations made anew from {events} events, {indexed} of them in the activity index\n"
+            ))?;
         }
         Ok(ExitCode::SUCCESS)
     }

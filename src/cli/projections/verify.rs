@@ -8,14 +8,13 @@ use serde::Serialize;
 use super::super::directory::{Directory, block_on, failure};
 use super::super::failure::Outcome;
 use super::super::output::{print, print_json, talk};
-use crate::ledger::snapshot_store::SnapshotError;
 use crate::node::{Directories, NodeError, Opened};
 
 /// Compare what is derived with a replay of all history, with the server stopped.
 ///
 /// Reads projections.db as a start does, replays every event, and compares the two byte by
-/// byte. Nothing is changed. Exit code 0: they are the same. 1: they differ, or
-/// projections.db cannot be used (`projections rebuild` makes it anew, and somebody should
+/// byte; and holds activity.db against what every event can be found by. Nothing is changed.
+/// Exit code 0: they are the same. 1: they differ, or one of the files cannot be used (`projections rebuild` makes it anew, and somebody should
 /// ask how it came to that), or history itself is damaged.
 #[derive(Args)]
 pub(in crate::cli) struct Verify {
@@ -33,8 +32,10 @@ struct Verified {
     organizations: u64,
     snapshots: u64,
     accounts: u64,
-    /// Why projections.db cannot be used; none where it can, or where there is none.
+    /// Why a file cannot be used; none where both can, or are not there.
     unusable: Option<String>,
+    /// The activity index is not what history says.
+    activity_index_differs: bool,
     differing: Vec<Differing>,
     /// Streams of accounts and e-mails that differ.
     differing_streams: Vec<String>,
@@ -77,13 +78,14 @@ impl Verify {
 async fn verified(directories: Directories) -> Result<Verified, NodeError> {
     match Opened::look_at_derived(&directories).await {
         // Opening it would make it anew: first somebody is to see it.
-        Err(NodeError::Derived(SnapshotError::Damaged(what))) => {
-            return Ok(Verified { unusable: Some(what), ..Verified::default() });
+        Err(NodeError::Derived(why)) if why.is_damage() => {
+            return Ok(Verified { unusable: Some(why.to_string()), ..Verified::default() });
         }
         looked => looked?,
     }
     let node = Opened::open(directories).await?.replay().await?;
     let differing = node.differing().await;
+    let index_is_right = node.activity_index_is_right().await;
     node.leave().await;
     let (differing, differing_streams) = differing?;
     let differing = differing.into_iter().map(|(id, revision)| Differing {
@@ -98,7 +100,12 @@ async fn verified(directories: Directories) -> Result<Verified, NodeError> {
         organizations: node.replayed.organizations,
         snapshots: node.replayed.snapshots,
         accounts: node.replayed.accounts,
-        unusable: node.replayed.snapshots_refused.clone(),
+        unusable: node
+            .replayed
+            .snapshots_refused
+            .as_ref()
+            .map(|it| format!("projections.db: {it}")),
+        activity_index_differs: !index_is_right?,
         differing: differing.collect(),
         differing_streams: differing_streams.iter().map(ToString::to_string).collect(),
         damaged: damaged.collect(),
@@ -111,7 +118,9 @@ impl Verified {
     }
 
     fn is_as_history_says(&self) -> bool {
-        self.differing.is_empty() && self.differing_streams.is_empty()
+        !self.activity_index_differs
+            && self.differing.is_empty()
+            && self.differing_streams.is_empty()
     }
 
     fn to_text(&self) -> String {
@@ -120,13 +129,17 @@ impl Verified {
             snapshots,
             accounts,
             unusable,
+            activity_index_differs,
             differing,
             differing_streams,
             damaged,
         } = self;
         let mut text = String::new();
         if let Some(why) = unusable {
-            text.push_str(&format!("projections.db cannot be used: {why}\n"));
+            text.push_str(&format!("what is derived cannot be used: {why}\n"));
+        }
+        if *activity_index_differs {
+            text.push_str("activity.db differs from what history says\n");
         }
         for Damaged { stream, fault } in damaged {
             text.push_str(&format!("history of stream {stream} is damaged: {fault}\n"));

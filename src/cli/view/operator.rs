@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::super::output::{Fields, table};
 use super::common::instant;
+use crate::ledger::activity::WALK_EVENTS_MAX;
 use crate::proto;
 
 /// See `GetStatusResponse` in `operator.proto`.
@@ -18,6 +19,7 @@ pub(in crate::cli) struct Status {
     stopped: Vec<Damaged>,
     store_full: bool,
     usage_damaged: Vec<Damaged>,
+    activity_index_behind: u64,
 }
 
 /// An organization with history that is damaged.
@@ -53,6 +55,7 @@ impl From<proto::GetStatusResponse> for Status {
             stopped: stopped.collect(),
             store_full: message.store_full,
             usage_damaged: usage_damaged.collect(),
+            activity_index_behind: message.activity_index_behind,
         }
     }
 }
@@ -71,6 +74,10 @@ impl Status {
             .add("disk full", if self.store_full { "yes: make space" } else { "no" })
             .add_all("stopped", Damaged::lines(&self.stopped))
             .add_all("usage damaged", Damaged::lines(&self.usage_damaged));
+        // What pages can look at one by one is no delay.
+        if self.activity_index_behind > WALK_EVENTS_MAX as u64 {
+            fields.add("activity index", &format!("{} events behind", self.activity_index_behind));
+        }
         fields.to_text()
     }
 }

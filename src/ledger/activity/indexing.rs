@@ -47,8 +47,19 @@ impl IndexState {
         reached.extend(organizations);
     }
 
+    /// From here on this index is asked, up to there.
+    #[cfg(test)]
+    pub(super) fn begin(
+        &self,
+        index: Arc<dyn ActivityIndex>,
+        reached: Option<(OrganizationId, Revision)>,
+    ) {
+        assert!(self.index.set(index).is_ok());
+        self.set_reached(reached);
+    }
+
     /// From here on nothing is asked of it.
-    fn forget(&self) {
+    pub(super) fn forget(&self) {
         self.reached.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
@@ -233,17 +244,57 @@ impl Ledger {
         })
     }
 
-    /// The digest of an index of all that the store holds.
+    /// Adds to an index all that the store holds behind what it has, for whoever waits for it.
+    /// Gives the number of events.
     ///
     /// # Errors
     ///
-    /// The store could not be read.
-    pub async fn activity_index_digest(&self) -> Result<IndexDigest, ReadError> {
-        let (mut digest, mut heads, mut last) = (IndexDigest::default(), HashMap::new(), None);
+    /// It is of another history or cannot be written, or the store could not be read.
+    pub async fn fill_activity_index(
+        &self,
+        index: &Arc<dyn ActivityIndex>,
+    ) -> Result<u64, FillError> {
+        let (mut heads, mut last) = self.trusted(index).await?.ok_or_else(other_history)?;
+        let mut added = 0;
+        let mut reading = self.store.read_all(last, READ_EVENTS_MAX);
         loop {
-            let items = self.store.read_all(last, READ_EVENTS_MAX).await?;
+            let items = reading.await?;
+            let Some(end) = items.last() else { return Ok(added) };
+            let end = match end {
+                Ok(event) => event.position,
+                Err((position, _)) => *position,
+            };
+            // The store's thread reads while this one adds.
+            reading = self.store.read_all(Some(end), READ_EVENTS_MAX);
+            if let Some(batch) = tell(items, &mut heads, &mut last) {
+                added += batch.events.len() as u64;
+                let add =
+                    move |index: &dyn ActivityIndex| index.add(&batch.events, &batch.checkpoint);
+                in_background(index, add).await?;
+            }
+        }
+    }
+
+    /// What an index of all that the store holds would be, up to where this one has read; none
+    /// where that is another history.
+    ///
+    /// # Errors
+    ///
+    /// The index or the store could not be read.
+    pub async fn activity_index_digest(
+        &self,
+        index: &Arc<dyn ActivityIndex>,
+    ) -> Result<Option<IndexDigest>, FillError> {
+        let Some((_, end)) = self.trusted(index).await? else { return Ok(None) };
+        let (mut digest, mut heads, mut last) = (IndexDigest::default(), HashMap::new(), None);
+        while last < end {
+            let mut items = self.store.read_all(last, READ_EVENTS_MAX).await?;
             if items.is_empty() {
-                return Ok(digest);
+                break;
+            }
+            items.retain(|it| it.as_ref().is_ok_and(|it| Some(it.position) <= end));
+            if items.is_empty() {
+                break;
             }
             let batch = tell(items, &mut heads, &mut last);
             for Indexed { organization, revision, terms } in
@@ -252,7 +303,38 @@ impl Ledger {
                 terms.iter().for_each(|term| digest.add(organization, revision, *term));
             }
         }
+        Ok(Some(digest))
     }
+
+    /// How far an index goes; none where it is of another history.
+    async fn trusted(
+        &self,
+        index: &Arc<dyn ActivityIndex>,
+    ) -> Result<Option<(HashMap<OrganizationId, Revision>, Option<Position>)>, FillError> {
+        let reached = in_background(index, |index| index.reached()).await?;
+        if let Some(checkpoint) = &reached.checkpoint
+            && !is_there(&self.store, checkpoint).await?
+        {
+            return Ok(None);
+        }
+        let last = reached.checkpoint.map(|it| it.position);
+        Ok(Some((reached.organizations.into_iter().collect(), last)))
+    }
+}
+
+fn other_history() -> FillError {
+    IndexError::Damaged("it is of another history".to_owned()).into()
+}
+
+/// Why an index could not be filled, or held against history.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FillError {
+    /// The index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The store.
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 /// A batch on its way into the index.

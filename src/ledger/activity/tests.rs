@@ -11,6 +11,8 @@ use projections::principal::Principal;
 use projections::recorded::StreamName;
 
 use super::*;
+
+mod indexed;
 use crate::ledger::clock::{Clock, ManualTime};
 use crate::ledger::event_store::{
     APPEND_EVENTS_MAX, AppendError, EventStore, NewEvent, Position, ReadItem, StoreFuture,

@@ -93,6 +93,11 @@ impl Filter {
         ]
     }
 
+    /// Whether personal data must be opened to know what is shown.
+    pub(super) fn asks_origin(&self) -> bool {
+        self.origin.is_some()
+    }
+
     /// Whether an entry is shown whose personal data the reader sees like this. What is
     /// withheld or cannot be opened never matches: that it exists is not told either.
     pub(super) fn shows_origin(&self, seen: Option<&proto::ActivityPersonalData>) -> bool {

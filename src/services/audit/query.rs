@@ -1,0 +1,140 @@
+//! QueryActivity: pages of entries, and how many there are of each kind.
+
+use std::sync::Arc;
+
+use projections::id::OrganizationId;
+use projections::recorded::Revision;
+use projections::time::Timestamp;
+use prost::Message as _;
+use tonic::Status;
+
+use super::facets::{self, Counted};
+use super::filter::Filter;
+use super::{PersonalData, entry};
+use crate::ledger::Ledger;
+use crate::ledger::activity::{Direction, Step, Walk};
+use crate::ledger::tables::Published;
+use crate::proto;
+use crate::services::authentication::Authenticated;
+use crate::services::{page as paging, status, write};
+
+/// A request, read.
+struct Query {
+    filter: Filter,
+    direction: Direction,
+    rows_max: usize,
+    facets: Vec<proto::ActivityFacet>,
+}
+
+impl Query {
+    fn read(
+        message: &proto::QueryActivityRequest,
+        organization: OrganizationId,
+    ) -> Result<Self, Status> {
+        let filter = Filter::read(message.filter.as_ref(), organization)?;
+        let direction = match proto::ActivityOrder::try_from(message.order) {
+            Ok(proto::ActivityOrder::Unspecified | proto::ActivityOrder::NewestFirst) => {
+                Direction::NewestFirst
+            }
+            Ok(proto::ActivityOrder::OldestFirst) => Direction::OldestFirst,
+            Err(_) => return Err(status::invalid("order", "is no known order")),
+        };
+        let facets = facets::read(&message.facets)?;
+        Ok(Self { filter, direction, rows_max: paging::size(message.page_size)?, facets })
+    }
+
+    /// What a page token is bound to.
+    fn list<'a>(&self, ledger: &'a Ledger, organization: &Published) -> paging::List<'a> {
+        let direction = match self.direction {
+            Direction::NewestFirst => "newest first",
+            Direction::OldestFirst => "oldest first",
+        };
+        let filter = self.filter.parameters();
+        let mut parameters = vec![organization.stream.as_str(), direction];
+        parameters.extend(filter.iter().map(String::as_str));
+        paging::List::new(ledger.stamper(), "QueryActivity", &parameters)
+    }
+
+    /// Whether this event, and with it all behind it in the walk's direction, is outside
+    /// the time that is asked about.
+    fn is_past(&self, at: Timestamp) -> bool {
+        match self.direction {
+            Direction::NewestFirst => self.filter.from.is_some_and(|from| at < from),
+            Direction::OldestFirst => self.filter.to.is_some_and(|to| at >= to),
+        }
+    }
+}
+
+/// The row behind which a token continues.
+fn to_token(revision: Revision) -> [u8; 16] {
+    u128::from(revision.0).to_be_bytes()
+}
+
+fn from_token(bytes: [u8; 16]) -> Revision {
+    // Only what `to_token` made has a seal.
+    Revision(u64::try_from(u128::from_be_bytes(bytes)).unwrap_or(u64::MAX))
+}
+
+/// One page.
+pub(super) async fn page(
+    ledger: &Ledger,
+    reader: &Authenticated,
+    organization: &Published,
+    message: &proto::QueryActivityRequest,
+) -> Result<proto::QueryActivityResponse, Status> {
+    let query = Query::read(message, organization.id)?;
+    let list = query.list(ledger, organization);
+    let behind = list.continue_behind(&message.page_token)?.map(from_token);
+    let tables = Arc::clone(&organization.tables());
+    let Some(head) = tables.head() else {
+        return Err(status::organization_not_found(organization.id));
+    };
+    let failed = |error| status::from_read(&error);
+    let mut personal = PersonalData::new(ledger, reader);
+    let facets = match query.facets.is_empty() {
+        true => None,
+        false => {
+            let of = Counted { ledger, organization, head, filter: &query.filter };
+            Some(facets::count(of, &query.facets, &mut personal).await?)
+        }
+    };
+    let walk = Walk::new(ledger, organization, head, query.direction, query.rows_max);
+    let mut walk = walk.looking_for(query.filter.event.terms());
+    walk.skip_to(query.filter.from, query.filter.to).await.map_err(failed)?;
+    // Where the page before ended is inside those bounds.
+    if let Some(last) = behind {
+        walk.continue_behind(last);
+    }
+    let mut answer = proto::QueryActivityResponse {
+        revision: write::revision(&organization.stream, tables.revision()),
+        facets,
+        ..Default::default()
+    };
+    let mut bytes = 0;
+    while answer.entries.len() < query.rows_max && bytes < paging::PAGE_BYTES_MAX {
+        match walk.step().await.map_err(failed)? {
+            Step::Event(_, envelope) if query.is_past(envelope.at) => return Ok(answer),
+            Step::Event(revision, envelope) => {
+                if query.filter.event.shows(&envelope) {
+                    let personal_data = personal.of(&envelope).await?;
+                    if !query.filter.shows_origin(personal_data.as_ref()) {
+                        continue;
+                    }
+                    let mut entry = entry(revision, &envelope, &tables);
+                    entry.personal_data = personal_data;
+                    bytes += entry.encoded_len();
+                    answer.entries.push(entry);
+                }
+            }
+            Step::End => return Ok(answer),
+            Step::WorkLimit => {
+                answer.work_limit_reached = true;
+                break;
+            }
+        }
+    }
+    if let Some(last) = walk.left_at() {
+        answer.next_page_token = list.token(to_token(last));
+    }
+    Ok(answer)
+}
