@@ -1,5 +1,7 @@
-//! What a page of the activity log costs where there is no index: one organization of a
-//! million events, on a real disk, asked through the service but not over the network.
+//! What the activity log costs: making its index, a page of many kinds of queries by it and
+//! without it, and how far the index trails. One organization, on a real disk, asked through
+//! the service but not over the network. `KEYLEDGER_BENCH_EVENTS` says how many events there
+//! are: one million, if nothing is said.
 //!
 //! Figures: docs/PERFORMANCE.md.
 
@@ -9,36 +11,31 @@
     reason = "a measurement prints, and stops at the first fault"
 )]
 
+#[path = "support/history.rs"]
+mod history;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use history::{Dice, History, KEYS, USERS, correlation, key_id, user_id};
+use keyledger::ledger::activity::index::ActivityIndex;
 use keyledger::ledger::command::{Caller, Command, Order, OrganizationDraft, Personal};
-use keyledger::ledger::event_store::{APPEND_EVENTS_MAX, EventStore as _, NewEvent};
 use keyledger::ledger::secret::{Ids, Secret};
 use keyledger::ledger::start::{ConfiguredKeys, Parts};
-use keyledger::ledger::urgency::Urgency;
 use keyledger::ledger::vault::peppers::{PepperId, Peppers};
-use keyledger::ledger::vault::seal::seal;
-use keyledger::ledger::vault::{SubjectKey, Vault as _};
 use keyledger::ledger::{Ledger, built_in, clock::Clock, mint};
 use keyledger::proto::audit_service_server::AuditService as _;
-use keyledger::proto::{ActivityFilter, QueryActivityRequest, QueryActivityResponse};
+use keyledger::proto::{
+    ActivityFilter, ActivityOrder, QueryActivityRequest, QueryActivityResponse,
+};
 use keyledger::services::Door;
 use keyledger::services::audit::Audit;
+use keyledger::store::activity_index::ActivityDb;
 use keyledger::store::embedded::{EmbeddedStore, Options};
 use keyledger::vault::memory::MemoryVault;
-use projections::digest::SecretDigest;
-use projections::envelope::Envelope;
-use projections::event::{
-    DigestForm, Event, KeyCreated, KeyOrigin, KeyRevoked, KeyStateBefore, KeyedDigest,
-    RevocationReason,
-};
-use projections::id::{EventId, KeyId, OrganizationId};
-use projections::permission::Scopes;
-use projections::principal::Principal;
-use projections::recorded::{Revision, StreamName};
-use projections::sealed::Subject;
+use projections::id::OrganizationId;
+use projections::recorded::Revision;
 use projections::time::Timestamp;
 use tonic::Request;
 
@@ -46,9 +43,8 @@ use tonic::Request;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const EVENTS: u64 = 1_000_000;
-/// One event in so many has the correlation id that is looked for.
-const RARE: u64 = 100_000;
+/// Queries of each kind.
+const QUERIES: usize = 400;
 const ACME: OrganizationId = OrganizationId::from_bytes([7; 16]);
 
 async fn open(store: &Arc<EmbeddedStore>, vault: &Arc<MemoryVault>) -> Arc<Ledger> {
@@ -95,77 +91,6 @@ async fn install(ledger: &Arc<Ledger>, admin: &Secret) {
     ledger.execute(ACME, &order(Command::CreateOrganization(draft))).await.expect("created");
 }
 
-fn event(number: u64) -> Event {
-    let key_id = KeyId::from_parts(1_790_000_000_000, u128::from(number / 2) + 1);
-    if !number.is_multiple_of(2) {
-        let (reason, before) = (RevocationReason::Superseded, KeyStateBefore::Active);
-        return KeyRevoked { key_id, reason, before }.into();
-    }
-    let blake3 = SecretDigest(*blake3::hash(&number.to_le_bytes()).as_bytes());
-    KeyCreated {
-        key_id,
-        name: format!("key {number}").parse().expect("a name"),
-        description: None,
-        origin: KeyOrigin::Minted,
-        prefix: "vtx".parse().ok(),
-        environment: None,
-        hint: None,
-        digest: KeyedDigest { form: DigestForm::Text, pepper: 1, blake3 },
-        scopes: Scopes::new(&["workflows:read", "events:write"]).ok(),
-        roles: Vec::new(),
-        services: None,
-        expires_at: None,
-        metadata: Default::default(),
-        limits: Default::default(),
-        owner: None,
-        allowed_ips: None,
-        rate_limit: None,
-        rotates: None,
-    }
-    .into()
-}
-
-fn envelope(number: u64, at: Timestamp, subject: &Subject, key: &SubjectKey) -> Envelope {
-    let id = EventId::from_parts(1_790_000_000_000, u128::from(number) + 1);
-    let personal = [("origin_ip", "192.0.2.1"), ("user_agent", "bench/1.0")]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into();
-    let correlation_id = if number.is_multiple_of(RARE) { "rare" } else { "common" };
-    Envelope {
-        id,
-        at,
-        actor: Principal::Organization(ACME),
-        credential: Some(KeyId::from_bytes([9; 16]).into()),
-        request: None,
-        correlation_id: correlation_id.parse().expect("an id"),
-        causation_id: None,
-        event: event(number),
-        sealed: vec![seal(key, id, subject, &personal).expect("sealed")],
-    }
-}
-
-/// Writes the history: keys made and revoked, ten events of each millisecond.
-async fn lengthen(store: &EmbeddedStore, vault: &MemoryVault, began: Timestamp) {
-    let stream = StreamName::organization(ACME);
-    let subject = Subject::organization_month(ACME, began);
-    let key = vault.obtain_subject_key(&subject, Urgency::Normal).await.expect("a key");
-    let mut last = Revision(0);
-    for first in (0..EVENTS).step_by(APPEND_EVENTS_MAX) {
-        let numbers = first..EVENTS.min(first + APPEND_EVENTS_MAX as u64);
-        let new = numbers.map(|number| {
-            let millis = i64::try_from(number / 10).expect("it fits");
-            let envelope = envelope(number, began.saturating_add_millis(millis), &subject, &key);
-            let (stored, leaf_hash) = envelope.encode().expect("it encodes");
-            let event_type = envelope.event.event_type();
-            NewEvent { id: envelope.id, event_type, stored: stored.into(), leaf_hash }
-        });
-        last = store
-            .append(&stream, Some(last), new.collect(), Urgency::Normal)
-            .await
-            .expect("appended");
-    }
-}
-
 /// Milliseconds of each page of a walk that goes on until its end, or so many pages.
 async fn walk(
     audit: &Audit,
@@ -203,7 +128,96 @@ fn print(what: &str, (mut latencies, entries): (Vec<f64>, usize)) {
     );
 }
 
-async fn run(root: &Path) {
+/// What the organization is asked, each time about something else.
+fn queries(
+    dice: &mut Dice,
+    events: u64,
+    began: Timestamp,
+) -> Vec<(&'static str, Vec<QueryActivityRequest>)> {
+    let none = ActivityFilter::default;
+    let instant = |number: u64| {
+        let at = began.as_millis() + i64::try_from(number).expect("it fits") * 500;
+        Some(prost_types::Timestamp { seconds: at.div_euclid(1_000), nanos: 0 })
+    };
+    let mut kinds: Vec<(&'static str, Vec<ActivityFilter>)> = Vec::new();
+    let mut ask = |what, filter: &mut dyn FnMut(&mut Dice) -> ActivityFilter| {
+        kinds.push((what, (0..QUERIES).map(|_| filter(dice)).collect()));
+    };
+    // A month, a day, or an hour, somewhere in it.
+    let within = |dice: &mut Dice, filter: ActivityFilter| {
+        let length = *dice.one_of(&[5_000_000, 170_000, 7_200]);
+        let from = dice.below(events);
+        ActivityFilter { from: instant(from), to: instant(from + length), ..filter }
+    };
+    let actions =
+        ["key.created", "key.revoked", "key.*", "session.started", "denials.*", "key.relabelled"];
+    let action = |dice: &mut Dice| (*dice.one_of(&actions)).to_owned();
+    let actor = |dice: &mut Dice| user_id(dice.skewed(USERS)).to_string();
+    let target = |dice: &mut Dice| key_id(dice.below(KEYS)).to_string();
+    ask("a time", &mut |dice| within(dice, none()));
+    ask("actor, time", &mut |dice| {
+        let actor = actor(dice);
+        within(dice, ActivityFilter { actor, ..none() })
+    });
+    ask("action, time", &mut |dice| {
+        let action = action(dice);
+        within(dice, ActivityFilter { action, ..none() })
+    });
+    ask("target (the history of one object)", &mut |dice| ActivityFilter {
+        target_id: target(dice),
+        ..none()
+    });
+    ask("target, time", &mut |dice| {
+        let target_id = target(dice);
+        within(dice, ActivityFilter { target_id, ..none() })
+    });
+    ask("correlation id", &mut |dice| ActivityFilter {
+        correlation_id: correlation(dice.below(events)),
+        ..none()
+    });
+    ask("a word, time", &mut |dice| {
+        let text = ["billing", "compromise", "v3", "edge deploy"];
+        let text = (*dice.one_of(&text)).to_owned();
+        within(dice, ActivityFilter { text, ..none() })
+    });
+    ask("actor, action, time", &mut |dice| {
+        let (actor, action) = (actor(dice), action(dice));
+        within(dice, ActivityFilter { actor, action, ..none() })
+    });
+    // What costs most: much has each of it, and little or nothing all.
+    ask("worst: actor, action, word", &mut |dice| ActivityFilter {
+        actor: actor(dice),
+        action: action(dice),
+        text: format!("deploy {} v{}", dice.below(KEYS), dice.below(50)),
+        ..none()
+    });
+    ask("worst: ledger, key.* (nothing)", &mut |_| ActivityFilter {
+        actor: "ledger".to_owned(),
+        action: "key.*".to_owned(),
+        ..none()
+    });
+    ask("worst: origin (sealed)", &mut |dice| ActivityFilter {
+        origin_ip: format!("192.0.2.{}", 240 + dice.below(10)),
+        ..none()
+    });
+    let all = QueryActivityRequest { organization_id: ACME.text(), ..Default::default() };
+    let request = |filter| QueryActivityRequest { filter: Some(filter), ..all.clone() };
+    kinds
+        .into_iter()
+        .map(|(what, filters)| (what, filters.into_iter().map(request).collect()))
+        .collect()
+}
+
+fn megabytes(path: &Path) -> f64 {
+    let beside = ["", "-wal"].iter().map(|suffix| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        std::fs::metadata(name).map_or(0, |metadata| metadata.len())
+    });
+    beside.sum::<u64>() as f64 / 1e6
+}
+
+async fn run(root: &Path, events: u64) {
     let vault = Arc::new(MemoryVault::new());
     let admin = mint::mint(&built_in::operator_key_prefix(), None, &peppers()).expect("a key");
     let admin = admin.secret;
@@ -212,33 +226,73 @@ async fn run(root: &Path) {
     install(&ledger, &admin).await;
     let began = ledger.clock().now();
     drop(ledger);
-    lengthen(&store, &vault, began).await;
+    let writing = Instant::now();
+    History::new(began).write(&*store, &*vault, ACME, Revision(0), events).await;
+    println!("{events} events written in {:.0} s", writing.elapsed().as_secs_f64());
     let ledger = open(&store, &vault).await;
+    let path = root.join("activity.db");
+    let index: Arc<dyn ActivityIndex> = Arc::new(ActivityDb::open(&path).expect("an index"));
+    let filling = Instant::now();
+    let filled = ledger.fill_activity_index(&index).await.expect("filled");
+    let seconds = filling.elapsed().as_secs_f64();
+    println!(
+        "index: {filled} events in {seconds:.1} s, {:.0}/s, {:.0} bytes each",
+        filled as f64 / seconds,
+        megabytes(&path) * 1e6 / filled as f64
+    );
     let door = Door::closed(16, Vec::new());
-    door.open(ledger);
+    door.open(Arc::clone(&ledger));
     let audit = Audit::new(door);
-
     let all = QueryActivityRequest { organization_id: ACME.text(), ..Default::default() };
-    let filtered = |filter| QueryActivityRequest { filter: Some(filter), ..all.clone() };
-    let rare = filtered(ActivityFilter { correlation_id: "rare".to_owned(), ..Default::default() });
-    println!("pages of the activity log of {EVENTS} events, without an index");
     print("newest first, 100 rows", walk(&audit, &admin, all.clone(), 2_000).await);
     let large = QueryActivityRequest { page_size: 1_000, ..all.clone() };
-    print("newest first, 1,000 rows", walk(&audit, &admin, large, 500).await);
-    for _ in 0..3 {
-        print("by a rare correlation id", walk(&audit, &admin, rare.clone(), usize::MAX).await);
+    print("newest first, 1,000 rows", walk(&audit, &admin, large, 300).await);
+    let rare = correlation(events / 2);
+    let rare = Some(ActivityFilter { correlation_id: rare, ..Default::default() });
+    let rare = QueryActivityRequest { filter: rare, ..all.clone() };
+    print("without an index: correlation id", walk(&audit, &admin, rare, 300).await);
+    tokio::spawn(Arc::clone(&ledger).keep_activity_index(index));
+    while ledger.activity_index_behind() > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
-    let seconds = began.as_millis().div_euclid(1_000) + 50;
-    let mut bounded = (Vec::new(), 0);
-    for number in 0..500 {
-        let to = prost_types::Timestamp { seconds, nanos: number * 1_000_000 };
-        let query = filtered(ActivityFilter { to: Some(to), ..Default::default() });
-        let (latencies, entries) = walk(&audit, &admin, query, 1).await;
-        bounded.0.extend(latencies);
-        bounded.1 += entries;
+    for (what, queries) in queries(&mut Dice(7), events, began) {
+        for order in [ActivityOrder::NewestFirst, ActivityOrder::OldestFirst] {
+            let mut pages = (Vec::new(), 0);
+            for query in &queries {
+                let query = QueryActivityRequest { order: order.into(), ..query.clone() };
+                // Two pages of each: the second begins in the middle.
+                let (latencies, entries) = walk(&audit, &admin, query, 2).await;
+                pages.0.extend(latencies);
+                pages.1 += entries;
+            }
+            let order = if order == ActivityOrder::NewestFirst { "newest" } else { "oldest" };
+            print(&format!("{what}, {order} first"), pages);
+        }
     }
-    print("newest first up to a time, 100 rows", bounded);
+    let facets = vec![1, 2, 3, 4, 5];
+    let counted = QueryActivityRequest { facets, page_size: 1, ..all.clone() };
+    print("all facets", walk(&audit, &admin, counted, 100).await);
+    lag(&ledger).await;
     store.close().await;
+}
+
+/// How long after a write is acknowledged the index knows it.
+async fn lag(ledger: &Arc<Ledger>) {
+    let mut lags = Vec::new();
+    for number in 0..300 {
+        let policy = projections::policy::Policy {
+            key_lifetime_max_seconds: Some(100_000 + number),
+            ..Default::default()
+        };
+        let write = order(Command::UpdatePolicy(policy));
+        ledger.execute(ACME, &write).await.expect("written");
+        let began = Instant::now();
+        while ledger.activity_index_behind() > 0 {
+            tokio::time::sleep(std::time::Duration::from_micros(200)).await;
+        }
+        lags.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    print("index behind a write", (lags, 300));
 }
 
 fn main() {
@@ -249,5 +303,7 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(run(root.path()));
+    let events = std::env::var("KEYLEDGER_BENCH_EVENTS").ok();
+    let events = events.map_or(1_000_000, |events| events.parse().expect("a number"));
+    runtime.block_on(run(root.path(), events));
 }
