@@ -70,6 +70,7 @@ fn main() -> Outcome<()> {
     tonic_prost_build::configure()
         .codec_path("crate::services::wire::StrictCodec")
         .btree_map(".")
+        .bytes(".keyledger.v1.ExportActivityResponse.data")
         .skip_debug(SECRET_MESSAGES)
         .compile_fds(descriptors)?;
     stand_in()

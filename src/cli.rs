@@ -11,6 +11,7 @@ mod break_glass;
 mod client;
 mod completions;
 mod directory;
+mod export;
 mod failure;
 mod flags;
 mod json_line;
@@ -22,6 +23,7 @@ mod org;
 mod output;
 mod pages;
 mod projections;
+mod resuming;
 mod role;
 mod saved_session;
 mod secret_text;
@@ -71,6 +73,7 @@ enum Verb {
     #[command(subcommand)]
     Role(role::Role),
     Activity(Box<activity::Activity>),
+    Export(Box<export::Export>),
     #[command(subcommand)]
     BreakGlass(break_glass::BreakGlass),
     #[command(subcommand)]
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
         Verb::Session(noun) => noun.run(),
         Verb::Role(noun) => noun.run(),
         Verb::Activity(verb) => verb.run(),
+        Verb::Export(verb) => verb.run(),
         Verb::BreakGlass(noun) => noun.run(),
         Verb::Operator(noun) => noun.run(),
         Verb::Projections(noun) => noun.run(),

@@ -17,6 +17,7 @@ pub mod read;
 pub mod role;
 pub mod session;
 pub mod status;
+pub mod telling;
 #[cfg(test)]
 #[path = "services/tests/testing.rs"]
 mod testing;

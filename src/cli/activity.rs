@@ -1,6 +1,7 @@
 //! `keyledger activity`
 
 mod filters;
+mod follow;
 
 use std::process::ExitCode;
 
@@ -27,7 +28,8 @@ Examples:
   keyledger activity --org vtx --action key.revoked --json
   keyledger activity --org vtx --outcome denied --origin 192.0.2.0/24
   keyledger activity --org vtx --text 'nightly build'
-  keyledger activity --org operator --actor operator --oldest-first";
+  keyledger activity --org operator --actor operator --oldest-first
+  keyledger activity --org vtx --outcome denied --from 1h --follow";
 
 /// Show what happened: who did what, when, on what, and why.
 ///
@@ -48,6 +50,15 @@ pub(super) struct Activity {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
 
+    /// Show what comes, as it comes, until Ctrl-C; with `--from`, what was recorded since then
+    /// before that. Where the connection breaks it goes on by itself, without loss or repeat
+    #[arg(long, short, conflicts_with_all = ["oldest_first", "limit", "to"])]
+    follow: bool,
+
+    /// Follow what stands behind this revision of the organization's stream
+    #[arg(long, value_name = "REVISION", requires = "follow")]
+    after_revision: Option<u64>,
+
     #[command(flatten)]
     target: Target,
 
@@ -62,9 +73,19 @@ impl Activity {
         } else {
             proto::ActivityOrder::NewestFirst
         };
+        let filter = Some(self.filters.into_message()?);
+        let organization_id = self.target.organization_id();
+        if self.follow {
+            let after_revision = self.after_revision;
+            let mut tail = proto::TailActivityRequest { organization_id, filter, after_revision };
+            return self.client.run(async |session| {
+                session.aim(&mut tail.organization_id).await?;
+                follow::follow(session, tail).await
+            });
+        }
         let mut query = proto::QueryActivityRequest {
-            organization_id: self.target.organization_id(),
-            filter: Some(self.filters.into_message()?),
+            organization_id,
+            filter,
             order: order.into(),
             ..Default::default()
         };
@@ -129,6 +150,6 @@ async fn walk(
     }
 }
 
-fn service(session: &Session<'_>) -> AuditServiceClient<Channel> {
+pub(super) fn service(session: &Session<'_>) -> AuditServiceClient<Channel> {
     AuditServiceClient::new(session.channel()).max_decoding_message_size(ANSWER_BYTES_MAX)
 }

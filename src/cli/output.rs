@@ -17,8 +17,13 @@ const JSON_ROOM_BYTES: usize = 64 * 1024;
 
 /// Writes data to stdout.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
+    print_bytes(text.as_bytes())
+}
+
+/// Writes data to stdout, as it is.
+pub(super) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
     written.map_err(|error| {
         if error.kind() == ErrorKind::BrokenPipe {
             Failure::unheard()

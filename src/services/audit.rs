@@ -8,9 +8,11 @@
 //! staff acts inside a tenant, the tenant sees that, when, with which key and what was
 //! written about it; from where, and with what, only operators see.
 
+mod export;
 mod facets;
 mod filter;
 mod query;
+mod tail;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +29,8 @@ use tonic::{Request, Response, Status};
 
 use super::authentication::{Authenticated, authenticate, authenticate_again, shown};
 use super::key::known;
-use super::{Door, status, write};
+use super::telling::{Pieces, Story};
+use super::{Door, Stay, status, write};
 use crate::ledger::command::Personal;
 use crate::ledger::tables::Published;
 use crate::ledger::vault::SubjectKeyState;
@@ -51,10 +54,46 @@ impl Audit {
     pub fn new(door: Door) -> Self {
         Self { door }
     }
+
+    /// Lets in a call that stays, about this organization.
+    fn stay<T>(
+        &self,
+        request: &Request<T>,
+        named: &str,
+    ) -> Result<(Story, Authenticated, Stay), Status> {
+        let entered = self.door.enter()?;
+        let ledger = Arc::clone(entered.ledger());
+        let permission = permissions::ACTIVITY_READ;
+        let caller = authenticate(&ledger, request, permission)?;
+        let organization = known(&ledger, caller.target(&ledger, named)?)?;
+        let shown = shown(&ledger, request)?;
+        let stay = self.door.stay(entered, caller.organization_id)?;
+        let door = self.door.clone();
+        Ok((Story { door, ledger, organization, shown, permission }, caller, stay))
+    }
 }
 
 #[tonic::async_trait]
 impl AuditService for Audit {
+    type TailActivityStream = Pieces<proto::TailActivityResponse>;
+    type ExportActivityStream = Pieces<proto::ExportActivityResponse>;
+
+    async fn tail_activity(
+        &self,
+        request: Request<proto::TailActivityRequest>,
+    ) -> Result<Response<Self::TailActivityStream>, Status> {
+        let (story, caller, stay) = self.stay(&request, &request.get_ref().organization_id)?;
+        tail::start(story, caller, request.get_ref(), stay).map(Response::new)
+    }
+
+    async fn export_activity(
+        &self,
+        request: Request<proto::ExportActivityRequest>,
+    ) -> Result<Response<Self::ExportActivityStream>, Status> {
+        let (story, caller, stay) = self.stay(&request, &request.get_ref().organization_id)?;
+        export::start(story, caller, request.get_ref(), stay).map(Response::new)
+    }
+
     async fn query_activity(
         &self,
         request: Request<proto::QueryActivityRequest>,

@@ -24,6 +24,7 @@ use super::authentication::{
     Authenticated, authenticate, authenticate_caller, correlation_id, master_key, origin,
 };
 use super::key::{Context, known};
+use super::telling::Story;
 use super::{Door, page, read, status, write};
 use crate::ledger::break_glass::{
     GivenReason, OpenGrantError, Opening, ShownCustodian, by_person, grant_changed,
@@ -157,8 +158,9 @@ impl BreakGlassService for BreakGlass {
         let asked = replay::Asked::of(id, message);
         let shown = super::authentication::shown(&ledger, &request)?;
         let stay = self.door.stay(entered, caller.organization_id)?;
-        let door = self.door.clone();
-        Ok(Response::new(replay::start(door, ledger, organization, (caller, shown), asked, stay)))
+        let (door, permission) = (self.door.clone(), BREAK_GLASS_READ);
+        let story = Story { door, ledger, organization, shown, permission };
+        Ok(Response::new(replay::start(story, caller, asked, stay)))
     }
 
     async fn watch_break_glass(

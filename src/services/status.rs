@@ -16,9 +16,11 @@ use crate::ledger::rejection::Rejection;
 use crate::ledger::snapshot_store::SnapshotError;
 use crate::ledger::vault::VaultError;
 
+mod activity;
 mod break_glass;
 mod sign_in;
 
+pub use activity::{beyond_end, tail_too_slow};
 pub use break_glass::{
     alerts_missed, denial, master_key_required, no_stream_under_grant, not_a_custodian,
 };

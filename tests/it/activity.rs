@@ -1,5 +1,12 @@
 //! What happened, as the server tells it: held against the stored events themselves.
 
+#[path = "activity/export.rs"]
+mod export;
+#[path = "activity/filters.rs"]
+mod filters;
+#[path = "activity/tail.rs"]
+mod tail;
+
 use std::collections::BTreeSet;
 
 use keyledger::ledger::event_store::{APPEND_EVENTS_MAX, EventStore as _, NewEvent};

@@ -11,6 +11,8 @@ use tonic_types::StatusExt as _;
 use super::support::{Acme, call_raw, call_without_body, scoped, texts};
 
 const QUERY_ACTIVITY: &str = "keyledger.v1.AuditService/QueryActivity";
+const TAIL_ACTIVITY: &str = "keyledger.v1.AuditService/TailActivity";
+const EXPORT_ACTIVITY: &str = "keyledger.v1.AuditService/ExportActivity";
 const CREATE_KEY: &str = "keyledger.v1.KeyService/CreateKey";
 const GET_KEY: &str = "keyledger.v1.KeyService/GetKey";
 const LIST_KEYS: &str = "keyledger.v1.KeyService/ListKeys";
@@ -642,10 +644,29 @@ async fn texts_and_lists_past_their_limits() {
         (text(10, "' OR 1=1 --".replace(char::is_alphanumeric, "")), "text"),
         (text(10, "a b c d e f g h i"), "text"),
         (text(10, "x".repeat(201)), "text"),
-        (text(10, "x".repeat(1_000_000)), "text"),
+        (text(10, "x".repeat(100_000)), "text"),
     ] {
         let bytes = joined(&[text(1, &id), text(2, bytes)]);
-        bench.refuses_field(QUERY_ACTIVITY, bytes, &format!("filter.{field}")).await;
+        let field = format!("filter.{field}");
+        for (method, more) in
+            [(QUERY_ACTIVITY, vec![]), (TAIL_ACTIVITY, vec![]), (EXPORT_ACTIVITY, number(3, 1))]
+        {
+            bench.refuses_field(method, joined(&[bytes.clone(), more]), &field).await;
+        }
+    }
+    let far = u64::MAX;
+    for (method, bytes, field) in [
+        (TAIL_ACTIVITY, text(2, text(7, instant(2, 0))), "filter.to"),
+        (TAIL_ACTIVITY, number(3, 1_000), "after_revision"),
+        (TAIL_ACTIVITY, number(3, far), "after_revision"),
+        (EXPORT_ACTIVITY, vec![], "format"),
+        (EXPORT_ACTIVITY, number(3, 0), "format"),
+        (EXPORT_ACTIVITY, number(3, 4), "format"),
+        (EXPORT_ACTIVITY, joined(&[number(3, 1), number(4, far)]), "after_revision"),
+        (EXPORT_ACTIVITY, joined(&[number(3, 1), number(5, 1_000)]), "up_to_revision"),
+        (EXPORT_ACTIVITY, joined(&[number(3, 1), number(4, 1), number(5, 0)]), "up_to_revision"),
+    ] {
+        bench.refuses_field(method, joined(&[text(1, &id), bytes]), field).await;
     }
     for (bytes, field) in [
         (number(3, 3), "order"),

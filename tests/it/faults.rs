@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use keyledger::proto::audit_service_client::AuditServiceClient;
 use keyledger::proto::{self, DecisionCode, GetKeyRequest, VerifyRequest};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -161,6 +162,16 @@ impl Tenants {
         let request =
             proto::QueryActivityRequest { organization_id: acme.id.clone(), ..Default::default() };
         refused(operator.query_activity(request).await, Code::Unavailable, "is stopped");
+        let mut audit = AuditServiceClient::new(server.channel());
+        let organization_id = acme.id.clone();
+        let tail = proto::TailActivityRequest { organization_id, ..Default::default() };
+        let tail = audit.tail_activity(operator.request(tail)).await;
+        refused(tail.map(|_| ()), Code::Unavailable, "is stopped");
+        let format = proto::ExportFormat::JsonLines.into();
+        let organization_id = acme.id.clone();
+        let export = proto::ExportActivityRequest { organization_id, format, ..Default::default() };
+        let export = audit.export_activity(operator.request(export)).await;
+        refused(export.map(|_| ()), Code::Unavailable, "is stopped");
         let status = operator.get_status(proto::GetStatusRequest {}).await.unwrap();
         assert_eq!(status.stopped.len(), 1, "{status:?}");
         assert_eq!(status.stopped[0].organization_id, acme.id);

@@ -91,6 +91,28 @@ const ROWS: &[Row] = &[
         expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
+        method: "keyledger.v1.AuditService/TailActivity",
+        permission: "activity:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            proto::TailActivityRequest { organization_id, ..Default::default() }.encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.AuditService/ExportActivity",
+        permission: "activity:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            let format = proto::ExportFormat::JsonLines.into();
+            proto::ExportActivityRequest { organization_id, format, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
         // It needs a custodian's master key, and nothing else will do.
         method: "keyledger.v1.BreakGlassService/OpenGrant",
         permission: "break-glass:read",

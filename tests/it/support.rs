@@ -937,10 +937,11 @@ pub(crate) async fn call_raw(
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path = format!("/{method}").parse().unwrap();
-    // It says at once that it stands, and never ends by itself.
-    if method.ends_with("/WatchBreakGlass") {
-        let mut alerts = client.server_streaming(request, path, Raw).await?.into_inner();
-        return alerts.message().await?.ok_or_else(|| Status::cancelled("it ended"));
+    // They say at once that they stand, and end late, or never by themselves.
+    let streams = ["/WatchBreakGlass", "/TailActivity", "/ExportActivity"];
+    if streams.iter().any(|it| method.ends_with(it)) {
+        let mut pieces = client.server_streaming(request, path, Raw).await?.into_inner();
+        return pieces.message().await?.ok_or_else(|| Status::cancelled("it ended"));
     }
     client.unary(request, path, Raw).await.map(tonic::Response::into_inner)
 }

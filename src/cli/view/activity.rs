@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::super::output::table_within_terminal;
+use super::super::output::{safe, table_within_terminal};
 use super::common::{Principal, instant, short, span};
 use crate::proto;
 
@@ -133,6 +133,20 @@ impl Entry {
             changes.push(format!("+{more} more; `--json` shows all"));
         }
         changes
+    }
+
+    /// For people who watch: when, and the lines of it.
+    pub(in crate::cli) fn to_lines(&self) -> String {
+        let [at, _, told] = self.row();
+        let mut lines = format!("{}  ", safe(&at.concat()));
+        for (place, line) in told.iter().enumerate() {
+            if place > 0 {
+                lines.push_str("    ");
+            }
+            lines.push_str(&safe(line));
+            lines.push('\n');
+        }
+        lines
     }
 
     fn row(&self) -> [Vec<String>; 3] {

@@ -57,6 +57,16 @@ impl Filter {
         Ok(Self { event, origin: origin(&message.origin_ip)?, from, to })
     }
 
+    /// Whether anything is asked of an event itself, beside when it was recorded.
+    pub(super) fn asks_of_events(&self) -> bool {
+        self.event != activity::Filter::default() || self.origin.is_some()
+    }
+
+    /// Whether it is asked where the request came from.
+    pub(super) fn asks_origin(&self) -> bool {
+        self.origin.is_some()
+    }
+
     /// All that is asked, for what must belong to this filter alone: the same text for the
     /// same filter.
     pub(super) fn parameters(&self) -> Vec<String> {
@@ -91,11 +101,6 @@ impl Filter {
             text(*from),
             text(*to),
         ]
-    }
-
-    /// Whether personal data must be opened to know what is shown.
-    pub(super) fn asks_origin(&self) -> bool {
-        self.origin.is_some()
     }
 
     /// Whether an entry is shown whose personal data the reader sees like this. What is

@@ -3,34 +3,24 @@
 //! A replay looks at every event from the grant's opening on. What cannot belong to the grant,
 //! for its bytes do not hold the grant's identifier, is not even read.
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-
 use memchr::memmem;
 use projections::activity::is_under;
+use projections::break_glass::BreakGlassGrant;
 use projections::envelope::Envelope;
 use projections::id::BreakGlassGrantId;
+use projections::organization::Organization;
 use projections::recorded::{Recorded, Revision};
-use tokio::sync::mpsc;
-use tokio_stream::Stream;
 use tonic::Status;
 
 use super::{LOOK_EVERY, view};
-use crate::ledger::Ledger;
-use crate::ledger::permissions::BREAK_GLASS_READ;
-use crate::ledger::tables::Published;
 use crate::ledger::vault::SubjectKeyState;
 use crate::ledger::vault::seal::EventKey;
 use crate::proto;
 use crate::services::audit::{PersonalData, entry};
-use crate::services::authentication::{Authenticated, Shown, authenticate_again};
-use crate::services::{Door, Stay, status, write};
+use crate::services::authentication::Authenticated;
+use crate::services::telling::{Pieces, Story, Tell, Teller, start as start_telling};
+use crate::services::{Stay, status, write};
 
-/// Pieces that wait to be taken: a slow reader holds up reading, and nothing else.
-const WAITING: usize = 2;
-/// Most events that are read at once. While those are told, as many more are read.
-const CHUNK_EVENTS: usize = 512;
 /// Most entries in one piece, and about how many bytes of stored events.
 const PIECE_ENTRIES: usize = 512;
 const PIECE_BYTES: usize = 1 << 20;
@@ -51,182 +41,129 @@ impl Asked {
 }
 
 /// The pieces of a replay.
-pub struct Replay(mpsc::Receiver<Result<proto::ReplayGrantResponse, Status>>);
-
-impl Stream for Replay {
-    type Item = Result<proto::ReplayGrantResponse, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(context)
-    }
-}
+pub(super) type Replay = Pieces<proto::ReplayGrantResponse>;
 
 /// Begins a replay.
-pub(super) fn start(
-    door: Door,
-    ledger: Arc<Ledger>,
-    organization: Arc<Published>,
-    (caller, shown): (Authenticated, Shown),
-    asked: Asked,
-    stay: Stay,
-) -> Replay {
-    let (sender, receiver) = mpsc::channel(WAITING);
-    tokio::spawn(async move {
-        let _stay = stay;
-        let work = Work { ledger: &ledger, door: &door, organization: &organization, shown, asked };
-        let replayed = tokio::select! {
-            replayed = work.replay(&caller, &sender) => replayed,
-            () = sender.closed() => return,
-        };
-        if let Err(status) = replayed {
-            // Whoever asked may have gone.
-            let _ = sender.send(Err(status)).await;
-        }
-    });
-    Replay(receiver)
+pub(super) fn start(story: Story, caller: Authenticated, asked: Asked, stay: Stay) -> Replay {
+    start_telling(stay, |teller| async move { replay(&story, &caller, &asked, &teller).await })
 }
 
-struct Work<'a> {
-    ledger: &'a Arc<Ledger>,
-    door: &'a Door,
-    organization: &'a Published,
-    shown: Shown,
-    asked: Asked,
+async fn replay(
+    story: &Story,
+    caller: &Authenticated,
+    asked: &Asked,
+    teller: &Teller<proto::ReplayGrantResponse>,
+) -> Result<(), Status> {
+    let text = asked.id.text();
+    let finder = memmem::Finder::new(text.as_bytes());
+    let missing = || status::break_glass_grant_not_found(asked.id);
+    let opened = story.tables().break_glass_grant(asked.id).map(|it| it.opened_by);
+    let mut next = opened.ok_or_else(missing)?;
+    if let Some(after) = asked.after {
+        next = next.max(Revision(after.0.saturating_add(1)));
+    }
+    loop {
+        story.may()?;
+        // Up to here, and as the grant is then.
+        let tables = story.tables();
+        let grant = tables.break_glass_grant(asked.id).ok_or_else(missing)?;
+        // Nothing but a review and refusals can follow an end.
+        let last = match (&grant.reviewed, tables.revision()) {
+            (Some(_), Some(_)) => Some(grant.changed_at),
+            (_, last) => last,
+        };
+        let personal = PersonalData::new(&story.ledger, caller);
+        let piece = proto::ReplayGrantResponse::default();
+        let tables = &tables;
+        let mut telling = Telling {
+            story,
+            teller,
+            asked,
+            finder: &finder,
+            tables,
+            grant,
+            personal,
+            piece,
+            bytes: 0,
+        };
+        story.read_through(next, last, &mut telling).await?;
+        let Telling { piece, .. } = &mut telling;
+        let piece = std::mem::take(piece);
+        let over = grant.ended.is_some();
+        let done = over || !asked.follow;
+        if done || !piece.entries.is_empty() {
+            telling.give(piece, last.unwrap_or(Revision::FIRST), over).await?;
+        }
+        if done {
+            return Ok(());
+        }
+        next = next.max(Revision::after(last));
+        story.more(next, LOOK_EVERY).await?;
+    }
 }
 
-type Pieces = mpsc::Sender<Result<proto::ReplayGrantResponse, Status>>;
+/// One reading of what belongs to a grant, up to the end as it is.
+struct Telling<'a> {
+    story: &'a Story,
+    teller: &'a Teller<proto::ReplayGrantResponse>,
+    asked: &'a Asked,
+    finder: &'a memmem::Finder<'a>,
+    tables: &'a Organization,
+    grant: &'a BreakGlassGrant,
+    personal: PersonalData<'a>,
+    piece: proto::ReplayGrantResponse,
+    bytes: usize,
+}
 
-impl Work<'_> {
-    fn may(&self) -> Result<(), Status> {
-        self.door.check_contact()?;
-        let now = self.ledger.clock().now();
-        authenticate_again(self.ledger, &self.shown, BREAK_GLASS_READ, now)?;
-        match self.organization.stopped() {
-            Some(_) => Err(status::stopped(self.organization.id)),
-            None => Ok(()),
-        }
-    }
-
-    async fn replay(&self, caller: &Authenticated, pieces: &Pieces) -> Result<(), Status> {
-        let mut personal = PersonalData::new(self.ledger, caller);
-        let text = self.asked.id.text();
-        let finder = memmem::Finder::new(text.as_bytes());
-        let missing = || status::break_glass_grant_not_found(self.asked.id);
-        let opened =
-            self.organization.tables().break_glass_grant(self.asked.id).map(|it| it.opened_by);
-        let mut next = opened.ok_or_else(missing)?;
-        if let Some(after) = self.asked.after {
-            next = next.max(Revision(after.0.saturating_add(1)));
-        }
-        loop {
-            self.may()?;
-            // Up to here, and as the grant is then: what is in the tables is in the stream.
-            let tables = Arc::clone(&self.organization.tables());
-            let grant = tables.break_glass_grant(self.asked.id).ok_or_else(missing)?;
-            // Nothing but a review and refusals can follow an end.
-            let last = match (&grant.reviewed, tables.revision()) {
-                (Some(_), Some(_)) => Some(grant.changed_at),
-                (_, last) => last,
-            };
-            let mut piece = proto::ReplayGrantResponse::default();
-            let mut bytes = 0;
-            let mut chunk = self.read(next, last).await?;
-            while let Some(end) = chunk.last() {
-                next = end.revision.next();
-                let tell = async {
-                    for recorded in &chunk {
-                        if finder.find(&recorded.stored).is_none() {
-                            continue;
-                        }
-                        if let Some(written) = self.entry(recorded, &tables, &mut personal).await? {
-                            bytes += recorded.stored.len();
-                            piece.entries.push(written);
-                        }
-                        if piece.entries.len() >= PIECE_ENTRIES || bytes >= PIECE_BYTES {
-                            let full = std::mem::take(&mut piece);
-                            bytes = 0;
-                            self.send(pieces, full, grant, recorded.revision, false).await?;
-                        }
-                    }
-                    Ok::<_, Status>(())
-                };
-                // The store's thread reads while this one tells.
-                let (read, told) = tokio::join!(self.read(next, last), tell);
-                told?;
-                self.may()?;
-                chunk = read?;
+impl Tell for Telling<'_> {
+    async fn tell(&mut self, chunk: &[Recorded]) -> Result<(), Status> {
+        for recorded in chunk {
+            if self.finder.find(&recorded.stored).is_none() {
+                continue;
             }
-            let over = grant.ended.is_some();
-            let done = over || !self.asked.follow;
-            if done || !piece.entries.is_empty() {
-                let up_to = last.unwrap_or(Revision::FIRST);
-                self.send(pieces, piece, grant, up_to, over).await?;
+            if let Some(written) = self.entry(recorded).await? {
+                self.bytes += recorded.stored.len();
+                self.piece.entries.push(written);
             }
-            if done {
-                return Ok(());
-            }
-            let more = self.ledger.tables().reached(self.organization.id, next);
-            tokio::select! {
-                () = more => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-                () = self.door.closing() => return Err(status::closing()),
+            if self.piece.entries.len() >= PIECE_ENTRIES || self.bytes >= PIECE_BYTES {
+                let full = std::mem::take(&mut self.piece);
+                self.bytes = 0;
+                self.give(full, recorded.revision, false).await?;
             }
         }
+        Ok(())
     }
+}
 
-    /// The events from here on up to the last one, as many as are read at once; none behind it.
-    async fn read(&self, next: Revision, last: Option<Revision>) -> Result<Vec<Recorded>, Status> {
-        let Some(ahead) = last.and_then(|last| last.0.checked_sub(next.0)) else {
-            return Ok(Vec::new());
-        };
-        let wanted = usize::try_from(ahead).unwrap_or(CHUNK_EVENTS).saturating_add(1);
-        let wanted = wanted.min(CHUNK_EVENTS);
-        let read = self.ledger.read_organization(self.organization, next, wanted).await;
-        read.map_err(|error| status::from_read(&error))
-    }
-
-    async fn send(
+impl Telling<'_> {
+    async fn give(
         &self,
-        pieces: &Pieces,
         piece: proto::ReplayGrantResponse,
-        grant: &projections::break_glass::BreakGlassGrant,
         up_to: Revision,
         complete: bool,
     ) -> Result<(), Status> {
         // Somebody may have taken long to take the piece before.
-        self.may()?;
-        let now = self.ledger.now_for(&self.organization.tables());
+        self.story.may()?;
+        let organization = &self.story.organization;
+        let now = self.story.ledger.now_for(&organization.tables());
         let piece = proto::ReplayGrantResponse {
-            grant: Some(view::grant(grant, self.organization.id, now)),
-            revision: write::revision(&self.organization.stream, Some(up_to)),
+            grant: Some(view::grant(self.grant, organization.id, now)),
+            revision: write::revision(&organization.stream, Some(up_to)),
             complete,
             ..piece
         };
-        pieces.send(Ok(piece)).await.map_err(|_| status::closing())
+        self.teller.give(piece).await.map_err(|_| status::closing())
     }
 
-    async fn entry(
-        &self,
-        recorded: &Recorded,
-        tables: &projections::organization::Organization,
-        personal: &mut PersonalData<'_>,
-    ) -> Result<Option<proto::ReplayEntry>, Status> {
-        let envelope = Envelope::decode(&recorded.stored).map_err(|fault| {
-            let stream = self.organization.stream.clone();
-            let what = fault.to_string();
-            status::from_read(&crate::ledger::event_store::ReadError::Corrupt {
-                stream,
-                revision: recorded.revision,
-                what,
-            })
-        })?;
+    async fn entry(&mut self, recorded: &Recorded) -> Result<Option<proto::ReplayEntry>, Status> {
+        let envelope = self.story.decode(recorded)?;
         if !is_under(&envelope, self.asked.id) {
             return Ok(None);
         }
-        let mut written = entry(recorded.revision, &envelope, tables);
-        written.personal_data = personal.of(&envelope).await?;
+        let mut written = entry(recorded.revision, &envelope, self.tables);
+        written.personal_data = self.personal.of(&envelope).await?;
         let stored = match self.asked.evidence {
-            true => Some(stored(recorded, &envelope, personal).await?),
+            true => Some(stored(recorded, &envelope, &mut self.personal).await?),
             false => None,
         };
         Ok(Some(proto::ReplayEntry { entry: Some(written), stored }))
