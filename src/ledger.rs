@@ -23,6 +23,7 @@ mod error;
 pub mod event_store;
 pub mod fingerprints;
 pub mod following;
+pub mod history;
 mod importing;
 pub mod mint;
 pub mod pepper_use;
@@ -125,6 +126,7 @@ pub struct Ledger {
     emails: email::EmailDigester,
     dead: dead::DeadKeys,
     snapshots: snapshots::Snapshots,
+    history: history::History,
     sign_in: OnceLock<Arc<SignIn>>,
     /// The last event that the start has read; none where it found none.
     replayed_to: Option<Position>,

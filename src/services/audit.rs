@@ -74,6 +74,22 @@ impl AuditService for Audit {
         }
         query_activity(ledger, &reader, &organization, request.get_ref()).await.map(Response::new)
     }
+
+    async fn state_at(
+        &self,
+        request: Request<proto::StateAtRequest>,
+    ) -> Result<Response<proto::StateAtResponse>, Status> {
+        let entered = self.door.enter()?;
+        super::history::state_at(entered.ledger(), &request).await.map(Response::new)
+    }
+
+    async fn explain_decision(
+        &self,
+        request: Request<proto::ExplainDecisionRequest>,
+    ) -> Result<Response<proto::ExplainDecisionResponse>, Status> {
+        let entered = self.door.enter()?;
+        super::history::explain(entered.ledger(), &request).await.map(Response::new)
+    }
 }
 
 fn asked(
