@@ -7,10 +7,12 @@
 //! through [`output`], by the shapes in [`view`].
 
 mod activity;
+mod as_of;
 mod break_glass;
 mod client;
 mod completions;
 mod directory;
+mod explain;
 mod failure;
 mod flags;
 mod json_line;
@@ -71,6 +73,8 @@ enum Verb {
     #[command(subcommand)]
     Role(role::Role),
     Activity(Box<activity::Activity>),
+    AsOf(Box<as_of::AsOf>),
+    Explain(Box<explain::Explain>),
     #[command(subcommand)]
     BreakGlass(break_glass::BreakGlass),
     #[command(subcommand)]
@@ -103,6 +107,8 @@ pub fn main() -> ExitCode {
         Verb::Session(noun) => noun.run(),
         Verb::Role(noun) => noun.run(),
         Verb::Activity(verb) => verb.run(),
+        Verb::AsOf(verb) => verb.run(),
+        Verb::Explain(verb) => verb.run(),
         Verb::BreakGlass(noun) => noun.run(),
         Verb::Operator(noun) => noun.run(),
         Verb::Projections(noun) => noun.run(),

@@ -68,6 +68,8 @@ struct Found {
 struct Gathered {
     found: Vec<Found>,
     complete: bool,
+    /// The event that made the credential: it decides where nothing else does.
+    made: Option<Revision>,
 }
 
 impl Gathered {
@@ -98,7 +100,7 @@ impl Chain<'_> {
         account: Option<&Account>,
         shows_operators: bool,
     ) -> Result<Links, Status> {
-        let mut gathered = Gathered { found: Vec::new(), complete: true };
+        let mut gathered = Gathered { found: Vec::new(), complete: true, made: None };
         match decision.credential {
             Recognised::Key(key) => self.key(&mut gathered, decision, key).await?,
             Recognised::Session(session) => {
@@ -113,6 +115,7 @@ impl Chain<'_> {
                     code,
                     Code::Expired | Code::PermissionDenied | Code::BreakGlassApprovalPending
                 );
+                gathered.made = Some(grant.opened_by);
                 gathered.own(grant.opened_by, fact, counts || by_itself);
                 if let Some(approval) = &grant.approved {
                     gathered.own(approval.act.revision, "the grant was approved", counts);
@@ -160,7 +163,10 @@ impl Chain<'_> {
                     | Code::TenantMismatch
             );
         match self.made(key).await? {
-            Some(revision) => gathered.own(revision, made_fact(key), by_itself),
+            Some(revision) => {
+                gathered.made = Some(revision);
+                gathered.own(revision, made_fact(key), by_itself);
+            }
             None => gathered.complete = false,
         }
         if let Some(revocation) = key.revocation() {
@@ -211,6 +217,7 @@ impl Chain<'_> {
         let code = decision.code;
         let fact = format!("the session began, until {}", session.expires_at);
         let by_itself = matches!(code, Code::Allowed | Code::Expired | Code::WrongEnvironment);
+        gathered.made = Some(session.started_by);
         gathered.own(session.started_by, fact, by_itself || code == Code::MfaRequired);
         if let Some(end) = &session.ended {
             gathered.own(end.act.revision, "the session ended", code == Code::Revoked);
@@ -491,7 +498,7 @@ impl Chain<'_> {
 
     /// Reads what was found: the events themselves, the newest first.
     async fn read(&self, gathered: Gathered, shows_operators: bool) -> Result<Links, Status> {
-        let Gathered { found, mut complete } = gathered;
+        let Gathered { found, mut complete, made } = gathered;
         let mut read = Vec::with_capacity(found.len());
         for it in found {
             match self.envelope(&it.of, it.revision).await? {
@@ -502,7 +509,10 @@ impl Chain<'_> {
         read.sort_by(|(one, a), (two, b)| {
             (two.at, b.revision).cmp(&(one.at, a.revision)).then_with(|| a.of.cmp(&b.of))
         });
+        let is_making =
+            |it: &Found| it.of == Of::Organization && made.is_some_and(|made| it.revision == made);
         let decides = read.iter().position(|(_, it)| it.counts);
+        let decides = decides.or_else(|| read.iter().position(|(_, it)| is_making(it)));
         let links = read.iter().enumerate().map(|(place, (envelope, it))| {
             let stream = match &it.of {
                 Of::Organization => self.organization.stream.clone(),

@@ -382,7 +382,9 @@ impl Page {
             let dead = dead.map_err(|error| status::from_dead_keys(&error))?;
             row.last_used = dead.and_then(|it| it.last_used).or(row.last_used);
         }
-        if row.last_used.is_some_and(|last| last > past.at) {
+        // Uses are known by their seconds: one within this second may have come later.
+        let second_over = |last: Timestamp| last.saturating_add_millis(1_000) <= past.at;
+        if row.last_used.is_some_and(|last| !second_over(last)) {
             row.last_used = None;
             self.answer.used_since.push(row.key.id.text());
         }
