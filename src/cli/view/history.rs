@@ -189,9 +189,10 @@ impl Past {
 
     /// What is told beside the rows: of when they are, and what is not known.
     pub(in crate::cli) fn talk(&self) -> String {
-        let at = self.at.as_deref().unwrap_or_default();
-        let streams: Vec<String> = self.revisions.iter().map(StreamRevision::to_text).collect();
-        let mut talk = format!("as of {at} ({})\n", streams.join(", "));
+        let mut talk = format!("as of {}\n", self.at.as_deref().unwrap_or_default());
+        for read in &self.revisions {
+            talk.push_str(&format!("read up to {}\n", safe(&read.to_text())));
+        }
         if !self.used_since.is_empty() {
             talk.push_str(&format!(
                 "when {} had last been used by then is not known: they were used since\n",
@@ -291,9 +292,9 @@ impl Explained {
         let colour = if self.allowed() { Colour::Green } else { Colour::Red };
         let code = self.decision.as_ref().map(Decision::code).unwrap_or_default();
         let code = coloured(&safe(&code.to_uppercase()), colour);
-        let at = self.at.as_deref().unwrap_or_default();
-        let mut text = format!("{code} at {at}: {}\n", safe(&self.reason));
+        let mut text = format!("{code}: {}\n", safe(&self.reason));
         let mut fields = Fields::default();
+        fields.add_some("as of", self.at.as_ref());
         if let Some(decision) = &self.decision {
             decision.describe(&mut fields);
         }
