@@ -7,11 +7,13 @@
 //! through [`output`], by the shapes in [`view`].
 
 mod activity;
+mod as_of;
 mod break_glass;
 mod client;
 mod completions;
 mod directory;
 mod export;
+mod explain;
 mod failure;
 mod flags;
 mod json_line;
@@ -74,6 +76,8 @@ enum Verb {
     Role(role::Role),
     Activity(Box<activity::Activity>),
     Export(Box<export::Export>),
+    AsOf(Box<as_of::AsOf>),
+    Explain(Box<explain::Explain>),
     #[command(subcommand)]
     BreakGlass(break_glass::BreakGlass),
     #[command(subcommand)]
@@ -107,6 +111,8 @@ pub fn main() -> ExitCode {
         Verb::Role(noun) => noun.run(),
         Verb::Activity(verb) => verb.run(),
         Verb::Export(verb) => verb.run(),
+        Verb::AsOf(verb) => verb.run(),
+        Verb::Explain(verb) => verb.run(),
         Verb::BreakGlass(noun) => noun.run(),
         Verb::Operator(noun) => noun.run(),
         Verb::Projections(noun) => noun.run(),

@@ -23,6 +23,7 @@ mod error;
 pub mod event_store;
 pub mod fingerprints;
 pub mod following;
+pub mod history;
 mod importing;
 pub mod mint;
 pub mod pepper_use;
@@ -31,6 +32,7 @@ mod pipeline;
 pub mod rate_limits;
 mod read_back;
 pub mod recording;
+mod reading;
 pub mod rejection;
 mod sealing;
 pub mod secret;
@@ -125,6 +127,7 @@ pub struct Ledger {
     emails: email::EmailDigester,
     dead: dead::DeadKeys,
     snapshots: snapshots::Snapshots,
+    history: history::History,
     sign_in: OnceLock<Arc<SignIn>>,
     /// The last event that the start has read; none where it found none.
     replayed_to: Option<Position>,
@@ -137,6 +140,7 @@ pub struct Ledger {
     server_since: break_glass::ServerSince,
     rate_limits: rate_limits::RateLimits,
     activity: activity::IndexState,
+    readings: reading::Readings,
     stats: LedgerStats,
 }
 

@@ -263,6 +263,7 @@ pub async fn serve(
     let checking = tokio::spawn(node.ledger.clone().check_history());
     let snapshots = tokio::spawn(node.ledger.clone().keep_snapshots(config.snapshot_events));
     let indexing = tokio::spawn(node.keep_activity_index());
+    let history = tokio::spawn(node.ledger.clone().keep_history());
     // Only where others can write at all. It ends with this function, behind the store.
     let following = || Follower(tokio::spawn(node.ledger.clone().follow_others()));
     let _following = contact.is_some().then(following);
@@ -307,6 +308,7 @@ pub async fn serve(
             }
         }
     };
+    history.abort();
     node.close().await;
     keeping.abort();
     finishing.abort();

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod authentication;
 pub mod break_glass;
 pub mod client_ip;
+pub mod history;
 pub mod key;
 pub mod operator;
 pub mod organization;

@@ -24,6 +24,8 @@ mod failures;
 mod harness;
 #[path = "cli/help.rs"]
 mod help;
+#[path = "cli/history.rs"]
+mod history;
 #[path = "cli/json.rs"]
 mod json;
 #[path = "cli/keys.rs"]

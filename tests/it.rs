@@ -40,6 +40,8 @@ mod faults;
 mod gates;
 #[path = "it/global_key.rs"]
 mod global_key;
+#[path = "it/history.rs"]
+mod history;
 #[path = "it/imports.rs"]
 mod imports;
 #[path = "it/invitations.rs"]

@@ -326,6 +326,13 @@ impl Key {
         [revoked, replaced, self.expires_at()].into_iter().flatten().min()
     }
 
+    /// The instant from which the tables let go of it, as far as is known now: see
+    /// [`KEY_MEMORY_MS`]; none for never.
+    #[must_use]
+    pub fn leaves_tables_at(&self) -> Option<Timestamp> {
+        self.ends_for_good_at().map(|end| end.saturating_add_millis(KEY_MEMORY_MS))
+    }
+
     /// Its revocation, if it was revoked. A key that another one replaced is superseded
     /// without one, once its time is over: see [`Key::rotation`].
     #[must_use]

@@ -144,7 +144,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// Each of them.
-    fn each(self) -> impl Iterator<Item = Permission<'a>> {
+    pub fn each(self) -> impl Iterator<Item = Permission<'a>> + use<'a> {
         let (texts, one) = match self {
             Self::Texts(texts) => (texts, None),
             Self::One(permission) => (&[][..], Some(permission)),

@@ -208,6 +208,13 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
     let rotated =
         KeyRotated { key_id: key_id(1), successor: key_id(2), ends_at: LATER.parse().unwrap() };
     let ended = KeyRotationEnded { key_id: key_id(1), before: LATER.parse().unwrap() };
+    let read = HistoryRead {
+        way: WayOfReading::Queried,
+        asked: [("action", "key.*"), ("from", AT)]
+            .map(|(field, value)| (field.parse().unwrap(), value.to_owned()))
+            .into(),
+        and_more: true,
+    };
     let denials = DenialsSummarized {
         first_at: "2026-11-22T09:59:30.000Z".parse().unwrap(),
         last_at: AT.parse().unwrap(),

@@ -72,6 +72,28 @@ pub(super) fn moment(text: &str, now: Timestamp) -> Result<prost_types::Timestam
     })
 }
 
+/// A moment of the past: an instant as [`moment`] takes it, or a place in a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PastMoment {
+    /// An instant.
+    At(prost_types::Timestamp),
+    /// Behind this event.
+    Revision(u64),
+}
+
+/// A moment of the past: as [`moment`], or `revision:7`.
+pub(super) fn past_moment(text: &str, now: Timestamp) -> Result<PastMoment, String> {
+    match text.strip_prefix("revision:") {
+        Some(number) => number
+            .parse()
+            .map(PastMoment::Revision)
+            .map_err(|_| "must be a whole number behind `revision:`".to_owned()),
+        None => moment(text, now)
+            .map(PastMoment::At)
+            .map_err(|problem| format!("{problem}; or `revision:7`")),
+    }
+}
+
 /// Visible ASCII, as correlation ids and idempotency keys are.
 pub(super) fn token(text: &str) -> Result<String, String> {
     if is_token(text) {

@@ -5,6 +5,7 @@
 pub(super) mod activity;
 pub(super) mod break_glass;
 pub(super) mod common;
+pub(super) mod history;
 pub(super) mod key;
 pub(super) mod key_change;
 pub(super) mod operator;

@@ -28,8 +28,6 @@ pub const WALK_EVENTS_MAX: usize = 10_000;
 pub const WALK_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most events of one chunk: at most as many bytes as a walk.
 const CHUNK_EVENTS_MAX: usize = 512;
-/// How many runs of events an index proposed are read at once.
-const READS_AT_ONCE: usize = 32;
 
 /// In which direction a stream is walked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,30 +221,10 @@ impl<'a> Walk<'a> {
     /// Reads these events, which must be there, in this order.
     async fn read_proposed(
         &mut self,
-        mut proposed: Vec<Revision>,
+        proposed: Vec<Revision>,
     ) -> Result<Vec<Recorded>, ReadError> {
-        if self.direction == Direction::NewestFirst {
-            proposed.reverse();
-        }
-        // What stands in a row is read at once.
-        let runs: Vec<_> = proposed.chunk_by(|one, other| one.next() == *other).collect();
-        let mut chunk = Vec::with_capacity(proposed.len());
-        for runs in runs.chunks(READS_AT_ONCE) {
-            let stream = &self.organization.stream;
-            let read = |run: &&[Revision]| {
-                let first = run.first().copied().unwrap_or(Revision::FIRST);
-                (first, run.len(), self.ledger.store.read_stream(stream, first, run.len()))
-            };
-            let reads: Vec<_> = runs.iter().map(read).collect();
-            for (first, wanted, read) in reads {
-                let read = read.await?;
-                chunk.extend(self.all_of(first, wanted, read)?);
-            }
-        }
+        let chunk = self.ledger.store.read_events(&self.organization.stream, proposed).await?;
         self.spend(&chunk);
-        if self.direction == Direction::NewestFirst {
-            chunk.reverse();
-        }
         Ok(chunk)
     }
 

@@ -112,6 +112,15 @@ pub enum ReadError {
     Unavailable(String),
 }
 
+impl ReadError {
+    /// An event that must be there is not.
+    #[must_use]
+    pub fn missing(stream: &StreamName, revision: Revision) -> Self {
+        let what = "the event is missing".to_owned();
+        Self::Corrupt { stream: stream.clone(), revision, what }
+    }
+}
+
 /// One item of a read over all streams. Damage to one stream does not hide the others:
 /// the position beside an error is where reading goes on behind the damage.
 pub type ReadItem = Result<Positioned, (Position, ReadError)>;
@@ -213,6 +222,30 @@ pub trait EventStore: Send + Sync + 'static {
         from: Revision,
         events_max: usize,
     ) -> StoreFuture<Result<Vec<Recorded>, ReadError>>;
+
+    /// Reads these events of a stream, which must be there, in this order: at most
+    /// [`READ_EVENTS_MAX`]. Checks them as [`EventStore::read_stream`] does; one that is not
+    /// there is [`ReadError::Corrupt`].
+    ///
+    /// A store that can look up many places at once should: this asks for each by itself.
+    fn read_events(
+        &self,
+        stream: &StreamName,
+        revisions: Vec<Revision>,
+    ) -> StoreFuture<Result<Vec<Recorded>, ReadError>> {
+        let read = |it: Revision| (it, tokio::spawn(self.read_stream(stream, it, 1)));
+        let reads: Vec<_> = revisions.into_iter().map(read).collect();
+        let stream = stream.clone();
+        Box::pin(async move {
+            let mut events = Vec::with_capacity(reads.len());
+            for (revision, read) in reads {
+                let missing = || ReadError::missing(&stream, revision);
+                let read = read.await.map_err(|it| ReadError::Unavailable(it.to_string()))??;
+                events.push(read.into_iter().next().ok_or_else(missing)?);
+            }
+            Ok(events)
+        })
+    }
 
     /// Reads all streams in the store-wide order, behind `after` (none: from the start),
     /// at most `events_max` events and at most [`READ_EVENTS_MAX`]. An empty answer means

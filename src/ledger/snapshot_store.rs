@@ -1,4 +1,5 @@
-//! The port of what is derived: snapshots of tables, and the rows of keys that left them.
+//! The port of what is derived: snapshots of tables as they are and as they were, and the
+//! rows of keys that left them.
 //!
 //! Nothing in it is the truth. All of it can be thrown away at any time and is made again
 //! from history, and whatever cannot be believed is thrown away: an adapter keeps bytes
@@ -10,6 +11,7 @@
 use std::sync::atomic::AtomicBool;
 
 use projections::id::{KeyId, OrganizationId};
+use projections::recorded::Revision;
 
 /// Most dead keys given at once, whatever was asked.
 pub const DEAD_KEYS_READ_MAX: usize = 4_096;
@@ -55,6 +57,17 @@ pub struct DeadRow {
     pub sealed: Vec<u8>,
 }
 
+/// The tables of an organization as they were at one of its revisions, as they are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastRow {
+    /// Whose tables they are.
+    pub organization: OrganizationId,
+    /// The last event that they hold.
+    pub revision: Revision,
+    /// The tables, sealed by the ledger.
+    pub sealed: Vec<u8>,
+}
+
 /// Keeps what is derived.
 pub trait SnapshotStore: Send + Sync + 'static {
     /// The manifest that was written last; none where there is none.
@@ -88,6 +101,22 @@ pub trait SnapshotStore: Send + Sync + 'static {
         rows_max: usize,
     ) -> Result<Vec<DeadRow>, SnapshotError>;
 
+    /// The last revision that is not behind this one and at which the tables of an
+    /// organization are kept; none where there is none.
+    fn last_past(
+        &self,
+        organization: OrganizationId,
+        at_most: Revision,
+    ) -> Result<Option<Revision>, SnapshotError>;
+
+    /// The tables of an organization as they were at this revision; none where they are not
+    /// kept. Nobody who reads other rows waits for it.
+    fn past(
+        &self,
+        organization: OrganizationId,
+        revision: Revision,
+    ) -> Result<Option<PastRow>, SnapshotError>;
+
     /// Begins to write. One writes at a time, and nobody waits for it who reads. What is
     /// written must be seen by nobody until [`Saving::commit`], and then by all, and so
     /// after a crash too: all of it or nothing.
@@ -113,6 +142,17 @@ pub trait Saving {
 
     /// Removes the fingerprints under this number.
     fn remove_fingerprints(&mut self, run: u64) -> Result<(), SnapshotError>;
+
+    /// Adds tables as they were, or replaces them.
+    fn past(&mut self, row: &PastRow) -> Result<(), SnapshotError>;
+
+    /// Removes the tables of an organization as they were at this revision and at those behind
+    /// it.
+    fn remove_past(
+        &mut self,
+        organization: OrganizationId,
+        from: Revision,
+    ) -> Result<(), SnapshotError>;
 
     /// Replaces the manifest.
     fn manifest(&mut self, bytes: &[u8]) -> Result<(), SnapshotError>;

@@ -111,6 +111,11 @@ impl Snapshots {
     ) -> Self {
         Self { store, rounds: Mutex::new(rounds), check: Mutex::new(check), stop: Arc::default() }
     }
+
+    /// Where what is derived is kept; none where nothing is.
+    pub(super) fn store(&self) -> Option<Arc<dyn SnapshotStore>> {
+        self.store.clone()
+    }
 }
 
 impl Rounds {
@@ -196,6 +201,7 @@ impl Ledger {
             match self.take_snapshots().await {
                 Ok(taken) => {
                     failing = false;
+                    self.history.look();
                     tracing::debug!(
                         organizations = taken.organizations,
                         buried = taken.buried,
@@ -414,4 +420,4 @@ fn write(
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::ledger) mod tests;

@@ -26,6 +26,7 @@ use super::dead::DeadKeys;
 use super::email::EmailDigester;
 use super::event_store::{EventStore, ReadError};
 use super::fingerprints::Fingerprints;
+use super::history::History;
 use super::importing::Importing;
 use super::secret::{Ids, Secret};
 use super::snapshot_store::SnapshotStore;
@@ -265,6 +266,7 @@ impl Ledger {
             importing: Importing::default(),
             dead: DeadKeys::new(snapshots.clone(), seal, fingerprints),
             snapshots: Snapshots::new(snapshots, rounds, check),
+            history: History::new(),
             replayed_to,
             noted: usage::Noted::new(),
             recorder: tokio::sync::Mutex::new(usage::recorder::Recorder::new(places)),
@@ -273,6 +275,7 @@ impl Ledger {
             server_since: std::sync::OnceLock::new(),
             rate_limits: rate_limits::RateLimits::new(),
             activity: super::activity::IndexState::default(),
+            readings: super::reading::Readings::default(),
             stats: LedgerStats::default(),
         });
         Ok((ledger, replayed))

@@ -12,6 +12,7 @@ mod export;
 mod facets;
 mod filter;
 mod query;
+pub(in crate::services) mod reading;
 mod tail;
 
 use std::collections::BTreeMap;
@@ -111,6 +112,22 @@ impl AuditService for Audit {
             organization = asked(ledger, &reader, &request)?;
         }
         query::page(ledger, &reader, &organization, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn state_at(
+        &self,
+        request: Request<proto::StateAtRequest>,
+    ) -> Result<Response<proto::StateAtResponse>, Status> {
+        let entered = self.door.enter()?;
+        super::history::state_at(entered.ledger(), &request).await.map(Response::new)
+    }
+
+    async fn explain_decision(
+        &self,
+        request: Request<proto::ExplainDecisionRequest>,
+    ) -> Result<Response<proto::ExplainDecisionResponse>, Status> {
+        let entered = self.door.enter()?;
+        super::history::explain(entered.ledger(), &request).await.map(Response::new)
     }
 }
 

@@ -37,6 +37,7 @@ use crate::ledger::{Executed, Ledger};
 use crate::proto;
 use crate::proto::break_glass_service_server::BreakGlassService;
 use replay::Replay;
+pub(super) use view::grant;
 use watch::Watch;
 
 /// The methods whose callers may show a custodian's master key, which opens nothing by that.

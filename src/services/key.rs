@@ -17,6 +17,7 @@ use projections::recorded::Revision;
 use projections::text::Description;
 use tonic::{Request, Response, Status};
 
+pub(super) use list::{KEYS_PER_TURN, Rows};
 use repeatable::Repeatable;
 
 use super::authentication::{
@@ -437,7 +438,7 @@ fn write_key(ledger: &Ledger, row: &KeyRow, tables: &Organization) -> proto::Key
 }
 
 /// As [`write_key`], for one of many.
-fn write_row(row: &KeyRow, measure: &mut Measure<'_>) -> proto::Key {
+pub(super) fn write_row(row: &KeyRow, measure: &mut Measure<'_>) -> proto::Key {
     let last_used_at = row.last_used.map(write::timestamp);
     proto::Key { last_used_at, ..write::key(&row.key, measure) }
 }

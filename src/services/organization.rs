@@ -1,6 +1,6 @@
 //! OrganizationService: the tenants of the installation, and who belongs to them.
 
-mod users;
+pub(super) mod users;
 
 use std::sync::Arc;
 

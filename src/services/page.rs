@@ -34,6 +34,11 @@ pub struct List<'a> {
     of: Vec<u8>,
 }
 
+/// A token is none of the list that it was given for.
+pub fn foreign_token() -> Status {
+    status::invalid("page_token", "is not one of this list; begin again without it")
+}
+
 impl<'a> List<'a> {
     /// A list of this method with these parameters.
     #[must_use]
@@ -59,8 +64,7 @@ impl<'a> List<'a> {
         if token.is_empty() {
             return Ok(None);
         }
-        let wrong =
-            || status::invalid("page_token", "is not one of this list; begin again without it");
+        let wrong = foreign_token;
         if token.len() > 64 {
             return Err(wrong());
         }

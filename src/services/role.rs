@@ -245,7 +245,7 @@ impl RoleService for Roles {
 }
 
 /// Whether a role means something in this organization: the operator's own does in none else.
-fn is_known_in(role: &Role, organization: &Organization) -> bool {
+pub(super) fn is_known_in(role: &Role, organization: &Organization) -> bool {
     organization.id.is_operator() || role.id != OPERATOR_ADMIN
 }
 

@@ -155,7 +155,7 @@ pub(super) fn person<T>(
 }
 
 /// A session, as a message.
-fn write_session(
+pub(super) fn write_session(
     session: &Session,
     account: Option<&Account>,
     organization_id: OrganizationId,

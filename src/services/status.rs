@@ -18,12 +18,14 @@ use crate::ledger::vault::VaultError;
 
 mod activity;
 mod break_glass;
+mod history;
 mod sign_in;
 
 pub use activity::{beyond_end, tail_too_slow};
 pub use break_glass::{
     alerts_missed, denial, master_key_required, no_stream_under_grant, not_a_custodian,
 };
+pub use history::{history_busy, history_work_limit};
 pub use sign_in::*;
 
 /// The domain of our reasons in `google.rpc.ErrorInfo`.

@@ -34,7 +34,7 @@ use super::wire::unary::Framed;
 use super::{Door, status};
 use crate::ledger::break_glass::Emergency;
 use crate::ledger::dead::DeadTicket;
-use crate::ledger::verify::{Asking, Purpose};
+use crate::ledger::verify::{Answer, Asking, Purpose, Reach};
 use crate::ledger::{Ledger, LedgerError, permissions};
 use crate::proto;
 use crate::spans;
@@ -150,6 +150,26 @@ impl Asked<'_> {
     fn looking(self) -> Self {
         Self { asking: Asking { purpose: Purpose::Look, ..self.asking }, ..self }
     }
+}
+
+/// What is asked in a request that names its credential otherwise.
+pub(super) fn question_of<'a>(
+    ledger: &Ledger,
+    message: &'a proto::VerifyRequest,
+    now: Timestamp,
+) -> Result<Question<'a>, Status> {
+    let asking = Asking { reach: Reach::Installation, purpose: Purpose::Look };
+    let asked = Asked { ledger, trusted_proxies: &[], asking, now };
+    let read = question::read(message, asked);
+    read.map(|(_, question)| question).map_err(|wrong| wrong.status(""))
+}
+
+/// The message of a decision.
+pub(super) fn message(answer: Answer<'_>) -> Result<proto::VerifyResponse, Status> {
+    let mut out = Vec::with_capacity(answer::ROOM_BYTES);
+    answer::write(answer, "", &mut out).map_err(|it| it.status(""))?;
+    // It was written a line above.
+    prost::Message::decode(&*out).map_err(|_| status::not_recalled())
 }
 
 /// Decides one question, appends the `VerifyResponse`, and gives its code. Where it cannot

@@ -51,9 +51,9 @@ const READERS: usize = 2;
 /// A row's number is the organization's, shifted by this, and the revision.
 const REVISION_BITS: u32 = 40;
 /// How many revisions a search of several terms looks at before it looks at the time.
-const WINDOW: u64 = 1 << 17;
+const WINDOW: u64 = 1 << 16;
 /// For how long a search begins windows.
-const SEARCH_WITHIN: Duration = Duration::from_millis(15);
+const SEARCH_WITHIN: Duration = Duration::from_millis(10);
 
 /// Merges are put off until a term is in so many segments: fewer writes, slower searches.
 const TABLES: &str = "

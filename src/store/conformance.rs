@@ -124,6 +124,7 @@ pub async fn run<A: Adapter>(adapter: &A) -> Vec<(&'static str, Violation)> {
         reading::no_page_is_longer_than_allowed,
         reading::all_streams_are_read_in_order,
         reading::positions_resume_a_read,
+        reading::single_events_are_read_as_they_are_asked_for,
         subscribing::what_is_stored_comes_first_then_what_is_new,
         subscribing::nothing_is_lost_or_repeated_under_load,
         subscribing::a_dropped_wait_loses_nothing,

@@ -15,16 +15,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use projections::id::{KeyId, OrganizationId};
+use projections::recorded::Revision;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, params};
 
 use crate::ledger::snapshot_store::{
-    DEAD_KEYS_READ_MAX, DeadRow, Saving, SnapshotError, SnapshotOf, SnapshotStore,
+    DEAD_KEYS_READ_MAX, DeadRow, PastRow, Saving, SnapshotError, SnapshotOf, SnapshotStore,
 };
 
 /// "KLDP": what `file(1)` and we know the database by.
 const APPLICATION_ID: i32 = 0x4b4c_4450;
 /// The form of the tables.
-const FORM: i32 = 1;
+const FORM: i32 = 2;
 /// A snapshot is kept in parts of this many bytes.
 const PART_BYTES: usize = 4 << 20;
 /// How long a read waits for a lock that only recovery takes.
@@ -49,6 +50,10 @@ CREATE TABLE dead_keys (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX dead_keys_by_fingerprint ON dead_keys (fingerprint);
 CREATE INDEX dead_keys_by_key ON dead_keys (key);
+CREATE TABLE past (
+    organization BLOB NOT NULL, revision INTEGER NOT NULL, part INTEGER NOT NULL,
+    bytes BLOB NOT NULL, UNIQUE (organization, revision, part)
+) STRICT;
 ";
 const DEAD_ROW: &str = "SELECT organization, key, fingerprint, sealed FROM dead_keys";
 
@@ -57,6 +62,8 @@ pub struct DerivedStore {
     path: PathBuf,
     writer: Mutex<Connection>,
     reader: Mutex<Connection>,
+    /// Reads tables as they were, which are long: nobody else waits for it.
+    past_reader: Mutex<Connection>,
 }
 
 impl DerivedStore {
@@ -66,8 +73,8 @@ impl DerivedStore {
     ///
     /// Not even an empty one can be made.
     pub fn open(path: &Path) -> Result<Self, SnapshotError> {
-        let (writer, reader) = match connect(path) {
-            Ok(both) => both,
+        let Connections { writer, reader, past_reader } = match connect(path) {
+            Ok(all) => all,
             Err(SnapshotError::Damaged(what)) => {
                 tracing::warn!(what, "projections.db cannot be used; it is made anew from history");
                 remove(path)?;
@@ -76,7 +83,12 @@ impl DerivedStore {
             // For want of space, say, nothing is thrown away.
             Err(error) => return Err(error),
         };
-        Ok(Self { path: path.to_owned(), writer: Mutex::new(writer), reader: Mutex::new(reader) })
+        Ok(Self {
+            path: path.to_owned(),
+            writer: Mutex::new(writer),
+            reader: Mutex::new(reader),
+            past_reader: Mutex::new(past_reader),
+        })
     }
 
     /// Looks whether the file, where there is one, can be used. It is left as it is. Blocks.
@@ -90,6 +102,10 @@ impl DerivedStore {
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn past_reader(&self) -> MutexGuard<'_, Connection> {
+        self.past_reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {
@@ -120,7 +136,14 @@ impl From<rusqlite::Error> for SnapshotError {
     }
 }
 
-fn connect(path: &Path) -> Result<(Connection, Connection), SnapshotError> {
+/// What a database is reached by.
+struct Connections {
+    writer: Connection,
+    reader: Connection,
+    past_reader: Connection,
+}
+
+fn connect(path: &Path) -> Result<Connections, SnapshotError> {
     let unavailable = |error: io::Error| SnapshotError::Unavailable(error.to_string());
     // Here and not by SQLite, so that it never is open to others.
     let mut options = OpenOptions::new();
@@ -148,14 +171,18 @@ fn connect(path: &Path) -> Result<(Connection, Connection), SnapshotError> {
     if (number("application_id")?, number("user_version")?) != (APPLICATION_ID, FORM) {
         return Err(SnapshotError::Damaged("it is of another form".to_owned()));
     }
-    let reader = open(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    reader.pragma_update(None, "query_only", true)?;
+    let read_only = || -> rusqlite::Result<Connection> {
+        let reader = open(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        reader.pragma_update(None, "query_only", true)?;
+        Ok(reader)
+    };
+    let (reader, past_reader) = (read_only()?, read_only()?);
     let tables = "SELECT count(*) FROM sqlite_schema
-        WHERE name IN ('manifest', 'snapshots', 'fingerprints', 'dead_keys')";
-    if reader.query_row(tables, [], |row| row.get::<_, i64>(0))? != 4 {
+        WHERE name IN ('manifest', 'snapshots', 'fingerprints', 'dead_keys', 'past')";
+    if reader.query_row(tables, [], |row| row.get::<_, i64>(0))? != 5 {
         return Err(SnapshotError::Damaged("a table is missing".to_owned()));
     }
-    Ok((writer, reader))
+    Ok(Connections { writer, reader, past_reader })
 }
 
 /// Another connection to a database in use, for what goes wrong with it.
@@ -186,6 +213,11 @@ fn place(of: SnapshotOf) -> ([u8; 16], i64) {
         SnapshotOf::Usage(organization) => (organization.to_bytes(), 1),
         SnapshotOf::Accounts(part) => (u128::from(part).to_be_bytes(), 2),
     }
+}
+
+/// A revision as it is kept. None is as great as that type holds.
+fn stored_revision(revision: Revision) -> i64 {
+    i64::try_from(revision.0).unwrap_or(i64::MAX)
 }
 
 fn dead_row(row: &Row<'_>) -> rusqlite::Result<DeadRow> {
@@ -269,6 +301,36 @@ impl SnapshotStore for DerivedStore {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    fn last_past(
+        &self,
+        organization: OrganizationId,
+        at_most: Revision,
+    ) -> Result<Option<Revision>, SnapshotError> {
+        let last = "SELECT max(revision) FROM past WHERE organization = ?1 AND revision <= ?2";
+        let place = params![organization.to_bytes(), stored_revision(at_most)];
+        let reader = self.reader();
+        let last: Option<i64> = reader.prepare_cached(last)?.query_row(place, |row| row.get(0))?;
+        Ok(last.map(|it| Revision(it.cast_unsigned())))
+    }
+
+    fn past(
+        &self,
+        organization: OrganizationId,
+        revision: Revision,
+    ) -> Result<Option<PastRow>, SnapshotError> {
+        let parts =
+            "SELECT bytes FROM past WHERE organization = ?1 AND revision = ?2 ORDER BY part";
+        let reader = self.past_reader();
+        let mut statement = reader.prepare_cached(parts)?;
+        let place = params![organization.to_bytes(), stored_revision(revision)];
+        let mut rows = statement.query(place)?;
+        let mut sealed = Vec::new();
+        while let Some(row) = rows.next()? {
+            sealed.extend_from_slice(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?);
+        }
+        Ok(Some(PastRow { organization, revision, sealed }).filter(|row| !row.sealed.is_empty()))
+    }
+
     fn begin<'a>(&'a self, stop: &'a AtomicBool) -> Result<Box<dyn Saving + 'a>, SnapshotError> {
         let writer = self.writer();
         writer.execute_batch("BEGIN IMMEDIATE")?;
@@ -278,10 +340,13 @@ impl SnapshotStore for DerivedStore {
     fn clear(&self) -> Result<(), SnapshotError> {
         // Nobody is inside while the files change under the connections.
         let (mut writer, mut reader) = (self.writer(), self.reader());
+        let mut past_reader = self.past_reader();
         *writer = Connection::open_in_memory()?;
         *reader = Connection::open_in_memory()?;
+        *past_reader = Connection::open_in_memory()?;
         remove(&self.path)?;
-        (*writer, *reader) = connect(&self.path)?;
+        let new = connect(&self.path)?;
+        (*writer, *reader, *past_reader) = (new.writer, new.reader, new.past_reader);
         Ok(())
     }
 }
@@ -341,6 +406,31 @@ impl Saving for Round<'_> {
     fn remove_fingerprints(&mut self, run: u64) -> Result<(), SnapshotError> {
         let remove = "DELETE FROM fingerprints WHERE run = ?1";
         self.writer.prepare_cached(remove)?.execute([run.cast_signed()])?;
+        Ok(())
+    }
+
+    fn past(&mut self, row: &PastRow) -> Result<(), SnapshotError> {
+        let (organization, revision) = (row.organization.to_bytes(), stored_revision(row.revision));
+        let remove = "DELETE FROM past WHERE organization = ?1 AND revision = ?2";
+        self.writer.prepare_cached(remove)?.execute(params![organization, revision])?;
+        let insert =
+            "INSERT INTO past (organization, revision, part, bytes) VALUES (?1, ?2, ?3, ?4)";
+        for (bytes, part) in row.sealed.chunks(PART_BYTES).zip(0_i64..) {
+            self.go_on()?;
+            let values = params![organization, revision, part, bytes];
+            self.writer.prepare_cached(insert)?.execute(values)?;
+        }
+        Ok(())
+    }
+
+    fn remove_past(
+        &mut self,
+        organization: OrganizationId,
+        from: Revision,
+    ) -> Result<(), SnapshotError> {
+        let remove = "DELETE FROM past WHERE organization = ?1 AND revision >= ?2";
+        let place = params![organization.to_bytes(), stored_revision(from)];
+        self.writer.prepare_cached(remove)?.execute(place)?;
         Ok(())
     }
 

@@ -403,6 +403,24 @@ impl EventStore for EmbeddedStore {
         self.reads.read(move |reader| reader.read_stream(&stream, from, events_max))
     }
 
+    fn read_events(
+        &self,
+        stream: &StreamName,
+        revisions: Vec<Revision>,
+    ) -> StoreFuture<Result<Vec<Recorded>, ReadError>> {
+        let stream = stream.clone();
+        // One look-up at a time, on one thread, and one answer for all.
+        self.reads.read(move |reader| {
+            let mut events = Vec::with_capacity(revisions.len());
+            for revision in revisions {
+                let missing = || ReadError::missing(&stream, revision);
+                let read = reader.read_stream(&stream, revision, 1)?;
+                events.push(read.into_iter().next().ok_or_else(missing)?);
+            }
+            Ok(events)
+        })
+    }
+
     fn read_all(
         &self,
         after: Option<Position>,

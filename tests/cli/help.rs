@@ -60,6 +60,8 @@ fn help_reads_well() {
         "session password reset",
         "session signing-keys",
         "activity",
+        "as-of",
+        "explain",
         "break-glass",
         "break-glass new-master-key",
         "break-glass open",

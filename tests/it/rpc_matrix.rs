@@ -113,6 +113,37 @@ const ROWS: &[Row] = &[
         expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },
     Row {
+        method: "keyledger.v1.AuditService/StateAt",
+        permission: "activity:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            let moment = Some(proto::state_at_request::Moment::Revision(0));
+            let table = proto::PastTable::Keys.into();
+            proto::StateAtRequest { organization_id, moment, table, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.AuditService/ExplainDecision",
+        permission: "activity:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            let moment = Some(proto::explain_decision_request::Moment::Revision(0));
+            let credential_id = "key_00000000000000000000000009".to_owned();
+            proto::ExplainDecisionRequest {
+                organization_id,
+                moment,
+                credential_id,
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
         // It needs a custodian's master key, and nothing else will do.
         method: "keyledger.v1.BreakGlassService/OpenGrant",
         permission: "break-glass:read",

@@ -520,6 +520,8 @@ methods! {
     review_grant(BreakGlassServiceClient, ReviewGrantRequest) -> ReviewGrantResponse;
     list_break_glass_grants(BreakGlassServiceClient, ListBreakGlassGrantsRequest) -> ListBreakGlassGrantsResponse;
     query_activity(AuditServiceClient, QueryActivityRequest) -> QueryActivityResponse;
+    state_at(AuditServiceClient, StateAtRequest) -> StateAtResponse;
+    explain_decision(AuditServiceClient, ExplainDecisionRequest) -> ExplainDecisionResponse;
     verify(VerificationServiceClient, VerifyRequest) -> VerifyResponse;
     verify_batch(VerificationServiceClient, VerifyBatchRequest) -> VerifyBatchResponse;
 }

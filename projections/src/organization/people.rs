@@ -125,6 +125,13 @@ impl Organization {
         self.people.sessions.len()
     }
 
+    /// The sessions behind this one (none: from the first), in the order of their identifiers.
+    pub fn sessions_after(&self, after: Option<SessionId>) -> impl Iterator<Item = &Arc<Session>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let range = (after.map_or(Unbounded, Excluded), Unbounded);
+        self.people.sessions.range(range).map(|(_, session)| session)
+    }
+
     /// The sessions of a user behind this one, in the order of their identifiers, those that
     /// are over included.
     pub fn sessions_of(

@@ -9,7 +9,7 @@ use crate::proto;
 
 /// See `Role` in `role.proto`.
 #[derive(Serialize)]
-struct Role {
+pub(in crate::cli) struct Role {
     id: String,
     organization_id: String,
     name: String,
@@ -116,7 +116,7 @@ impl Listed {
 
 /// See `Grant` in `role.proto`.
 #[derive(Serialize)]
-struct Grant {
+pub(in crate::cli) struct Grant {
     id: String,
     organization_id: String,
     principal: Option<Principal>,

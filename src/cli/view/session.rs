@@ -9,7 +9,7 @@ use crate::proto;
 
 /// See `Session` in `session.proto`.
 #[derive(Serialize)]
-struct Session {
+pub(in crate::cli) struct Session {
     id: String,
     organization_id: String,
     user_id: String,

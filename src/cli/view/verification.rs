@@ -124,6 +124,20 @@ impl Decision {
         let colour = if self.allowed { Colour::Green } else { Colour::Red };
         let code = coloured(&safe(&self.code.to_uppercase()), colour);
         let mut fields = Fields::default();
+        self.describe(&mut fields);
+        fields
+            .add_some("retry after", self.retry_after.as_ref())
+            .add("correlation", &self.correlation_id);
+        format!("{code}: {}\n{}", self.meaning, fields.to_text())
+    }
+
+    /// The answer in one word.
+    pub(in crate::cli) fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// What it says of the credential.
+    pub(in crate::cli) fn describe(&self, fields: &mut Fields) {
         if !self.credential_id.is_empty() {
             let kind = self.credential_kind.replace('_', " ");
             let principal = self.principal.as_ref().map(Principal::to_text);
@@ -139,10 +153,6 @@ impl Decision {
                 .add("expires", self.expires_at.as_deref().unwrap_or("never"))
                 .add_all("revisions", self.revisions.iter().map(StreamRevision::to_text));
         }
-        fields
-            .add_some("retry after", self.retry_after.as_ref())
-            .add("correlation", &self.correlation_id);
-        format!("{code}: {}\n{}", self.meaning, fields.to_text())
     }
 }
 

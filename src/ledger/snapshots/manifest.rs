@@ -35,6 +35,8 @@ pub(in crate::ledger) enum Of {
     Snapshot(SnapshotOf),
     DeadKey(OrganizationId, KeyId),
     Fingerprints(u64),
+    /// Tables as they were.
+    Past(OrganizationId, Revision),
 }
 
 impl Seal {
@@ -56,6 +58,10 @@ impl Seal {
                 hasher.update(&[2]).update(&organization.to_bytes()).update(&key.to_bytes())
             }
             Of::Fingerprints(run) => hasher.update(&[3]).update(&run.to_le_bytes()),
+            Of::Past(organization, revision) => {
+                let revision = revision.0.to_le_bytes();
+                hasher.update(&[6]).update(&organization.to_bytes()).update(&revision)
+            }
         };
         *hasher.update(bytes).finalize().as_bytes()
     }
@@ -346,6 +352,9 @@ mod tests {
             Of::DeadKey(two, key),
             Of::Fingerprints(0),
             Of::Fingerprints(1),
+            Of::Past(one, Revision(1)),
+            Of::Past(one, Revision(2)),
+            Of::Past(two, Revision(1)),
         ];
         let seals = [Seal::new(&[1; 32]), Seal::new(&[2; 32])];
         let checksums = seals.iter().flat_map(|seal| all.map(|of| seal.checksum(of, b"x")));

@@ -31,16 +31,16 @@ use crate::store::derived::{self, DerivedStore};
 use crate::store::memory::MemoryStore;
 use crate::vault::memory::MemoryVault;
 
-const ACME: OrganizationId = OrganizationId::from_bytes([7; 16]);
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+pub(in crate::ledger) const ACME: OrganizationId = OrganizationId::from_bytes([7; 16]);
+pub(in crate::ledger) const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
-struct World {
-    ledger: Arc<Ledger>,
-    replayed: Replayed,
-    store: MemoryStore,
-    time: Arc<ManualTime>,
-    directory: tempfile::TempDir,
-    derived: Arc<DerivedStore>,
+pub(in crate::ledger) struct World {
+    pub(in crate::ledger) ledger: Arc<Ledger>,
+    pub(in crate::ledger) replayed: Replayed,
+    pub(in crate::ledger) store: MemoryStore,
+    pub(in crate::ledger) time: Arc<ManualTime>,
+    pub(in crate::ledger) directory: tempfile::TempDir,
+    pub(in crate::ledger) derived: Arc<DerivedStore>,
 }
 
 fn derived(directory: &Path) -> Arc<DerivedStore> {
@@ -66,7 +66,7 @@ async fn open(
 }
 
 /// The text of a key; the ledger knows its digest only.
-fn text(number: u8) -> String {
+pub(in crate::ledger) fn text(number: u8) -> String {
     let mut text = "vtx_live_".to_owned();
     text.extend(std::iter::repeat_n(char::from(b'a' + number % 26), 35));
     text.push(char::from(b'a' + number / 26));
@@ -74,11 +74,11 @@ fn text(number: u8) -> String {
     text
 }
 
-fn key_id(number: u8) -> KeyId {
+pub(in crate::ledger) fn key_id(number: u8) -> KeyId {
     KeyId::from_bytes([number; 16])
 }
 
-fn draft(number: u8, expires_at: Option<Timestamp>) -> CreateKey {
+pub(in crate::ledger) fn draft(number: u8, expires_at: Option<Timestamp>) -> CreateKey {
     let digest = Peppers::new(PepperId::FIRST, [1; 32].into()).digest(text(number).as_bytes());
     CreateKey {
         key_id: key_id(number),
@@ -101,17 +101,17 @@ fn draft(number: u8, expires_at: Option<Timestamp>) -> CreateKey {
     }
 }
 
-fn create(number: u8) -> Command {
+pub(in crate::ledger) fn create(number: u8) -> Command {
     Command::CreateKey(Box::new(draft(number, None)))
 }
 
-fn revoke(number: u8) -> Command {
+pub(in crate::ledger) fn revoke(number: u8) -> Command {
     let reason = RevocationReason::KeyCompromise;
     Command::RevokeKey(RevokeKey { key_id: key_id(number), reason })
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(in crate::ledger) async fn new() -> Self {
         let store = MemoryStore::new();
         let time = ManualTime::at("2026-11-22T10:00:00.000Z".parse().unwrap());
         let directory = tempfile::tempdir().unwrap();
@@ -132,7 +132,7 @@ impl World {
         world
     }
 
-    async fn give_to(
+    pub(in crate::ledger) async fn give_to(
         &self,
         organization: OrganizationId,
         command: Command,
@@ -150,32 +150,32 @@ impl World {
         self.ledger.execute(organization, &order).await
     }
 
-    async fn give(&self, command: Command) -> Result<Executed, LedgerError> {
+    pub(in crate::ledger) async fn give(&self, command: Command) -> Result<Executed, LedgerError> {
         self.give_to(ACME, command).await
     }
 
-    async fn refused(&self, command: Command) -> Rejection {
+    pub(in crate::ledger) async fn refused(&self, command: Command) -> Rejection {
         match self.give(command).await {
             Err(LedgerError::Rejected(rejection)) => rejection,
             other => panic!("{other:?}"),
         }
     }
 
-    fn now(&self) -> Timestamp {
+    pub(in crate::ledger) fn now(&self) -> Timestamp {
         self.ledger.clock().now()
     }
 
-    fn pass(&self, millis: i64) {
+    pub(in crate::ledger) fn pass(&self, millis: i64) {
         self.time.set_wall(self.now().saturating_add_millis(millis));
         self.ledger.clock().confirm();
     }
 
-    fn acme(&self) -> Arc<Published> {
+    pub(in crate::ledger) fn acme(&self) -> Arc<Published> {
         self.ledger.tables().organization(ACME).unwrap()
     }
 
     /// Starts anew on what is there.
-    async fn restart(self) -> Self {
+    pub(in crate::ledger) async fn restart(self) -> Self {
         let Self { store, time, directory, derived: old, ledger, .. } = self;
         drop((old, ledger));
         let derived = derived(directory.path());
@@ -183,7 +183,7 @@ impl World {
         Self { ledger, replayed, store, time, directory, derived }
     }
 
-    async fn code(&self, text: &str) -> Code {
+    pub(in crate::ledger) async fn code(&self, text: &str) -> Code {
         let code = |answer: Answer<'_>| match answer {
             Answer::Decided(decision) | Answer::RateLimited { decision, .. } => Ok(decision.code),
             Answer::Refused(code) => Ok(code),
@@ -215,7 +215,7 @@ impl World {
     }
 
     /// The tables are those that a replay of all history gives, byte by byte.
-    async fn assert_is_history(&self) {
+    pub(in crate::ledger) async fn assert_is_history(&self) {
         let (replayed, _) = open(&self.store, &self.time, None, 2).await;
         for organization in self.ledger.tables().all() {
             let rebuilt = replayed.tables().organization(organization.id).unwrap();
@@ -225,7 +225,7 @@ impl World {
     }
 
     /// The numbers of the keys that are listed.
-    async fn dead(&self) -> Vec<u8> {
+    pub(in crate::ledger) async fn dead(&self) -> Vec<u8> {
         let dead = self.ledger.dead_keys_after(&self.acme(), None, 1_000).await.unwrap();
         dead.iter().map(|row| row.key.id.to_bytes()[0]).collect()
     }

@@ -9,6 +9,7 @@ use tonic::Status;
 
 use super::PersonalData;
 use super::filter::Filter;
+use super::query::OPENED_MAX;
 use crate::ledger::Ledger;
 use crate::ledger::activity::{Direction, Step, Walk};
 use crate::ledger::tables::Published;
@@ -58,6 +59,7 @@ pub(super) async fn count(
     walk.skip_to(None, filter.to).await.map_err(failed)?;
     let mut counts = vec![HashMap::<String, u64>::new(); facets.len()];
     let mut answer = proto::ActivityFacets::default();
+    let mut opened = 0;
     loop {
         match walk.step().await.map_err(failed)? {
             Step::Event(_, envelope) if filter.from.is_some_and(|from| envelope.at < from) => {
@@ -67,6 +69,10 @@ pub(super) async fn count(
             Step::Event(revision, envelope) => {
                 // All that is asked for and newer was counted.
                 answer.counted_from = Some(write::timestamp(envelope.at));
+                if opened >= OPENED_MAX {
+                    break;
+                }
+                opened += usize::from(filter.asks_origin());
                 if !filter.event.shows(&envelope)
                     || filter.asks_origin()
                         && !filter.shows_origin(personal.of(&envelope).await?.as_ref())

@@ -24,7 +24,7 @@ fn state(state: GrantState) -> proto::BreakGlassGrantState {
 }
 
 /// A grant, as it is at this instant.
-pub(super) fn grant(
+pub(in crate::services) fn grant(
     grant: &BreakGlassGrant,
     organization_id: OrganizationId,
     now: Timestamp,

@@ -48,7 +48,7 @@ const DEAD_ROWS: usize = 256;
 
 /// The keys of an organization in the order of their identifiers, those in its tables and
 /// those that left them long after their end.
-struct Rows<'a, I: Iterator<Item = &'a Arc<Key>>> {
+pub(in crate::services) struct Rows<'a, I: Iterator<Item = &'a Arc<Key>>> {
     ledger: &'a Ledger,
     organization: &'a Published,
     here: Peekable<I>,
@@ -59,8 +59,20 @@ struct Rows<'a, I: Iterator<Item = &'a Arc<Key>>> {
 }
 
 impl<'a, I: Iterator<Item = &'a Arc<Key>>> Rows<'a, I> {
+    /// The keys behind this one: these, and the dead ones if they may be among them.
+    pub(in crate::services) fn new(
+        ledger: &'a Ledger,
+        organization: &'a Published,
+        here: I,
+        after: Option<KeyId>,
+        may_be_dead: bool,
+    ) -> Self {
+        let dead = may_be_dead.then(VecDeque::new);
+        Self { ledger, organization, here: here.peekable(), last: after, dead }
+    }
+
     /// The next key.
-    async fn next(&mut self) -> Result<Option<KeyRow>, Status> {
+    pub(in crate::services) async fn next(&mut self) -> Result<Option<KeyRow>, Status> {
         let next = self.peek().await?;
         if let Some(row) = &next {
             self.last = Some(row.key.id);
@@ -69,7 +81,7 @@ impl<'a, I: Iterator<Item = &'a Arc<Key>>> Rows<'a, I> {
     }
 
     /// The key that is next.
-    async fn peek(&mut self) -> Result<Option<KeyRow>, Status> {
+    pub(in crate::services) async fn peek(&mut self) -> Result<Option<KeyRow>, Status> {
         let last = self.last;
         let given = |key: &Key| last.is_some_and(|last| key.id <= last);
         while self.here.next_if(|key| given(key)).is_some() {}
@@ -92,7 +104,7 @@ impl<'a, I: Iterator<Item = &'a Arc<Key>>> Rows<'a, I> {
 }
 
 /// How many keys are written before others get their turn.
-const KEYS_PER_TURN: usize = 100;
+pub(in crate::services) const KEYS_PER_TURN: usize = 100;
 
 /// A page of the keys that a request asks for.
 pub(super) async fn list_keys(
@@ -130,13 +142,8 @@ pub(super) async fn list_keys(
     // No key that ended long ago is in force, or will be.
     let may_be_dead =
         filter.state.is_none_or(|state| matches!(state, KeyState::Expired | KeyState::Revoked));
-    let mut rows = Rows {
-        ledger,
-        organization,
-        here: tables.keys_after(after).peekable(),
-        last: after,
-        dead: may_be_dead.then(VecDeque::new),
-    };
+    let here = tables.keys_after(after);
+    let mut rows = Rows::new(ledger, organization, here, after, may_be_dead);
     let operator = Arc::clone(&ledger.tables().operator().tables());
     let mut measure = Measure::new(&tables, &operator, filter.now);
     let mut looked_at = 0;

@@ -285,6 +285,27 @@ pub(super) async fn list(
     Ok(proto::ListUsersResponse { users, next_page_token, revision })
 }
 
+/// Users as messages, with what people know them by as far as it can be read now.
+pub(in crate::services) async fn shown(
+    ledger: &Ledger,
+    organization: OrganizationId,
+    rows: &[Arc<User>],
+) -> Result<Vec<proto::User>, Status> {
+    let known = rows.iter().filter(|row| row.identity.is_some());
+    let subjects: Vec<_> = known.map(|row| Subject::user(organization, row.id)).collect();
+    let keys = ledger.subject_keys(&subjects).await;
+    let keys = keys.map_err(|error| status::from_vault(&error))?;
+    let mut keys = keys.iter();
+    let shown = rows.iter().map(|row| {
+        let known = match &row.identity {
+            Some(identity) => opened(row, identity, keys.next()),
+            None => KnownBy::default(),
+        };
+        known.with(write::user(row, organization))
+    });
+    Ok(shown.collect())
+}
+
 fn state(value: i32) -> Result<Option<UserState>, Status> {
     match proto::UserState::try_from(value) {
         Ok(proto::UserState::Unspecified) => Ok(None),

@@ -91,3 +91,26 @@ pub(super) async fn positions_resume_a_read(adapter: &impl Adapter) -> Verdict {
 fn at(item: &Positioned) -> Position {
     item.position
 }
+
+pub(super) async fn single_events_are_read_as_they_are_asked_for(
+    adapter: &impl Adapter,
+) -> Verdict {
+    let store = adapter.fresh().await;
+    let (a, b) = (stream("a"), stream("b"));
+    fill(&store, &a, 0..20).await?;
+    fill(&store, &b, 100..103).await?;
+    let asked: Vec<Revision> = [19, 3, 4, 0, 3].map(Revision).to_vec();
+    let found = store.read_events(&a, asked.clone()).await?;
+    ensure!(found.len() == asked.len(), "{} events for {}", found.len(), asked.len());
+    for (recorded, revision) in found.iter().zip(asked) {
+        let one = store.read_stream(&a, revision, 1).await?;
+        ensure!(one.first() == Some(recorded), "another event for {revision}");
+    }
+    ensure!(store.read_events(&a, Vec::new()).await?.is_empty(), "events for none");
+    for missing in [Revision(3), Revision(1 << 62)] {
+        let found = store.read_events(&b, vec![Revision(0), missing]).await;
+        let right = matches!(&found, Err(ReadError::Corrupt { revision, .. }) if *revision == missing);
+        ensure!(right, "{found:?} where revision {missing} is not there");
+    }
+    Ok(())
+}

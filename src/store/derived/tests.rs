@@ -120,3 +120,34 @@ fn a_file_that_cannot_be_used_is_made_anew() {
     Connection::open(&path).unwrap().execute_batch("DROP TABLE dead_keys").unwrap();
     write(&DerivedStore::open(&path).unwrap(), &[1]).unwrap();
 }
+
+#[test]
+fn tables_as_they_were_are_found_by_their_place() {
+    let (_directory, store) = open();
+    let (one, two) = (row(1, 0).organization, row(2, 0).organization);
+    let past = |organization, revision, byte| PastRow {
+        organization,
+        revision: Revision(revision),
+        sealed: vec![byte; PART_BYTES + 1],
+    };
+    let mut round = store.begin(&GO_ON).unwrap();
+    for (organization, revision) in [(one, 4), (one, 9), (two, 6)] {
+        round.past(&past(organization, revision, 1)).unwrap();
+    }
+    round.past(&past(one, 9, 2)).unwrap();
+    round.commit().unwrap();
+    let last = |organization, at_most| store.last_past(organization, Revision(at_most)).unwrap();
+    assert_eq!(
+        [last(one, 3), last(one, 4), last(one, 8)],
+        [None, Some(Revision(4)), Some(Revision(4))]
+    );
+    assert_eq!([last(one, u64::MAX), last(two, 9)], [Some(Revision(9)), Some(Revision(6))]);
+    assert_eq!(store.past(one, Revision(9)).unwrap(), Some(past(one, 9, 2)));
+    assert_eq!(store.past(one, Revision(6)).unwrap(), None);
+    let mut round = store.begin(&GO_ON).unwrap();
+    round.remove_past(one, Revision(9)).unwrap();
+    round.commit().unwrap();
+    assert_eq!([last(one, u64::MAX), last(two, 9)], [Some(Revision(4)), Some(Revision(6))]);
+    store.clear().unwrap();
+    assert_eq!(last(one, 4), None);
+}

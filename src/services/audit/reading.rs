@@ -1,0 +1,68 @@
+//! What is recorded of those who read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use projections::event::{HistoryRead, WayOfReading};
+use projections::text::Label;
+use tonic::{Request, Status};
+
+use crate::ledger::Ledger;
+use crate::ledger::command::{Command, Personal};
+use crate::ledger::tables::Published;
+use crate::services::authentication::Authenticated;
+use crate::services::key::Context;
+use crate::services::status;
+
+/// A reading of an organization's history: in which way, and what was asked for.
+pub(in crate::services) struct Reading {
+    way: WayOfReading,
+    asked: BTreeMap<Label, String>,
+    /// What may be about a person, in the words of whoever asks: it is sealed.
+    wrote: String,
+}
+
+impl Reading {
+    pub(in crate::services) fn new(way: WayOfReading) -> Self {
+        Self { way, asked: BTreeMap::new(), wrote: String::new() }
+    }
+
+    /// A field of the question; nothing where it is empty. For identifiers, instants, and
+    /// words that the ledger knows: it stays in clear for ever.
+    #[must_use]
+    pub(in crate::services) fn asking(mut self, field: &str, value: impl ToString) -> Self {
+        let value = value.to_string();
+        if let (false, Ok(field)) = (value.is_empty(), field.parse()) {
+            self.asked.insert(field, value);
+        }
+        self
+    }
+
+    /// The same, for whatever else.
+    #[must_use]
+    pub(in crate::services) fn writing(mut self, field: &str, value: &str) -> Self {
+        if !value.is_empty() {
+            let gap = if self.wrote.is_empty() { "" } else { "; " };
+            self.wrote.push_str(&format!("{gap}{field}: {value}"));
+        }
+        self
+    }
+
+    /// Records it, once for each principal, question and minute.
+    pub(in crate::services) async fn record<T>(
+        self,
+        ledger: &Arc<Ledger>,
+        request: &Request<T>,
+        reader: &Authenticated,
+        organization: &Published,
+    ) -> Result<(), Status> {
+        let Self { way, asked, wrote } = self;
+        let mut context = Context::of(ledger, reader, request)?;
+        if !wrote.is_empty() {
+            context.personal.0.insert(Personal::COMMENT.to_owned(), wrote);
+        }
+        let event = HistoryRead { way, asked, and_more: false };
+        let order = context.plain_order(Command::RecordReading(event));
+        ledger.record_reading(organization.id, order).await.map_err(status::from)
+    }
+}
