@@ -26,6 +26,7 @@ mod output;
 mod pages;
 mod projections;
 mod resuming;
+mod report;
 mod role;
 mod saved_session;
 mod secret_text;
@@ -79,6 +80,8 @@ enum Verb {
     AsOf(Box<as_of::AsOf>),
     Explain(Box<explain::Explain>),
     #[command(subcommand)]
+    Report(report::Report),
+    #[command(subcommand)]
     BreakGlass(break_glass::BreakGlass),
     #[command(subcommand)]
     Operator(operator::Operator),
@@ -113,6 +116,7 @@ pub fn main() -> ExitCode {
         Verb::Export(verb) => verb.run(),
         Verb::AsOf(verb) => verb.run(),
         Verb::Explain(verb) => verb.run(),
+        Verb::Report(noun) => noun.run(),
         Verb::BreakGlass(noun) => noun.run(),
         Verb::Operator(noun) => noun.run(),
         Verb::Projections(noun) => noun.run(),

@@ -46,6 +46,7 @@ use crate::proto::break_glass_service_server::BreakGlassServiceServer;
 use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::operator_service_server::OperatorServiceServer;
 use crate::proto::organization_service_server::OrganizationServiceServer;
+use crate::proto::report_service_server::ReportServiceServer;
 use crate::proto::role_service_server::RoleServiceServer;
 use crate::proto::session_service_server::SessionServiceServer;
 use crate::services::Door;
@@ -83,6 +84,7 @@ pub const SERVICES: &[&str] = &[
     "keyledger.v1.KeyService",
     "keyledger.v1.OperatorService",
     "keyledger.v1.OrganizationService",
+    "keyledger.v1.ReportService",
     "keyledger.v1.RoleService",
     "keyledger.v1.SessionService",
     "keyledger.v1.VerificationService",
@@ -505,7 +507,7 @@ fn routes(
 ) -> Result<Routes, ServeError> {
     use crate::services::{
         audit::Audit, break_glass::BreakGlass, key::Keys, operator::Operator,
-        organization::Organizations, role::Roles, session::Sessions,
+        organization::Organizations, report::Reports, role::Roles, session::Sessions,
     };
     let sessions = SessionServiceServer::new(Sessions::new(door.clone(), Arc::clone(delivery)));
     let keys = KeyServiceServer::new(Keys::new(door.clone()));
@@ -517,6 +519,7 @@ fn routes(
     let roles = RoleServiceServer::new(Roles::new(door.clone()));
     let operator = OperatorServiceServer::new(Operator::new(door.clone()));
     let audit = AuditServiceServer::new(Audit::new(door.clone()));
+    let reports = ReportServiceServer::new(Reports::new(door.clone()));
     let break_glass = BreakGlassServiceServer::new(BreakGlass::new(door.clone()));
     // An import is as long as a batch of questions.
     let routes = Routes::new(guarded(keys.max_decoding_message_size(BATCH_BYTES_MAX), door))
@@ -525,6 +528,7 @@ fn routes(
         .add_service(guarded(operator.max_decoding_message_size(REQUEST_BYTES_MAX), door))
         .add_service(guarded(sessions.max_decoding_message_size(SIGN_IN_BYTES_MAX), door))
         .add_service(guarded(audit.max_decoding_message_size(REQUEST_BYTES_MAX), door))
+        .add_service(guarded(reports.max_decoding_message_size(REQUEST_BYTES_MAX), door))
         .add_service(guarded(break_glass.max_decoding_message_size(REQUEST_BYTES_MAX), door));
     if !reflects {
         return Ok(routes.prepare());

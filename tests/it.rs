@@ -67,6 +67,8 @@ mod policy;
 mod production;
 #[path = "it/rate_limits.rs"]
 mod rate_limits;
+#[path = "it/reports.rs"]
+mod reports;
 #[path = "it/roles.rs"]
 mod roles;
 #[path = "it/rotation.rs"]

@@ -394,6 +394,7 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         (organization_id(), envelope(34, UserSuspended { user_id }.into())),
         (organization_id(), envelope(35, UserRestored { user_id }.into())),
         (organization_id(), envelope(36, removed.into())),
+        (organization_id(), envelope(37, read.into())),
         (organization_id(), envelope(8, KeyRevoked { key_id: key_id(2), ..revoked }.into())),
     ];
     // What stands last is what the tests below take apart.

@@ -10,6 +10,7 @@ pub(super) mod key;
 pub(super) mod key_change;
 pub(super) mod operator;
 pub(super) mod organization;
+pub(super) mod report;
 pub(super) mod role;
 pub(super) mod service_account;
 pub(super) mod session;

@@ -14,6 +14,7 @@
 
 mod account;
 mod fold;
+pub mod held;
 pub mod keeping;
 mod recent;
 
@@ -107,6 +108,9 @@ pub enum PastError {
     /// As much was folded as one request may. Asked again, it goes on there.
     #[error("as much history was read as one request may")]
     WorkLimit,
+    /// More was recorded between two instants than one request may read.
+    #[error("{0} events were recorded between, more than one request may read")]
+    TooLong(u64),
     /// History cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use projections::activity::Entry;
 use projections::envelope::Envelope;
+use projections::organization::Organization;
 use projections::recorded::{Revision, StreamName};
 use projections::time::Timestamp;
 use tonic::{Request, Status};
@@ -28,7 +29,7 @@ pub(super) use explain::explain;
 pub(super) use state::state_at;
 
 /// Who asks, and about which organization.
-fn asked<T>(
+pub(super) fn asked<T>(
     ledger: &Ledger,
     request: &Request<T>,
     organization_id: &str,
@@ -40,14 +41,14 @@ fn asked<T>(
 
 /// Reads an instant of the past. Events are recorded in whole milliseconds: what was recorded by
 /// then was recorded by the last whole one.
-fn instant(at: &prost_types::Timestamp) -> Result<Timestamp, Status> {
+pub(super) fn instant(field: &str, at: &prost_types::Timestamp) -> Result<Timestamp, Status> {
     let nanos = i64::from(at.nanos);
     let millis = at
         .seconds
         .checked_mul(1_000)
         .filter(|_| (0..1_000_000_000).contains(&nanos))
         .and_then(|millis| millis.checked_add(nanos / 1_000_000));
-    let wrong = || status::invalid("at", "must be an instant between the years 1 and 9999");
+    let wrong = || status::invalid(field, "must be an instant between the years 1 and 9999");
     millis.and_then(Timestamp::from_millis).ok_or_else(wrong)
 }
 
@@ -57,7 +58,7 @@ fn no_moment() -> Status {
 }
 
 /// Why tables as they were are not to be had, to whoever asked.
-fn failed(organization: &Published, error: PastError) -> Status {
+pub(super) fn failed(organization: &Published, error: PastError) -> Status {
     match error {
         PastError::Ahead(now) => {
             let problem = format_args!("must not be ahead: it is {now} now");
@@ -70,6 +71,12 @@ fn failed(organization: &Published, error: PastError) -> Status {
         }
         PastError::NoSuchRevision(last) => {
             status::invalid("revision", format_args!("must be at most {last}, the last one"))
+        }
+        PastError::TooLong(events) => {
+            let problem = format_args!(
+                "is too far behind `from`: {events} events were recorded between; ask for less at once"
+            );
+            status::invalid("to", problem)
         }
         PastError::Busy => status::history_busy(),
         PastError::WorkLimit => status::history_work_limit(),
@@ -101,20 +108,20 @@ fn account_revision(account: &projections::account::Account) -> Option<proto::St
 }
 
 /// One event of a stream, in short.
-fn past_event(
+pub(super) fn past_event(
     stream: &StreamName,
     revision: Revision,
     envelope: &Envelope,
-    past: &Past,
+    tables: &Organization,
 ) -> proto::PastEvent {
-    let names = |id| past.tables.key(id).map(|key| key.name.clone());
+    let names = |id| tables.key(id).map(|key| key.name.clone());
     let entry = Entry::of(revision, envelope, names);
     proto::PastEvent {
         revision: write::revision(stream, Some(revision)),
         event_id: entry.event_id.text(),
         at: Some(write::timestamp(entry.at)),
         action: entry.action.to_owned(),
-        actor: Some(write::principal(entry.actor, past.tables.id)),
+        actor: Some(write::principal(entry.actor, tables.id)),
         credential_id: entry.credential.map(|id| id.to_string()).unwrap_or_default(),
         sentence: entry.sentence,
     }

@@ -1,5 +1,6 @@
 //! What was so at a past moment: held against what was answered then.
 
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use keyledger::proto::grant_role_request::Principal as Grantee;
@@ -20,7 +21,7 @@ fn now_ms() -> i64 {
 }
 
 /// This instant. Whatever is recorded from here on is recorded later.
-async fn instant() -> Timestamp {
+pub(crate) async fn instant() -> Timestamp {
     let now = now_ms();
     while now_ms() == now {
         tokio::task::yield_now().await;
@@ -131,11 +132,13 @@ struct Answered {
 }
 
 /// An organization that is changed step by step.
-struct Story {
-    acme: Acme,
+pub(crate) struct Story {
+    pub(crate) acme: Acme,
     watched: Vec<Watched>,
     answered: Vec<Answered>,
     lists: Vec<(Timestamp, Lists)>,
+    /// Who held `dns:read`.
+    pub(crate) holders: Vec<(Timestamp, BTreeSet<String>)>,
 }
 
 /// An answer, but for what another look at the same thing would say otherwise: which events were
@@ -165,6 +168,7 @@ impl Story {
             watched: Vec::new(),
             answered: Vec::new(),
             lists: Vec::new(),
+            holders: Vec::new(),
         }
     }
 
@@ -196,6 +200,15 @@ impl Story {
         let is = Lists::then(&self.acme.admin, at, 1_000).await;
         assert_eq!(is, listed, "after {after}");
         self.lists.push((at, listed));
+        let permission = "dns:read".to_owned();
+        let request = proto::WhoHoldsRequest { permission, ..Default::default() };
+        let holders = self.acme.admin.who_holds(request).await.unwrap().holders;
+        let id = |it: proto::Holder| match it.holder.unwrap() {
+            proto::holder::Holder::ServiceAccountId(id)
+            | proto::holder::Holder::UserId(id)
+            | proto::holder::Holder::KeyId(id) => id,
+        };
+        self.holders.push((at, holders.into_iter().map(id).collect()));
         // What comes next comes later than all this.
         instant().await;
     }
@@ -273,7 +286,7 @@ async fn login(acme: &Acme, email: &str) -> (String, String) {
 }
 
 /// Every kind of change, one after the other, each followed by a look at everything.
-async fn told() -> Story {
+pub(crate) async fn told() -> Story {
     let mut story = Story::new().await;
     let (plain, _) = story.key("plain", scoped("", "plain", &["dns:read"])).await;
     let from = proto::CreateKeyRequest {

@@ -79,6 +79,11 @@ const PERMISSIONS: [&str; 22] = [
     "installation:write",
 ];
 
+/// An instant before everything.
+fn long_ago(seconds: i64) -> Option<prost_types::Timestamp> {
+    Some(prost_types::Timestamp { seconds, nanos: 0 })
+}
+
 const ROWS: &[Row] = &[
     Row {
         method: "keyledger.v1.AuditService/QueryActivity",
@@ -140,6 +145,72 @@ const ROWS: &[Row] = &[
                 ..Default::default()
             }
             .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.ReportService/ListUnusedKeys",
+        permission: "activity:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            proto::ListUnusedKeysRequest { organization_id, days: 1, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.ReportService/ListKeysWithoutExpiry",
+        permission: "activity:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            proto::ListKeysWithoutExpiryRequest { organization_id, ..Default::default() }
+                .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.ReportService/ListPermissionHolders",
+        permission: "activity:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            proto::ListPermissionHoldersRequest {
+                organization_id,
+                permission: "dns:read".into(),
+                from: long_ago(1),
+                to: long_ago(2),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.ReportService/ListRoleHolders",
+        permission: "activity:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            proto::ListRoleHoldersRequest {
+                organization_id,
+                role_id: ADMIN.into(),
+                from: long_ago(1),
+                to: long_ago(2),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        },
+        expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
+    },
+    Row {
+        method: "keyledger.v1.ReportService/SummarizeBreakGlass",
+        permission: "activity:read",
+        held: Held::ByTenants,
+        request: |world, _| {
+            let organization_id = world.acme.id.clone();
+            proto::SummarizeBreakGlassRequest { organization_id }.encode_to_vec()
         },
         expected: [N, N, N, N, P, P, Y, Y, Y, P, P],
     },

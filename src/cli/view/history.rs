@@ -51,7 +51,7 @@ pub(in crate::cli) struct Past {
 
 /// See `PastEvent`.
 #[derive(Serialize)]
-struct PastEvent {
+pub(super) struct PastEvent {
     revision: Option<StreamRevision>,
     event_id: String,
     at: Option<String>,
@@ -59,6 +59,13 @@ struct PastEvent {
     actor: Option<Principal>,
     credential_id: String,
     sentence: String,
+}
+
+impl PastEvent {
+    /// What was done.
+    pub(super) fn action(&self) -> String {
+        self.action.clone()
+    }
 }
 
 impl From<proto::PastEvent> for PastEvent {

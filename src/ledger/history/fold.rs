@@ -24,7 +24,7 @@ const CHUNKS_WAITING_MAX: usize = 2;
 const KEEP_EVENTS: u64 = 64 * READ_EVENTS_MAX as u64;
 
 /// An event, decoded.
-type Decoded = (Revision, LeafHash, Result<Envelope, Fault>);
+pub(super) type Decoded = (Revision, LeafHash, Result<Envelope, Fault>);
 
 /// Events as they come from the store.
 pub(super) struct Chunk {
@@ -34,6 +34,11 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
+    /// The events.
+    pub(super) fn into_events(self) -> Vec<Decoded> {
+        self.events
+    }
+
     /// How many events it holds.
     pub(super) fn len(&self) -> u64 {
         self.events.len() as u64

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use projections::id::OrganizationId;
 use projections::recorded::Revision;
 use projections::time::Timestamp;
 use prost::Message as _;
@@ -22,19 +21,23 @@ use crate::services::{page as paging, status, write};
 pub(super) const OPENED_MAX: usize = 1_000;
 
 /// A request, read.
-struct Query {
-    filter: Filter,
+pub(super) struct Query {
+    pub(super) filter: Filter,
     direction: Direction,
     rows_max: usize,
     facets: Vec<proto::ActivityFacet>,
+    /// Where the page before ended.
+    behind: Option<Revision>,
 }
 
 impl Query {
-    fn read(
+    /// Reads a request; what is wrong with it is INVALID_ARGUMENT.
+    pub(super) fn begin(
+        ledger: &Ledger,
+        organization: &Published,
         message: &proto::QueryActivityRequest,
-        organization: OrganizationId,
     ) -> Result<Self, Status> {
-        let filter = Filter::read(message.filter.as_ref(), organization)?;
+        let filter = Filter::read(message.filter.as_ref(), organization.id)?;
         let direction = match proto::ActivityOrder::try_from(message.order) {
             Ok(proto::ActivityOrder::Unspecified | proto::ActivityOrder::NewestFirst) => {
                 Direction::NewestFirst
@@ -43,7 +46,11 @@ impl Query {
             Err(_) => return Err(status::invalid("order", "is no known order")),
         };
         let facets = facets::read(&message.facets)?;
-        Ok(Self { filter, direction, rows_max: paging::size(message.page_size)?, facets })
+        let rows_max = paging::size(message.page_size)?;
+        let mut query = Self { filter, direction, rows_max, facets, behind: None };
+        let list = query.list(ledger, organization);
+        query.behind = list.continue_behind(&message.page_token)?.map(from_token);
+        Ok(query)
     }
 
     /// What a page token is bound to.
@@ -66,46 +73,32 @@ impl Query {
             Direction::OldestFirst => self.filter.to.is_some_and(|to| at >= to),
         }
     }
-}
 
-/// The row behind which a token continues.
-fn to_token(revision: Revision) -> [u8; 16] {
-    u128::from(revision.0).to_be_bytes()
-}
-
-fn from_token(bytes: [u8; 16]) -> Revision {
-    // Only what `to_token` made has a seal.
-    Revision(u64::try_from(u128::from_be_bytes(bytes)).unwrap_or(u64::MAX))
-}
-
-/// One page.
-pub(super) async fn page(
-    ledger: &Ledger,
-    reader: &Authenticated,
-    organization: &Published,
-    message: &proto::QueryActivityRequest,
-) -> Result<proto::QueryActivityResponse, Status> {
-    let query = Query::read(message, organization.id)?;
-    let list = query.list(ledger, organization);
-    let behind = list.continue_behind(&message.page_token)?.map(from_token);
+    /// One page.
+    pub(super) async fn page(
+        &self,
+        ledger: &Ledger,
+        reader: &Authenticated,
+        organization: &Published,
+    ) -> Result<proto::QueryActivityResponse, Status> {
     let tables = Arc::clone(&organization.tables());
     let Some(head) = tables.head() else {
         return Err(status::organization_not_found(organization.id));
     };
     let failed = |error| status::from_read(&error);
     let mut personal = PersonalData::new(ledger, reader);
-    let facets = match query.facets.is_empty() {
+    let facets = match self.facets.is_empty() {
         true => None,
         false => {
-            let of = Counted { ledger, organization, head, filter: &query.filter };
-            Some(facets::count(of, &query.facets, &mut personal).await?)
+            let of = Counted { ledger, organization, head, filter: &self.filter };
+            Some(facets::count(of, &self.facets, &mut personal).await?)
         }
     };
-    let walk = Walk::new(ledger, organization, head, query.direction, query.rows_max);
-    let mut walk = walk.looking_for(query.filter.event.terms());
-    walk.skip_to(query.filter.from, query.filter.to).await.map_err(failed)?;
+    let walk = Walk::new(ledger, organization, head, self.direction, self.rows_max);
+    let mut walk = walk.looking_for(self.filter.event.terms());
+    walk.skip_to(self.filter.from, self.filter.to).await.map_err(failed)?;
     // Where the page before ended is inside those bounds.
-    if let Some(last) = behind {
+    if let Some(last) = self.behind {
         walk.continue_behind(last);
     }
     let mut answer = proto::QueryActivityResponse {
@@ -114,17 +107,17 @@ pub(super) async fn page(
         ..Default::default()
     };
     let (mut bytes, mut opened) = (0, 0);
-    while answer.entries.len() < query.rows_max && bytes < paging::PAGE_BYTES_MAX {
+    while answer.entries.len() < self.rows_max && bytes < paging::PAGE_BYTES_MAX {
         if opened >= OPENED_MAX {
             answer.work_limit_reached = true;
             break;
         }
         match walk.step().await.map_err(failed)? {
-            Step::Event(_, envelope) if query.is_past(envelope.at) => return Ok(answer),
+            Step::Event(_, envelope) if self.is_past(envelope.at) => return Ok(answer),
             Step::Event(revision, envelope) => {
-                if query.filter.event.shows(&envelope) {
+                if self.filter.event.shows(&envelope) {
                     let personal_data = personal.of(&envelope).await?;
-                    if !query.filter.shows_origin(personal_data.as_ref()) {
+                    if !self.filter.shows_origin(personal_data.as_ref()) {
                         opened += 1;
                         continue;
                     }
@@ -142,7 +135,18 @@ pub(super) async fn page(
         }
     }
     if let Some(last) = walk.left_at() {
-        answer.next_page_token = list.token(to_token(last));
+        answer.next_page_token = self.list(ledger, organization).token(to_token(last));
     }
     Ok(answer)
+}
+}
+
+/// The row behind which a token continues.
+fn to_token(revision: Revision) -> [u8; 16] {
+    u128::from(revision.0).to_be_bytes()
+}
+
+fn from_token(bytes: [u8; 16]) -> Revision {
+    // Only what `to_token` made has a seal.
+    Revision(u64::try_from(u128::from_be_bytes(bytes)).unwrap_or(u64::MAX))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use projections::event::{HistoryRead, WayOfReading};
 use projections::text::Label;
+use projections::time::Timestamp;
 use tonic::{Request, Status};
 
 use crate::ledger::Ledger;
@@ -36,6 +37,18 @@ impl Reading {
             self.asked.insert(field, value);
         }
         self
+    }
+
+    /// A field that is an instant.
+    #[must_use]
+    pub(in crate::services) fn asking_at(
+        self,
+        field: &str,
+        at: Option<&prost_types::Timestamp>,
+    ) -> Self {
+        let millis = at.map(|at| at.seconds.saturating_mul(1_000) + i64::from(at.nanos) / 1_000_000);
+        let at = millis.and_then(Timestamp::from_millis);
+        self.asking(field, at.map(|at| at.to_string()).unwrap_or_default())
     }
 
     /// The same, for whatever else.

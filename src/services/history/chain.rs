@@ -519,7 +519,7 @@ impl Chain<'_> {
                 Of::Operator => self.ledger.tables().operator().stream.clone(),
                 Of::Account(id) => StreamName::account(*id),
             };
-            let mut event = past_event(&stream, it.revision, envelope, self.past);
+            let mut event = past_event(&stream, it.revision, envelope, &self.past.tables);
             // What an operator's staff acts with is for operators alone, in their own stream.
             if it.of == Of::Operator && !shows_operators && !self.organization.id.is_operator() {
                 event.credential_id.clear();

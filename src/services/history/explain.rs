@@ -50,7 +50,7 @@ pub(in crate::services) async fn explain(
     let named = Named::read(&message.credential_id)?;
     let moment = match &message.moment {
         None => return Err(no_moment()),
-        Some(Wire::At(at)) => Moment::At(instant(at)?),
+        Some(Wire::At(at)) => Moment::At(instant("at", at)?),
         Some(Wire::Revision(revision)) => Moment::Behind(Revision(*revision)),
     };
     let asked_as = question_message(message);

@@ -130,7 +130,7 @@ impl Query {
     fn read(message: &proto::StateAtRequest, own: OrganizationId) -> Result<Self, Status> {
         let moment = match &message.moment {
             None => return Err(no_moment()),
-            Some(Wire::At(at)) => Moment::At(instant(at)?),
+            Some(Wire::At(at)) => Moment::At(instant("at", at)?),
             Some(Wire::Revision(revision)) => Moment::Behind(Revision(*revision)),
         };
         let table = match Table::try_from(message.table) {
@@ -507,7 +507,8 @@ impl Page {
             match walk.step().await.map_err(|error| status::from_read(&error))? {
                 Step::Event(revision, envelope) => {
                     if filters.iter().any(|it| it.shows(&envelope)) {
-                        let event = past_event(&organization.stream, revision, &envelope, past);
+                        let event =
+                            past_event(&organization.stream, revision, &envelope, &past.tables);
                         bytes += event.encoded_len();
                         self.answer.events.push(event);
                     }
