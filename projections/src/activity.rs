@@ -235,9 +235,7 @@ impl Target<'_> {
                 | TargetId::Policy
                 | TargetId::Credentials
                 | TargetId::History,
-            ) => {
-                noun.to_owned()
-            }
+            ) => noun.to_owned(),
             (Some(name), _) => format!("{noun} {} ({id})", quoted(name.as_str())),
             (None, _) => format!("{noun} `{id}`"),
         }

@@ -44,7 +44,8 @@ pub use keys::{
 };
 use keys::{KeyCreated1, KeyCreated2, KeyRevoked1};
 pub use noted::{
-    CountedDenial, Denial, DenialCode, DenialsSummarized, HistoryRead, KeyUses, UsageRecorded, WayOfReading,
+    CountedDenial, Denial, DenialCode, DenialsSummarized, HistoryRead, KeyUses, UsageRecorded,
+    WayOfReading,
 };
 use noted::{DenialsSummarized1, DenialsSummarized2, DenialsSummarized3};
 pub use roles::{

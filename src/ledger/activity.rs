@@ -219,10 +219,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads these events, which must be there, in this order.
-    async fn read_proposed(
-        &mut self,
-        proposed: Vec<Revision>,
-    ) -> Result<Vec<Recorded>, ReadError> {
+    async fn read_proposed(&mut self, proposed: Vec<Revision>) -> Result<Vec<Recorded>, ReadError> {
         let chunk = self.ledger.store.read_events(&self.organization.stream, proposed).await?;
         self.spend(&chunk);
         Ok(chunk)

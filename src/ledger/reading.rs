@@ -123,15 +123,15 @@ impl Ledger {
         summary.personal.0.remove(Personal::COMMENT);
         // Nobody's question has this: it says what no question says.
         let more = question(way, &summary).map(|byte| !byte);
-        let (order, noted) =
-            match self.readings.note(self.clock.now().as_millis(), of, asked, more) {
-                Record::Nothing => return Ok(()),
-                Record::Question => {
-                    order.expected = None;
-                    (order, asked)
-                }
-                Record::Summary => (summary, more),
-            };
+        let (order, noted) = match self.readings.note(self.clock.now().as_millis(), of, asked, more)
+        {
+            Record::Nothing => return Ok(()),
+            Record::Question => {
+                order.expected = None;
+                (order, asked)
+            }
+            Record::Summary => (summary, more),
+        };
         match self.execute(organization, &order).await {
             Ok(_) => Ok(()),
             Err(error) => {

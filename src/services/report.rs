@@ -69,7 +69,11 @@ impl ReportService for Reports {
         let (ledger, message) = (entered.ledger(), request.get_ref());
         let (reader, organization) = asked(ledger, &request, &message.organization_id)?;
         let answer = holders::of_permission(ledger, &organization, message).await?;
-        let reading = reading().asking("report", "permission_holders").asking("permission", &message.permission).asking_at("from", message.from.as_ref()).asking_at("to", message.to.as_ref());
+        let reading = reading()
+            .asking("report", "permission_holders")
+            .asking("permission", &message.permission)
+            .asking_at("from", message.from.as_ref())
+            .asking_at("to", message.to.as_ref());
         reading.record(ledger, &request, &reader, &organization).await?;
         Ok(Response::new(answer))
     }
@@ -82,7 +86,11 @@ impl ReportService for Reports {
         let (ledger, message) = (entered.ledger(), request.get_ref());
         let (reader, organization) = asked(ledger, &request, &message.organization_id)?;
         let answer = holders::of_role(ledger, &organization, message).await?;
-        let reading = reading().asking("report", "role_holders").asking("role_id", &message.role_id).asking_at("from", message.from.as_ref()).asking_at("to", message.to.as_ref());
+        let reading = reading()
+            .asking("report", "role_holders")
+            .asking("role_id", &message.role_id)
+            .asking_at("from", message.from.as_ref())
+            .asking_at("to", message.to.as_ref());
         reading.record(ledger, &request, &reader, &organization).await?;
         Ok(Response::new(answer))
     }

@@ -12,8 +12,8 @@ use super::{FieldChange, Outcome, Target, TargetId, Value, who};
 use crate::api_key::Environment;
 use crate::event::{
     BuiltInRoleDefined, CountedDenial, Denial, DenialCode, DenialsSummarized, Event, GrantRevoked,
-    GrantTerms, HistoryRead, InstallationCreated, KeyCreated, KeyLabel, KeyOrigin, KeyRelabelled, KeyRevoked,
-    KeyRotated, KeyRotationEnded, KeyStateBefore, KeyUses, OrganizationCreated,
+    GrantTerms, HistoryRead, InstallationCreated, KeyCreated, KeyLabel, KeyOrigin, KeyRelabelled,
+    KeyRevoked, KeyRotated, KeyRotationEnded, KeyStateBefore, KeyUses, OrganizationCreated,
     OrganizationRegistered, PepperRotated, PermissionRule, PermissionRuleDefined,
     PermissionRuleRemoved, PlanDefined, PlanRules, PolicyUpdated, RevocationReason, RoleCreated,
     RoleDefinition, RoleGranted, RoleRetired, RoleUpdated, SchemaActivated, ServiceAccountCreated,

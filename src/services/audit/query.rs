@@ -81,64 +81,64 @@ impl Query {
         reader: &Authenticated,
         organization: &Published,
     ) -> Result<proto::QueryActivityResponse, Status> {
-    let tables = Arc::clone(&organization.tables());
-    let Some(head) = tables.head() else {
-        return Err(status::organization_not_found(organization.id));
-    };
-    let failed = |error| status::from_read(&error);
-    let mut personal = PersonalData::new(ledger, reader);
-    let facets = match self.facets.is_empty() {
-        true => None,
-        false => {
-            let of = Counted { ledger, organization, head, filter: &self.filter };
-            Some(facets::count(of, &self.facets, &mut personal).await?)
-        }
-    };
-    let walk = Walk::new(ledger, organization, head, self.direction, self.rows_max);
-    let mut walk = walk.looking_for(self.filter.event.terms());
-    walk.skip_to(self.filter.from, self.filter.to).await.map_err(failed)?;
-    // Where the page before ended is inside those bounds.
-    if let Some(last) = self.behind {
-        walk.continue_behind(last);
-    }
-    let mut answer = proto::QueryActivityResponse {
-        revision: write::revision(&organization.stream, tables.revision()),
-        facets,
-        ..Default::default()
-    };
-    let (mut bytes, mut opened) = (0, 0);
-    while answer.entries.len() < self.rows_max && bytes < paging::PAGE_BYTES_MAX {
-        if opened >= OPENED_MAX {
-            answer.work_limit_reached = true;
-            break;
-        }
-        match walk.step().await.map_err(failed)? {
-            Step::Event(_, envelope) if self.is_past(envelope.at) => return Ok(answer),
-            Step::Event(revision, envelope) => {
-                if self.filter.event.shows(&envelope) {
-                    let personal_data = personal.of(&envelope).await?;
-                    if !self.filter.shows_origin(personal_data.as_ref()) {
-                        opened += 1;
-                        continue;
-                    }
-                    let mut entry = entry(revision, &envelope, &tables);
-                    entry.personal_data = personal_data;
-                    bytes += entry.encoded_len();
-                    answer.entries.push(entry);
-                }
+        let tables = Arc::clone(&organization.tables());
+        let Some(head) = tables.head() else {
+            return Err(status::organization_not_found(organization.id));
+        };
+        let failed = |error| status::from_read(&error);
+        let mut personal = PersonalData::new(ledger, reader);
+        let facets = match self.facets.is_empty() {
+            true => None,
+            false => {
+                let of = Counted { ledger, organization, head, filter: &self.filter };
+                Some(facets::count(of, &self.facets, &mut personal).await?)
             }
-            Step::End => return Ok(answer),
-            Step::WorkLimit => {
+        };
+        let walk = Walk::new(ledger, organization, head, self.direction, self.rows_max);
+        let mut walk = walk.looking_for(self.filter.event.terms());
+        walk.skip_to(self.filter.from, self.filter.to).await.map_err(failed)?;
+        // Where the page before ended is inside those bounds.
+        if let Some(last) = self.behind {
+            walk.continue_behind(last);
+        }
+        let mut answer = proto::QueryActivityResponse {
+            revision: write::revision(&organization.stream, tables.revision()),
+            facets,
+            ..Default::default()
+        };
+        let (mut bytes, mut opened) = (0, 0);
+        while answer.entries.len() < self.rows_max && bytes < paging::PAGE_BYTES_MAX {
+            if opened >= OPENED_MAX {
                 answer.work_limit_reached = true;
                 break;
             }
+            match walk.step().await.map_err(failed)? {
+                Step::Event(_, envelope) if self.is_past(envelope.at) => return Ok(answer),
+                Step::Event(revision, envelope) => {
+                    if self.filter.event.shows(&envelope) {
+                        let personal_data = personal.of(&envelope).await?;
+                        if !self.filter.shows_origin(personal_data.as_ref()) {
+                            opened += 1;
+                            continue;
+                        }
+                        let mut entry = entry(revision, &envelope, &tables);
+                        entry.personal_data = personal_data;
+                        bytes += entry.encoded_len();
+                        answer.entries.push(entry);
+                    }
+                }
+                Step::End => return Ok(answer),
+                Step::WorkLimit => {
+                    answer.work_limit_reached = true;
+                    break;
+                }
+            }
         }
+        if let Some(last) = walk.left_at() {
+            answer.next_page_token = self.list(ledger, organization).token(to_token(last));
+        }
+        Ok(answer)
     }
-    if let Some(last) = walk.left_at() {
-        answer.next_page_token = self.list(ledger, organization).token(to_token(last));
-    }
-    Ok(answer)
-}
 }
 
 /// The row behind which a token continues.

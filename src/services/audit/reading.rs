@@ -46,7 +46,8 @@ impl Reading {
         field: &str,
         at: Option<&prost_types::Timestamp>,
     ) -> Self {
-        let millis = at.map(|at| at.seconds.saturating_mul(1_000) + i64::from(at.nanos) / 1_000_000);
+        let millis =
+            at.map(|at| at.seconds.saturating_mul(1_000) + i64::from(at.nanos) / 1_000_000);
         let at = millis.and_then(Timestamp::from_millis);
         self.asking(field, at.map(|at| at.to_string()).unwrap_or_default())
     }

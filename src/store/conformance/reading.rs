@@ -109,7 +109,8 @@ pub(super) async fn single_events_are_read_as_they_are_asked_for(
     ensure!(store.read_events(&a, Vec::new()).await?.is_empty(), "events for none");
     for missing in [Revision(3), Revision(1 << 62)] {
         let found = store.read_events(&b, vec![Revision(0), missing]).await;
-        let right = matches!(&found, Err(ReadError::Corrupt { revision, .. }) if *revision == missing);
+        let right =
+            matches!(&found, Err(ReadError::Corrupt { revision, .. }) if *revision == missing);
         ensure!(right, "{found:?} where revision {missing} is not there");
     }
     Ok(())
