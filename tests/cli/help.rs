@@ -60,6 +60,7 @@ fn help_reads_well() {
         "session password reset",
         "session signing-keys",
         "activity",
+        "export",
         "break-glass",
         "break-glass new-master-key",
         "break-glass open",
