@@ -18,6 +18,8 @@ mod activity;
 mod batch;
 #[path = "cli/break_glass.rs"]
 mod break_glass;
+#[path = "cli/export.rs"]
+mod export;
 #[path = "cli/failures.rs"]
 mod failures;
 #[path = "cli/harness.rs"]

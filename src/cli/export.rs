@@ -27,7 +27,8 @@ const ATTEMPTS_MAX: u32 = 20;
 /// All that was recorded when the export begins, oldest first, as far as the filters show it.
 /// Where the connection breaks it goes on by itself. Into a file: what is written stands in
 /// `FILE.part` until all of it is there and on disk; `--resume` goes on with one that was broken
-/// off, whatever ended it. Exit code 0 means that all of it is there.
+/// off, whatever ended it. Exit code 0 means that all of it is there. With `--json`, what came of
+/// it is an object on stdout, where the export went into a file.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:

@@ -55,7 +55,7 @@ fn what_happened_reads_well() {
         "--target nothing",
         "--outcome perhaps",
         "--origin 10.0.0.1/8",
-        "--text --",
+        "--text ***",
     ] {
         let refused = scene.run(&format!("activity --org {org} {wrong}"));
         assert_ne!(refused.code, 0, "{wrong}");

@@ -62,6 +62,7 @@ fn help_reads_well() {
         "activity",
         "as-of",
         "explain",
+        "export",
         "break-glass",
         "break-glass new-master-key",
         "break-glass open",

@@ -6,6 +6,8 @@ mod export;
 mod filters;
 #[path = "activity/tail.rs"]
 mod tail;
+#[path = "activity/verbs.rs"]
+mod verbs;
 
 use std::collections::BTreeSet;
 

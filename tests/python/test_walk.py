@@ -7,9 +7,11 @@ so that a mistake on our side cannot agree with itself.
 """
 
 import base64
+import csv
 import hashlib
 import hmac
 import importlib
+import io
 import json
 import os
 import pathlib
@@ -34,7 +36,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEADLINE_S = 30
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-FILES = ["common", "key", "operator", "organization", "role", "session", "verification"]
+FILES = ["audit", "common", "key", "operator", "organization", "role", "session", "verification"]
 
 
 class Protos:
@@ -657,3 +659,55 @@ def test_people_log_in(protos, server, data):
     for secret in hidden:
         assert secret not in text
         assert hashlib.sha256(secret.encode()).hexdigest() not in text
+
+
+def test_exports_are_read_by_others(protos, server, data):
+    """The log as the standard library reads it: lines that hash to what is stored, a table
+    without formulas, CloudEvents."""
+    key, organization = protos.key, protos.organization
+    keys = protos.key_grpc.KeyServiceStub(server.channel)
+    organizations = protos.organization_grpc.OrganizationServiceStub(server.channel)
+    log = protos.audit_grpc.AuditServiceStub(server.channel)
+    operator = bearer((data / "admin.key").read_text().strip())
+    acme = organizations.CreateOrganization(
+        organization.CreateOrganizationRequest(name="acme", key_prefix="vtx"), metadata=operator
+    ).organization.id
+    names = ["plain", '=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", 'a "quoted", name', "＝1"]
+    for name in names:
+        request = key.CreateKeyRequest(
+            organization_id=acme, name=name, scopes=protos.common.Scopes(permissions=["a:b"])
+        )
+        keys.CreateKey(request, metadata=operator)
+
+    def export(form, **named):
+        request = protos.audit.ExportActivityRequest(organization_id=acme, format=form, **named)
+        pieces = list(log.ExportActivity(request, metadata=operator, timeout=DEADLINE_S))
+        assert pieces[0].HasField("begin") and pieces[-1].complete
+        return b"".join(piece.data for piece in pieces)
+
+    lines = export("EXPORT_FORMAT_JSON_LINES").splitlines()
+    database = sqlite3.connect(f"file:{data / 'ledger.db'}?mode=ro", uri=True)
+    hashes = database.execute(
+        "SELECT leaf_hash FROM events JOIN streams USING (stream) WHERE name = ? ORDER BY revision",
+        [f"org-{acme}"],
+    ).fetchall()
+    database.close()
+    assert [(hashlib.sha256(b"\x00" + line).digest(),) for line in lines] == hashes
+
+    text = export("EXPORT_FORMAT_CSV").decode()
+    rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    assert [row["event_id"] for row in rows] == [json.loads(line)["id"] for line in lines]
+    formula = tuple("=+-@\t\r＝＋－＠")
+    for row in rows:
+        assert None not in row and None not in row.values(), "as many cells as columns"
+        assert not any(cell.startswith(formula) for cell in row.values()), row
+    shown = [row["target_name"] for row in rows[1:]]
+    assert shown == [f"'{name}" if name.startswith(formula) else name for name in names]
+
+    events = [json.loads(line) for line in export("EXPORT_FORMAT_OCSF_CLOUDEVENTS").splitlines()]
+    assert [event["data"]["metadata"]["uid"] for event in events] == [r["event_id"] for r in rows]
+    for event, row in zip(events, rows):
+        assert (event["specversion"], event["time"]) == ("1.0", row["at"])
+        data_ = event["data"]
+        assert data_["type_uid"] == data_["class_uid"] * 100 + data_["activity_id"]
+        assert data_["src_endpoint"]["ip"] == row["origin_ip"] == "127.0.0.1"

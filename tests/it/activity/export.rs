@@ -85,7 +85,9 @@ fn lines(file: &[u8]) -> Vec<Value> {
 fn ids(format: ExportFormat, file: &[u8]) -> Vec<String> {
     match format {
         ExportFormat::Csv => cells(file)[1..].iter().map(|row| row[2].clone()).collect(),
-        _ => lines(file).iter().map(|it| text(it, "id").to_owned()).collect(),
+        ExportFormat::Unspecified | ExportFormat::JsonLines | ExportFormat::OcsfCloudevents => {
+            lines(file).iter().map(|it| text(it, "id").to_owned()).collect()
+        }
     }
 }
 
