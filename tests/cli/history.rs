@@ -53,3 +53,39 @@ fn the_past_reads_well() {
     }
     scene.check(&expect_file!["golden/past.txt"]);
 }
+
+#[test]
+fn reports_read_well() {
+    let mut scene = Scene::new();
+    let org = scene.organization("Acme", "vtx");
+    // A name that a spreadsheet would take for a formula, were it not kept from it.
+    scene.run(&format!("key create --org {org} --name '=1+1' --scope dns:read"));
+    let made = scene
+        .run(&format!("key create --org {org} --name ends --scope dns:read --lifetime 1h --json"));
+    let id = made.json()["key"]["id"].as_str().unwrap().to_owned();
+    scene.run(&format!("key revoke {id} --org {org}"));
+    scene.run(&format!("report keys-without-expiry --org {org}"));
+    scene.run(&format!("report keys-without-expiry --org {org} --csv"));
+    scene.run(&format!("report unused-keys --days 1 --org {org}"));
+    scene.run(&format!("report permission-holders dns:read --from 1d --org {org}"));
+    scene.run("report permission-holders dns:read --from 1d --org vtx --csv");
+    let json = format!("report permission-holders dns:read --from 1d --org {org} --json");
+    assert_eq!(scene.run(&json).json()["times"].as_array().unwrap().len(), 2);
+    scene.run(&format!("report role-holders admin --from 1d --org {org}"));
+    scene.run(&format!("report break-glass --org {org}"));
+    scene.run(&format!("report break-glass --org {org} --csv"));
+    for wrong in [
+        "unused-keys --days 0",
+        "unused-keys",
+        "permission-holders dns:* --from 1d",
+        "permission-holders dns:read",
+        "permission-holders dns:read --from 1h --to 2h",
+        "permission-holders dns:read --from 1h --to 2999-01-01",
+        "role-holders nobody --from 1d",
+        "break-glass --csv --json",
+    ] {
+        let refused = scene.run(&format!("report {wrong} --org {org}"));
+        assert_ne!(refused.code, 0, "{wrong}");
+    }
+    scene.check(&expect_file!["golden/reports.txt"]);
+}

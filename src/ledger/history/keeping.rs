@@ -80,18 +80,21 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// What was kept so far is.
+    /// What could be kept is.
     pub async fn keep_past(&self, pace: Pace) -> Result<u64, KeepError> {
         let Some(store) = self.snapshots.store() else { return Ok(0) };
         let mut organizations = self.tables.all();
         organizations.sort_by_key(|it| it.id);
-        let mut kept = 0;
-        for organization in organizations {
-            if organization.stopped().is_none() {
-                kept += self.keep_past_of(&store, &organization, pace).await?;
+        let (mut kept, mut failed) = (0, None);
+        for organization in organizations.iter().filter(|it| it.stopped().is_none()) {
+            match self.keep_past_of(&store, organization, pace).await {
+                Ok(more) => kept += more,
+                Err(error @ KeepError::Save(_)) => return Err(error),
+                // One history that cannot be read keeps no other from being kept.
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(kept)
+        failed.map_or(Ok(kept), Err)
     }
 
     async fn keep_past_of(

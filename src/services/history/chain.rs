@@ -333,14 +333,10 @@ impl Chain<'_> {
                     format!("role `{}` permits {}", role.name, listed(permits))
                 }
             };
-            let counts = match code {
-                Code::Allowed => implies(role),
-                // One that is what it always was takes nothing away.
-                Code::PermissionDenied => {
-                    !implies(role) && self.was_changed(&of, role.changed_at).await?
-                }
-                _ => false,
-            };
+            let denied = code == Code::PermissionDenied && !implies(role);
+            // One that is what it always was takes nothing away.
+            let counts = (code == Code::Allowed && implies(role))
+                || (denied && self.was_changed(&of, role.changed_at).await?);
             gathered.add(of, role.changed_at, fact, counts);
         }
         for (grant, role) in authority.grants() {
@@ -369,10 +365,8 @@ impl Chain<'_> {
         let Some(installation) = operator.installation() else { return Ok(()) };
         let mut patterns = Vec::new();
         for (pattern, rule) in installation.permission_rules.iter() {
-            let asks = match code {
-                Code::FeatureNotLicensed => rule.feature.is_some(),
-                _ => rule.mfa.is_some(),
-            };
+            let licence = code == Code::FeatureNotLicensed;
+            let asks = if licence { rule.feature.is_some() } else { rule.mfa.is_some() };
             let mut concerned = self.wanted().flat_map(|it| installation.permission_rules.of(it));
             if asks && concerned.any(|it| std::ptr::eq(it, rule)) {
                 patterns.push(pattern.to_string());

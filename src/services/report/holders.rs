@@ -8,6 +8,7 @@ use prost::Message as _;
 use tonic::Status;
 
 use crate::ledger::Ledger;
+use crate::ledger::history::PastError;
 use crate::ledger::history::held::{Cause, HeldTime, Holder, Wanted};
 use crate::ledger::tables::Published;
 use crate::proto;
@@ -90,11 +91,11 @@ impl Asked<'_> {
         let list = page::List::new(ledger.stamper(), self.method, &parameters);
         let after = list.continue_behind(self.page_token)?;
         let held = ledger.held_between(organization, self.wanted, self.between).await;
-        let held = held.map_err(|error| match error {
-            crate::ledger::history::PastError::Ahead(now) => {
-                status::invalid("to", format_args!("must not be ahead: it is {now} now"))
+        let held = held.map_err(|error| {
+            if let PastError::Ahead(now) = error {
+                return status::invalid("to", format_args!("must not be ahead: it is {now} now"));
             }
-            error => failed(organization, error),
+            failed(organization, error)
         })?;
         let mut rows =
             held.iter().filter(|it| after.is_none_or(|after| it.holder.to_bytes() > after));
