@@ -43,10 +43,7 @@ pub use keys::{
     KeyRevoked, KeyRotated, KeyRotationEnded, KeyStateBefore, KeyedDigest, RevocationReason,
 };
 use keys::{KeyCreated1, KeyCreated2, KeyRevoked1};
-pub use noted::{
-    CountedDenial, Denial, DenialCode, DenialsSummarized, HistoryRead, KeyUses, UsageRecorded,
-    WayOfReading,
-};
+pub use noted::{CountedDenial, Denial, DenialCode, DenialsSummarized, KeyUses, UsageRecorded};
 use noted::{DenialsSummarized1, DenialsSummarized2, DenialsSummarized3};
 pub use roles::{
     BuiltInRoleDefined, GrantRevoked, GrantTerms, RoleCreated, RoleDefinition, RoleGranted,
@@ -237,8 +234,6 @@ events! {
     BreakGlassEscalated = 1,
     /// Somebody looked at what was done under a break-glass grant.
     BreakGlassReviewed = 1,
-    /// Somebody read the history.
-    HistoryRead = 1,
 }
 
 /// See [`Event::InstallationCreated`].

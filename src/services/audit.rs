@@ -12,7 +12,6 @@ mod export;
 mod facets;
 mod filter;
 mod query;
-pub(in crate::services) mod reading;
 mod tail;
 
 use std::collections::BTreeMap;
@@ -21,7 +20,7 @@ use std::time::Duration;
 
 use projections::activity::{Entry, FieldChange, Outcome, Target, Value};
 use projections::envelope::Envelope;
-use projections::event::{Event, WayOfReading};
+use projections::event::Event;
 use projections::organization::Organization;
 use projections::principal::Principal;
 use projections::recorded::Revision;
@@ -41,9 +40,7 @@ use crate::ledger::verify::Reach;
 use crate::ledger::{Ledger, permissions};
 use crate::proto;
 use crate::proto::audit_service_server::AuditService;
-use filter::Filter;
 use query::Query;
-use reading::Reading;
 
 /// Longest wait for a revision that a request asks for.
 pub const REVISION_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -88,13 +85,7 @@ impl AuditService for Audit {
         request: Request<proto::TailActivityRequest>,
     ) -> Result<Response<Self::TailActivityStream>, Status> {
         let (story, caller, stay) = self.stay(&request, &request.get_ref().organization_id)?;
-        let (ledger, organization) = (Arc::clone(&story.ledger), Arc::clone(&story.organization));
-        let message = request.get_ref();
-        let pieces = tail::start(story, caller, message, stay)?;
-        let filter = Filter::read(message.filter.as_ref(), organization.id)?;
-        let reading = filter.reading(WayOfReading::Followed);
-        reading.record(&ledger, &request, &caller, &organization).await?;
-        Ok(Response::new(pieces))
+        tail::start(story, caller, request.get_ref(), stay).map(Response::new)
     }
 
     async fn export_activity(
@@ -102,15 +93,7 @@ impl AuditService for Audit {
         request: Request<proto::ExportActivityRequest>,
     ) -> Result<Response<Self::ExportActivityStream>, Status> {
         let (story, caller, stay) = self.stay(&request, &request.get_ref().organization_id)?;
-        let (ledger, organization) = (Arc::clone(&story.ledger), Arc::clone(&story.organization));
-        let message = request.get_ref();
-        let pieces = export::start(story, caller, message, stay)?;
-        let filter = Filter::read(message.filter.as_ref(), organization.id)?;
-        let format = message.format().as_str_name().trim_start_matches("EXPORT_FORMAT_");
-        let reading = filter.reading(WayOfReading::Exported);
-        let reading = reading.asking("format", format.to_ascii_lowercase());
-        reading.record(&ledger, &request, &caller, &organization).await?;
-        Ok(Response::new(pieces))
+        export::start(story, caller, request.get_ref(), stay).map(Response::new)
     }
 
     async fn query_activity(
@@ -130,14 +113,7 @@ impl AuditService for Audit {
             organization = asked(ledger, &reader, &request)?;
         }
         let query = Query::begin(ledger, &organization, request.get_ref())?;
-        // Side by side: the record is on disk before the answer is given.
-        let reading = query.filter.reading(WayOfReading::Queried);
-        let (recorded, answer) = tokio::join!(
-            reading.record(ledger, &request, &reader, &organization),
-            query.page(ledger, &reader, &organization),
-        );
-        recorded?;
-        answer.map(Response::new)
+        query.page(ledger, &reader, &organization).await.map(Response::new)
     }
 
     async fn state_at(
@@ -145,20 +121,7 @@ impl AuditService for Audit {
         request: Request<proto::StateAtRequest>,
     ) -> Result<Response<proto::StateAtResponse>, Status> {
         let entered = self.door.enter()?;
-        let (ledger, message) = (entered.ledger(), request.get_ref());
-        let answer = history::state_at(ledger, &request).await?;
-        let (reader, organization) = history::asked(ledger, &request, &message.organization_id)?;
-        let table = message.table().as_str_name().trim_start_matches("PAST_TABLE_");
-        let reading = Reading::new(WayOfReading::AskedForThePast)
-            .asking("table", table.to_ascii_lowercase())
-            .asking("object_id", &message.object_id);
-        let reading = match &message.moment {
-            Some(proto::state_at_request::Moment::At(at)) => reading.asking_at("at", Some(at)),
-            Some(proto::state_at_request::Moment::Revision(it)) => reading.asking("revision", it),
-            None => reading,
-        };
-        reading.record(ledger, &request, &reader, &organization).await?;
-        Ok(Response::new(answer))
+        history::state_at(entered.ledger(), &request).await.map(Response::new)
     }
 
     async fn explain_decision(
@@ -166,26 +129,7 @@ impl AuditService for Audit {
         request: Request<proto::ExplainDecisionRequest>,
     ) -> Result<Response<proto::ExplainDecisionResponse>, Status> {
         let entered = self.door.enter()?;
-        let (ledger, message) = (entered.ledger(), request.get_ref());
-        let answer = history::explain(ledger, &request).await?;
-        let (reader, organization) = history::asked(ledger, &request, &message.organization_id)?;
-        let reading = Reading::new(WayOfReading::AskedToExplain)
-            .asking("credential_id", &message.credential_id)
-            .asking("permissions", message.permissions.join(" "))
-            .writing("service", &message.service)
-            .writing("domain", &message.domain)
-            .writing("client_ip", &message.client_ip);
-        let reading = match &message.moment {
-            Some(proto::explain_decision_request::Moment::At(at)) => {
-                reading.asking_at("at", Some(at))
-            }
-            Some(proto::explain_decision_request::Moment::Revision(it)) => {
-                reading.asking("revision", it)
-            }
-            None => reading,
-        };
-        reading.record(ledger, &request, &reader, &organization).await?;
-        Ok(Response::new(answer))
+        history::explain(entered.ledger(), &request).await.map(Response::new)
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use projections::break_glass::{BreakGlassGrant, GrantState};
-use projections::event::{BreakGlassAsked, ReviewFinding, WayOfReading};
+use projections::event::{BreakGlassAsked, ReviewFinding};
 use projections::id::{BreakGlassGrantId, OrganizationId};
 use projections::organization::Organization;
 use projections::permission::Scopes;
@@ -20,7 +20,6 @@ use projections::text::{CorrelationId, Description, Name};
 use projections::verification::Code;
 use tonic::{Request, Response, Status};
 
-use super::audit::reading::Reading;
 use super::authentication::{
     Authenticated, authenticate, authenticate_caller, correlation_id, master_key, origin,
 };
@@ -162,9 +161,6 @@ impl BreakGlassService for BreakGlass {
         let stay = self.door.stay(entered, caller.organization_id)?;
         let (door, permission) = (self.door.clone(), BREAK_GLASS_READ);
         let story = Story { door, ledger, organization, shown, permission };
-        let (ledger, organization) = (Arc::clone(&story.ledger), Arc::clone(&story.organization));
-        let reading = Reading::new(WayOfReading::Replayed).asking("grant_id", id);
-        reading.record(&ledger, &request, &caller, &organization).await?;
         Ok(Response::new(replay::start(story, caller, asked, stay)))
     }
 
