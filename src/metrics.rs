@@ -330,6 +330,9 @@ impl Sources {
         let stopped = ledger.map(|ledger| ledger.accounts().stopped_count() as f64);
         let help = "Accounts and e-mails that are unavailable because their history is damaged";
         out.gauge("keyledger_accounts_stopped", help, stopped)?;
+        let behind = ledger.map(|ledger| ledger.activity_index_behind() as f64);
+        let help = "Events that the activity index does not know yet";
+        out.gauge("keyledger_activity_index_behind_events", help, behind)?;
         let ahead = ledger.map(|ledger| ledger.clock().ahead_ms() as f64 / 1e3);
         let help = "By how much the wall clock has outrun the boot clock";
         out.gauge("keyledger_clock_ahead_seconds", help, ahead)

@@ -1,5 +1,6 @@
 //! `keyledger activity`
 
+mod counts;
 mod filters;
 mod follow;
 
@@ -29,6 +30,7 @@ Examples:
   keyledger activity --org vtx --outcome denied --origin 192.0.2.0/24
   keyledger activity --org vtx --text 'nightly build'
   keyledger activity --org operator --actor operator --oldest-first
+  keyledger activity --org vtx --from 30d --count-by action --count-by actor
   keyledger activity --org vtx --outcome denied --from 1h --follow";
 
 /// Show what happened: who did what, when, on what, and why.
@@ -49,6 +51,10 @@ pub(super) struct Activity {
     /// The most entries to show [default: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
+
+    /// Count the entries by this instead of showing them; may be given several times
+    #[arg(long, value_name = "FACET", conflicts_with_all = ["oldest_first", "limit", "follow"])]
+    count_by: Vec<counts::Facet>,
 
     /// Show what comes, as it comes, until Ctrl-C; with `--from`, what was recorded since then
     /// before that. Where the connection breaks it goes on by itself, without loss or repeat
@@ -89,6 +95,14 @@ impl Activity {
             order: order.into(),
             ..Default::default()
         };
+        if !self.count_by.is_empty() {
+            let mut facets = self.count_by;
+            facets.dedup();
+            return self.client.run(async |session| {
+                session.aim(&mut query.organization_id).await?;
+                counts::count(session, query, &facets).await
+            });
+        }
         let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
         let json = self.client.json();
         self.client.run(async |session| {
