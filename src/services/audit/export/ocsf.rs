@@ -213,7 +213,7 @@ fn data(entry: &proto::ActivityEntry, envelope: &Envelope, tables: &Organization
         fields.insert("http_request".to_owned(), json!({ "user_agent": agent }));
     }
     of_class(class, fields, entry, envelope);
-    fields.insert("unmapped".to_owned(), unmapped(entry));
+    fields.insert("unmapped".to_owned(), unmapped(class, entry));
     data
 }
 
@@ -341,7 +341,7 @@ fn of_class(
 }
 
 /// What OCSF has no place for.
-fn unmapped(entry: &proto::ActivityEntry) -> Value {
+fn unmapped(class: Class, entry: &proto::ActivityEntry) -> Value {
     let change = |it: &proto::FieldChange| {
         json!({
             "field": it.field,
@@ -360,7 +360,7 @@ fn unmapped(entry: &proto::ActivityEntry) -> Value {
         let name = seen.state().as_str_name();
         let state = name.strip_prefix("PERSONAL_DATA_STATE_").unwrap_or(name).to_lowercase();
         fields.insert("personal_data_state".to_owned(), json!(state));
-        if !seen.comment.is_empty() {
+        if class != Class::EntityManagement && !seen.comment.is_empty() {
             fields.insert("comment".to_owned(), json!(seen.comment));
         }
     }
