@@ -956,3 +956,82 @@ async fn a_flood_of_wrong_master_keys_is_counted_and_no_more() {
     assert_eq!(counted, WRONG as u64);
     assert!(home.facts() - before < 20, "{} facts", home.facts() - before);
 }
+
+#[tokio::test]
+async fn what_a_grant_could_do_is_explained_later_and_its_quarter_is_summed_up() {
+    let world = World::new("permissions = [\"api-keys:read\", \"api-keys:write\"]").await;
+    let acme = &world.acme;
+    let before = super::history::instant().await;
+    let (grant, bearer, token) = world.open("alice").await;
+    let asked = |permission: &str, at| proto::ExplainDecisionRequest {
+        organization_id: acme.id.clone(),
+        credential_id: grant.id.clone(),
+        permissions: texts(&[permission]),
+        moment: Some(proto::explain_decision_request::Moment::At(at)),
+        ..Default::default()
+    };
+    let mut answered = Vec::new();
+    let mut listed = Vec::new();
+    let made = proto::CreateKeyRequest {
+        expiry: Some(proto::create_key_request::Expiry::ExpiresAt(grant.expires_at.unwrap())),
+        ..super::support::scoped("", "made under it", &["api-keys:read"])
+    };
+    let made = bearer.create_key(made).await.unwrap().key.unwrap().id;
+    for ended in [false, true] {
+        if ended {
+            world.close(&world.custodian("alice"), &grant.id).await.unwrap();
+        }
+        for permission in ["api-keys:read", "dns:read"] {
+            // It is recorded before it is answered.
+            let answer = ask(&acme.admin, &token, &[permission]).await;
+            answered.push((permission, super::history::instant().await, answer.code(), ended));
+        }
+        listed.push((super::history::instant().await, world.grants().await));
+        super::history::instant().await;
+    }
+    for (permission, at, code, ended) in answered {
+        let is = acme.operator.explain_decision(asked(permission, at)).await.unwrap();
+        assert_eq!(is.decision.as_ref().unwrap().code(), code, "{permission} {ended}");
+        let decides = is.links.iter().find(|it| it.decides).unwrap().event.clone().unwrap();
+        let action = if ended { "break_glass.ended" } else { "break_glass.opened" };
+        assert_eq!(decides.action, action, "{permission}");
+        // A key that was made under it ends with it.
+        let key = proto::ExplainDecisionRequest {
+            credential_id: made.clone(),
+            ..asked("api-keys:read", at)
+        };
+        let is = acme.operator.explain_decision(key).await.unwrap();
+        let expected = if ended { DecisionCode::Revoked } else { DecisionCode::Allowed };
+        assert_eq!(is.decision.unwrap().code(), expected);
+    }
+    let unknown = acme.operator.explain_decision(asked("api-keys:read", before)).await.unwrap();
+    assert_eq!(unknown.decision.unwrap().code(), DecisionCode::Unknown);
+    assert!(unknown.reason.contains("did not exist yet"), "{}", unknown.reason);
+    for (at, grants) in listed {
+        let request = proto::StateAtRequest {
+            organization_id: acme.id.clone(),
+            moment: Some(proto::state_at_request::Moment::At(at)),
+            table: proto::PastTable::BreakGlassGrants.into(),
+            ..Default::default()
+        };
+        assert_eq!(acme.operator.state_at(request).await.unwrap().break_glass_grants, grants);
+    }
+    let now = world.grant(&grant.id).await;
+    let summary = proto::SummarizeBreakGlassRequest { organization_id: acme.id.clone() };
+    let quarters =
+        async || acme.operator.summarize_break_glass(summary.clone()).await.unwrap().quarters;
+    let one = quarters().await;
+    assert_eq!(one.len(), 1);
+    assert_eq!((one[0].custodian.as_str(), one[0].opened, one[0].unreviewed), ("alice", 1, 1));
+    assert_eq!((one[0].uses, one[0].refusals), (now.uses, now.refusals));
+    assert!(now.uses > 0 && now.refusals > 0);
+    let millis = |at: prost_types::Timestamp| at.seconds * 1_000 + i64::from(at.nanos) / 1_000_000;
+    let open = one[0].open.unwrap();
+    let ended_at = now.ended.unwrap().ended_at.unwrap();
+    assert_eq!(
+        open.seconds * 1_000 + i64::from(open.nanos) / 1_000_000,
+        millis(ended_at) - millis(now.opened_at.unwrap())
+    );
+    world.review(&world.custodian("bob"), &grant.id).await.unwrap();
+    assert_eq!(quarters().await[0].unreviewed, 0);
+}

@@ -1,8 +1,8 @@
 //! What was so at a past moment: held against what was answered then.
 
 use std::collections::BTreeSet;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use keyledger::ledger::clock::Clock;
 use keyledger::proto::grant_role_request::Principal as Grantee;
 use keyledger::proto::revoke_sessions_request::Which;
 use keyledger::proto::state_at_request::Moment;
@@ -17,7 +17,7 @@ use super::support::{
 const PASSWORD: &str = "correct horse battery";
 
 fn now_ms() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+    Clock::system().now().as_millis()
 }
 
 /// This instant. Whatever is recorded from here on is recorded later.
@@ -716,7 +716,7 @@ async fn when_a_key_had_last_been_used_is_shown_or_said_to_be_unknown() {
     let one = |at| proto::StateAtRequest { object_id: id.clone(), ..of(PastTable::Keys, at) };
     let then = acme.admin.state_at(one(before)).await.unwrap();
     assert!(then.keys[0].last_used_at.is_none());
-    assert_eq!(then.used_since, [id.clone()]);
+    assert_eq!(then.used_since, std::slice::from_ref(&id));
     let now = acme.admin.state_at(one(after)).await.unwrap();
     assert!(now.used_since.is_empty());
     assert_eq!(now.keys[0].last_used_at, acme.get(&id).await.last_used_at);

@@ -181,6 +181,31 @@ async fn kept_tables_of_another_history_are_thrown_away() {
     assert!(!places(&two).contains(&place));
 }
 
+/// Whoever can write the file and not read the secrets changes one bit that makes other tables.
+#[tokio::test]
+async fn kept_tables_that_somebody_else_wrote_are_thrown_away() {
+    let world = kept_world().await;
+    let (id, place) = (ACME, Revision(places(&world)[1]));
+    let was = world.ledger.tables_at(&world.acme(), place).await.unwrap();
+    let store = world.ledger.snapshots.store().unwrap();
+    let mut row = store.past(id, place).unwrap().unwrap();
+    let forged = (32..row.sealed.len()).rev().find(|at| {
+        let mut bytes = row.sealed[32..].to_vec();
+        bytes[at - 32] ^= 1;
+        let other = Organization::from_canonical(&bytes);
+        other.is_ok_and(|it| it.head() == was.head() && it != *was)
+    });
+    row.sealed[forged.unwrap()] ^= 1;
+    let go_on = std::sync::atomic::AtomicBool::new(false);
+    let mut saving = store.begin(&go_on).unwrap();
+    saving.past(&row).unwrap();
+    saving.commit().unwrap();
+    forget_recent(&world);
+    let found = world.ledger.tables_at(&world.acme(), place).await.unwrap();
+    assert!(found.to_canonical() == was.to_canonical());
+    assert!(!places(&world).contains(&place.0));
+}
+
 #[tokio::test]
 async fn what_is_kept_is_made_again_while_questions_are_answered() {
     let world = kept_world().await;

@@ -148,7 +148,98 @@ fn quarter(at: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use projections::event::{DigestForm, Hint, KeyOrigin, KeyedDigest};
+    use projections::permission::Scopes;
+    use projections::presented::Presented;
+    use projections::principal::Credential;
+    use projections::verification::{Question, Wanted};
+
     use super::*;
+    use crate::ledger::command::{Command, CreateKey, Expiry};
+    use crate::ledger::vault::peppers::{PepperId, Peppers};
+    use crate::ledger::verify::{Asking, Purpose, Reach};
+    use crate::services::testing::{ACME, World};
+
+    fn key_id(number: u8) -> KeyId {
+        KeyId::from_bytes([number; 16])
+    }
+
+    /// Makes a key, and gives its text.
+    async fn make(world: &World, number: u8) -> String {
+        let mut text = "vtx_live_".to_owned();
+        text.extend(std::iter::repeat_n(char::from(b'a' + number), 36));
+        projections::api_key::push_checksum(&mut text);
+        let digest = Peppers::new(PepperId::FIRST, [1; 32].into()).digest(text.as_bytes());
+        let command = CreateKey {
+            key_id: key_id(number),
+            name: format!("key {number}").parse().unwrap(),
+            description: None,
+            origin: KeyOrigin::Minted,
+            prefix: Some("vtx".parse().unwrap()),
+            environment: None,
+            hint: Hint::of(&text),
+            digest: KeyedDigest { form: DigestForm::Text, pepper: 1, blake3: digest },
+            scopes: Some(Scopes::new(&["dns:read"]).unwrap()),
+            roles: Vec::new(),
+            services: None,
+            expiry: Expiry::PlanDefault,
+            metadata: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            owner: None,
+            allowed_ips: None,
+            rate_limit: None,
+        };
+        world.give(ACME, Command::CreateKey(Box::new(command))).await;
+        text
+    }
+
+    fn pass(world: &World, days: i64) {
+        let now = world.ledger.clock().now();
+        world.time.set_wall(now.saturating_add_millis(days * DAY_MS));
+        world.ledger.clock().confirm();
+    }
+
+    fn use_key(world: &World, text: &str) {
+        let mut presented = Presented::default();
+        presented.bearer(text);
+        let question = Question {
+            tenant: None,
+            permissions: Wanted::Texts(&[]),
+            service: None,
+            environment: None,
+            client_ip: None,
+            domain: None,
+            now: world.ledger.clock().now(),
+        };
+        let purpose = Purpose::Ask(Credential::Key(key_id(9)));
+        let asking = Asking { reach: Reach::Installation, purpose };
+        world.ledger.verify(presented, &question, asking, |_| ());
+    }
+
+    #[tokio::test]
+    async fn a_key_is_unused_from_its_last_use_or_its_making_on() {
+        let world = World::new().await;
+        let old_and_used = make(&world, 1).await;
+        make(&world, 2).await;
+        let once = make(&world, 3).await;
+        use_key(&world, &once);
+        pass(&world, 10);
+        make(&world, 4).await;
+        use_key(&world, &old_and_used);
+        let unused = async |days| {
+            let message = proto::ListUnusedKeysRequest { days, ..Default::default() };
+            let found = unused_keys(&world.ledger, &world.acme(), &message).await.unwrap();
+            let number = |it: &proto::Key| it.id.parse::<KeyId>().unwrap().to_bytes()[0];
+            found.keys.iter().map(number).collect::<Vec<_>>()
+        };
+        assert_eq!(unused(10).await, [2, 3], "never used, and used ten days ago");
+        assert!(unused(11).await.is_empty(), "nothing is that old");
+        pass(&world, 1);
+        assert_eq!(unused(1).await, [1, 2, 3, 4]);
+        assert_eq!(unused(10).await, [2, 3]);
+    }
 
     #[test]
     fn a_quarter_has_three_months() {
