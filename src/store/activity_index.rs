@@ -41,8 +41,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITER_CACHE_KIB: i64 = 16_384;
 /// Page cache of each connection that reads, in KiB.
 const READER_CACHE_KIB: i64 = 8_192;
-/// Pages of the write-ahead log after which it is moved into the database: 32 MiB.
-const LOG_PAGES: i64 = 4_096;
+/// Pages of the write-ahead log after which it is moved into the database: 4 MiB.
+const LOG_PAGES: i64 = 512;
 /// See `store::derived`: the index of the write-ahead log is in memory.
 const ONE_PROCESS: &CStr = c"unix-excl";
 /// Connections that read: a search takes one.

@@ -464,7 +464,8 @@ impl Chain<'_> {
         let own = organization.id == tables.id;
         let head = if own { tables.head() } else { operator.head() };
         let Some(head) = head else { return Ok((Vec::new(), true)) };
-        let mut walk = Walk::new(self.ledger, organization, head, Direction::NewestFirst, 64);
+        let walk = Walk::new(self.ledger, organization, head, Direction::NewestFirst, 64);
+        let mut walk = walk.looking_for(filter.terms());
         let mut found = Vec::new();
         while found.len() < events_max {
             match walk.step().await.map_err(|error| status::from_read(&error))? {
