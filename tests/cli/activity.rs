@@ -30,6 +30,8 @@ fn what_happened_reads_well() {
         "--outcome denied",
         "--outcome succeeded --origin 127.0.0.0/8 --action key.revoked",
         "--origin 192.0.2.0/24",
+        "--action key.* --count-by action --count-by target-kind",
+        "--text nobody --count-by outcome --json",
     ] {
         scene.run(&format!("activity --org {org} {filter}"));
     }

@@ -93,6 +93,7 @@ fn millis(line: &str) -> String {
         "clock ahead ",
         "clock was ahead ",
         "\"clock_ahead_ms\": ",
+        "\"activity_index_behind\": ",
         "\"opened_revision\": ",
         "\"last_revision\": ",
     ] {
