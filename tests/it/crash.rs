@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keyledger::proto::{self, DecisionCode, KeyState};
 
-use super::support::{Client, Home, Launch, Server, StoredEvent, leaf_hash, scoped};
+use super::support::{Client, DEADLINE, Home, Launch, Server, StoredEvent, leaf_hash, scoped};
 
 const ROUNDS: u64 = 200;
 /// Rounds on one data directory: more make each start longer, not another.
@@ -261,7 +261,16 @@ impl Life {
         };
         let writers =
             storm(&server, &self.admin_key, &self.organizations, &self.record, draw).await;
-        tokio::time::sleep(draw.up_to(Duration::from_millis(50))).await;
+        let wait = draw.up_to(Duration::from_millis(50));
+        // Half of the kills come behind a write, however slow the machine.
+        let until = Instant::now() + DEADLINE;
+        while wait.as_micros().is_multiple_of(2)
+            && self.record.lock().unwrap().acknowledged == acknowledged
+            && Instant::now() < until
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(wait).await;
         server.kill();
         for writer in writers {
             writer.await.unwrap();

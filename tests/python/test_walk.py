@@ -36,7 +36,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEADLINE_S = 30
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-FILES = ["audit", "common", "key", "operator", "organization", "role", "session", "verification"]
+FILES = sorted(path.stem for path in (ROOT / "proto/keyledger/v1").glob("*.proto"))
 
 
 class Protos:

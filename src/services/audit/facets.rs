@@ -72,12 +72,14 @@ pub(super) async fn count(
                 if opened >= OPENED_MAX {
                     break;
                 }
-                opened += usize::from(filter.asks_origin());
-                if !filter.event.shows(&envelope)
-                    || filter.asks_origin()
-                        && !filter.shows_origin(personal.of(&envelope).await?.as_ref())
-                {
+                if !filter.event.shows(&envelope) {
                     continue;
+                }
+                if filter.asks_origin() {
+                    opened += 1;
+                    if !filter.shows_origin(personal.of(&envelope).await?.as_ref()) {
+                        continue;
+                    }
                 }
                 answer.entries += 1;
                 let entry = Entry::of(revision, &envelope, |_| None);
