@@ -111,7 +111,15 @@ async fn what_ends_by_itself_ended_at_its_time() {
         ..scoped("", "short", &["dns:read"])
     };
     let short = acme.admin.create_key(short).await.unwrap();
+    let rotated = acme.admin.create_key(scoped("", "rotated", &["dns:read"])).await.unwrap();
+    let rotation = proto::RotateKeyRequest {
+        key_id: rotated.key.as_ref().unwrap().id.clone(),
+        grace: Some(second),
+        ..Default::default()
+    };
+    acme.admin.rotate_key(rotation).await.unwrap();
     acme.wait_for(&short.secret, DecisionCode::Expired).await;
+    acme.wait_for(&rotated.secret, DecisionCode::Revoked).await;
     let short = short.key.unwrap();
     let role = |to| proto::ListRoleHoldersRequest {
         role_id: DNS_MANAGER.into(),
@@ -135,6 +143,14 @@ async fn what_ends_by_itself_ended_at_its_time() {
     let keys = permission_holders(&acme.admin, "dns:read", (before, end), 0).await;
     let of_key = keys.iter().find(|it| id(it) == short.id).unwrap();
     assert_eq!((of_key.to, &of_key.ended_by), (short.expires_at, &None));
+    let rotated = acme.get(&rotated.key.unwrap().id).await;
+    let of_key = keys.iter().find(|it| id(it) == rotated.id).unwrap();
+    assert_eq!((of_key.to, &of_key.ended_by), (rotated.rotation.unwrap().ends_at, &None));
+    let nobodys = proto::ListRoleHoldersRequest {
+        role_id: "rol_01M3250V000000000000000001".into(),
+        ..role(end)
+    };
+    refused(acme.admin.list_role_holders(nobodys).await, Code::NotFound, "role");
     // Up to the instant of its end it was held to the end.
     let cut = acme.admin.list_role_holders(role(grant.expires_at.unwrap())).await.unwrap().times;
     assert_eq!(cut[0].to, None);

@@ -138,7 +138,11 @@ impl Holding {
         match holder {
             Holder::ServiceAccount(id) => granted(Principal::ServiceAccount(id)),
             Holder::User(id) => granted(Principal::User(id)),
-            Holder::Key(id) => self.tables.key(id)?.expires_at().filter(|end| *end > now),
+            Holder::Key(id) => {
+                let key = self.tables.key(id)?;
+                let ends = [key.expires_at(), key.rotation().map(|it| it.ends_at)];
+                ends.into_iter().flatten().filter(|end| *end > now).min()
+            }
         }
     }
 

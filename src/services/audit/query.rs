@@ -95,9 +95,13 @@ impl Query {
             }
         };
         let walk = Walk::new(ledger, organization, head, self.direction, self.rows_max);
-        let mut walk = walk.looking_for(self.filter.event.terms());
-        walk.skip_to(self.filter.from, self.filter.to).await.map_err(failed)?;
-        // Where the page before ended is inside those bounds.
+        let terms = self.filter.event.terms();
+        // Where the page before ended is inside the bounds; a search ends at the other one.
+        let bounded = self.behind.is_none() || !terms.is_empty();
+        let mut walk = walk.looking_for(terms);
+        if bounded {
+            walk.skip_to(self.filter.from, self.filter.to).await.map_err(failed)?;
+        }
         if let Some(last) = self.behind {
             walk.continue_behind(last);
         }

@@ -44,6 +44,10 @@ pub(super) async fn of_role(
     message: &proto::ListRoleHoldersRequest,
 ) -> Result<proto::ListRoleHoldersResponse, Status> {
     let role: RoleId = read::field("role_id", &message.role_id)?;
+    let own = organization.tables().role(role).is_some();
+    if !own && ledger.tables().operator().tables().built_in_role(role).is_none() {
+        return Err(status::role_not_found(role));
+    }
     let asked = Asked {
         method: "ListRoleHolders",
         what: role.text(),
