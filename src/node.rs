@@ -152,6 +152,15 @@ pub enum NodeError {
     Interrupted,
 }
 
+impl From<FillError> for NodeError {
+    fn from(error: FillError) -> Self {
+        match error {
+            FillError::Index(error) => Self::Derived(error.into()),
+            FillError::Read(error) => Self::Read(error),
+        }
+    }
+}
+
 /// An organization whose tables are not what history says, and how far history goes.
 pub type DifferingTables = (OrganizationId, Option<Revision>);
 
@@ -454,11 +463,7 @@ impl Node {
     /// number of events.
     pub async fn fill_activity_index(&self) -> Result<u64, NodeError> {
         let Some(index) = self.derived.activity.clone() else { return Err(NodeError::NoDerived) };
-        let filled = self.ledger.fill_activity_index(&(index as _)).await;
-        filled.map_err(|error| match error {
-            FillError::Index(error) => NodeError::Derived(error.into()),
-            FillError::Read(error) => NodeError::Read(error),
-        })
+        Ok(self.ledger.fill_activity_index(&(index as _)).await?)
     }
 
     /// Whether the activity index holds what history says, up to where it has read.
@@ -468,11 +473,7 @@ impl Node {
         let held = tokio::task::spawn_blocking(move || derived.activity_digest());
         let told = self.ledger.activity_index_digest(&(index as _)).await;
         let held = held.await.map_err(|_| NodeError::Interrupted)??;
-        let told = told.map_err(|error| match error {
-            FillError::Index(error) => NodeError::Derived(error.into()),
-            FillError::Read(error) => NodeError::Read(error),
-        })?;
-        Ok(told == Some(held))
+        Ok(told? == Some(held))
     }
 
     /// Closes the event store and writes nothing more.

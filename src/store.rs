@@ -11,6 +11,7 @@ mod catch_up;
 #[doc(hidden)]
 pub mod conformance;
 pub mod derived;
+mod derived_file;
 pub mod embedded;
 pub mod engine_url;
 #[cfg(feature = "eventstore")]

@@ -53,6 +53,39 @@ pub struct Positioned {
     pub recorded: Recorded,
 }
 
+/// An event, by where it stands in the store's order: what has read up to there goes on behind
+/// it, in the same history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    /// The position in front of it; none where it is the first.
+    pub before: Option<Position>,
+    /// Its position.
+    pub position: Position,
+    /// Its stream.
+    pub stream: StreamName,
+    /// Its place there.
+    pub revision: Revision,
+    /// The leaf hash of its bytes.
+    pub leaf_hash: LeafHash,
+}
+
+impl Anchor {
+    /// Whether the event stands where it stood.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    pub async fn is_in(&self, store: &dyn EventStore) -> Result<bool, ReadError> {
+        let found = store.read_all(self.before, 1).await?;
+        Ok(found.first().and_then(|it| it.as_ref().ok()).is_some_and(|it| {
+            it.position == self.position
+                && it.recorded.stream == self.stream
+                && it.recorded.revision == self.revision
+                && it.recorded.leaf_hash == self.leaf_hash
+        }))
+    }
+}
+
 /// Why an append has no acknowledgement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
@@ -124,6 +157,15 @@ impl ReadError {
 /// One item of a read over all streams. Damage to one stream does not hide the others:
 /// the position beside an error is where reading goes on behind the damage.
 pub type ReadItem = Result<Positioned, (Position, ReadError)>;
+
+/// Where reading goes on behind an item.
+#[must_use]
+pub fn place(item: &ReadItem) -> Position {
+    match item {
+        Ok(positioned) => positioned.position,
+        Err((position, _)) => *position,
+    }
+}
 
 /// Live events, in the store-wide order, from a chosen place on and without end.
 pub trait Subscription: Send {

@@ -28,12 +28,12 @@ use projections::recorded::{Recorded, Revision};
 use tokio::sync::Mutex;
 
 pub(super) use check::{Check, Damage};
-pub(super) use manifest::{Anchor, Entry, Manifest, Of, PartEntry, Seal, UsageEntry};
+pub(super) use manifest::{Entry, Manifest, Of, PartEntry, Seal, UsageEntry};
 
 use super::Ledger;
 use super::accounts::snapshots::{Part, PartBytes, parts_of};
 use super::dead;
-use super::event_store::{EventStore, Position, READ_EVENTS_MAX, ReadError, ReadItem};
+use super::event_store::{Anchor, EventStore, Position, READ_EVENTS_MAX, ReadError, ReadItem};
 use super::fingerprints::{self, Fingerprints};
 use super::pepper_use;
 use super::snapshot_store::{SnapshotError, SnapshotOf, SnapshotStore};

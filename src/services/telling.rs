@@ -182,24 +182,12 @@ impl Story {
     }
 
     /// The first event that was recorded at this instant or later; the place behind the head if
-    /// there is none. Found by halving: `at` never decreases.
+    /// there is none.
     pub async fn first_not_before(&self, at: Timestamp, head: Head) -> Result<Revision, Status> {
-        if at > head.at {
-            return Ok(head.revision.next());
-        }
-        // INVARIANT: all below `low` is earlier, nothing from `high` on is.
-        let (mut low, mut high) = (0, head.revision.0);
-        while low < high {
-            let middle = Revision(low + (high - low) / 2);
-            let read = self.read(middle, middle, 1).await?;
-            let Some(recorded) = read.first() else { break };
-            if self.decode(recorded)?.at < at {
-                low = middle.0 + 1;
-            } else {
-                high = middle.0;
-            }
-        }
-        Ok(Revision(high))
+        // Events are recorded in whole milliseconds.
+        let before = at.saturating_add_millis(-1);
+        let last = self.ledger.last_at(&self.organization, head, before).await;
+        Ok(Revision::after(last.map_err(|error| status::from_read(&error))?))
     }
 
     /// What an event says. One that cannot be read is damage, which is logged.

@@ -11,10 +11,7 @@
 //! writer: snapshots are written in long transactions, and the index is to be up to date.
 
 use std::collections::HashMap;
-use std::ffi::CStr;
-use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,26 +22,23 @@ use projections::id::OrganizationId;
 use projections::recorded::{Revision, StreamName};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 
+use super::derived_file;
 use crate::ledger::activity::Direction;
 use crate::ledger::activity::index::{
-    ActivityIndex, Checkpoint, Found, IndexDigest, IndexError, Indexed, Reached, Search,
+    ActivityIndex, Found, IndexDigest, IndexError, Indexed, Reached, Search,
 };
-use crate::ledger::event_store::Position;
+use crate::ledger::event_store::{Anchor, Position};
 
 /// "KLAI": what `file(1)` and we know the database by.
 const APPLICATION_ID: i32 = 0x4b4c_4149;
 /// The form of the tables; that of the terms is counted on top.
 const FORM: i32 = 1 << 16;
-/// How long a read waits for a lock that only recovery takes.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Page cache of the connection that writes, in KiB.
 const WRITER_CACHE_KIB: i64 = 16_384;
 /// Page cache of each connection that reads, in KiB.
 const READER_CACHE_KIB: i64 = 8_192;
 /// Pages of the write-ahead log after which it is moved into the database: 4 MiB.
 const LOG_PAGES: i64 = 512;
-/// See `store::derived`: the index of the write-ahead log is in memory.
-const ONE_PROCESS: &CStr = c"unix-excl";
 /// Connections that read: a search takes one.
 const READERS: usize = 2;
 
@@ -55,7 +49,6 @@ const WINDOW: u64 = 1 << 16;
 /// For how long a search begins windows.
 const SEARCH_WITHIN: Duration = Duration::from_millis(10);
 
-/// Merges are put off until a term is in so many segments: fewer writes, slower searches.
 const TABLES: &str = "
 CREATE TABLE checkpoint (
     only_one INTEGER PRIMARY KEY CHECK (only_one = 0), before BLOB, position BLOB NOT NULL,
@@ -85,6 +78,12 @@ struct Writer {
     organizations: HashMap<OrganizationId, (i64, Revision)>,
 }
 
+impl From<io::Error> for IndexError {
+    fn from(error: io::Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
 impl From<rusqlite::Error> for IndexError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
@@ -111,7 +110,7 @@ impl ActivityDb {
             Ok(both) => both,
             Err(IndexError::Damaged(what)) => {
                 tracing::warn!(what, "activity.db cannot be used; it is made anew from history");
-                remove(path)?;
+                derived_file::remove(path)?;
                 connect(path)?
             }
             Err(error) => return Err(error),
@@ -145,15 +144,9 @@ impl ActivityDb {
 }
 
 fn connect(path: &Path) -> Result<(Writer, [Connection; READERS]), IndexError> {
-    let unavailable = |error: io::Error| IndexError::Unavailable(error.to_string());
-    // Here and not by SQLite, so that it never is open to others.
-    let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o600).open(path).map_err(unavailable)?;
+    derived_file::create(path)?;
     let open = |flags: OpenFlags, cache_kib: i64| -> rusqlite::Result<Connection> {
-        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags_and_vfs(path, flags, ONE_PROCESS)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        let connection = derived_file::connect(path, flags)?;
         connection.pragma_update(None, "cache_size", -cache_kib)?;
         Ok(connection)
     };
@@ -200,21 +193,6 @@ fn connect(path: &Path) -> Result<(Writer, [Connection; READERS]), IndexError> {
     Ok((Writer { connection, organizations }, readers))
 }
 
-/// Removes the file and what SQLite keeps beside it.
-fn remove(path: &Path) -> Result<(), IndexError> {
-    for beside in ["", "-wal", "-shm", "-journal"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(beside);
-        match fs::remove_file(name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(IndexError::Unavailable(error.to_string()));
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
-    Ok(())
-}
-
 /// Letters for each five bits of a term: what the engine takes for one word.
 const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 const TERM_LETTERS: usize = TERM_BITS.div_ceil(5) as usize;
@@ -247,7 +225,7 @@ fn revision_of(row: i64) -> Revision {
 }
 
 impl Writer {
-    fn add(&mut self, events: &[Indexed], checkpoint: &Checkpoint) -> Result<(), IndexError> {
+    fn add(&mut self, events: &[Indexed], checkpoint: &Anchor) -> Result<(), IndexError> {
         let mut moved: HashMap<OrganizationId, (i64, Revision)> = HashMap::new();
         let mut unused = self.organizations.values().map(|(number, _)| number + 1).max();
         {
@@ -284,7 +262,7 @@ impl Writer {
         for (id, (number, revision)) in &moved {
             put.execute(params![number, id.to_bytes(), revision.0.cast_signed()])?;
         }
-        let Checkpoint { before, position, stream, revision, leaf_hash } = checkpoint;
+        let Anchor { before, position, stream, revision, leaf_hash } = checkpoint;
         self.connection.prepare_cached(PUT_CHECKPOINT)?.execute(params![
             before.map(|it| it.0.to_be_bytes()),
             position.0.to_be_bytes(),
@@ -306,7 +284,7 @@ impl ActivityIndex for ActivityDb {
             .connection
             .query_row(checkpoint, [], |row| {
                 let position = |bytes: [u8; 16]| Position(u128::from_be_bytes(bytes));
-                Ok(Checkpoint {
+                Ok(Anchor {
                     before: row.get::<_, Option<[u8; 16]>>(0)?.map(position),
                     position: position(row.get(1)?),
                     stream: StreamName::from_store(&row.get::<_, String>(2)?),
@@ -320,7 +298,7 @@ impl ActivityIndex for ActivityDb {
         Ok(Reached { checkpoint, organizations })
     }
 
-    fn add(&self, events: &[Indexed], checkpoint: &Checkpoint) -> Result<(), IndexError> {
+    fn add(&self, events: &[Indexed], checkpoint: &Anchor) -> Result<(), IndexError> {
         let mut writer = self.writer();
         writer.connection.execute_batch("BEGIN IMMEDIATE")?;
         let added = writer.add(events, checkpoint);
@@ -439,7 +417,7 @@ impl ActivityIndex for ActivityDb {
         for reader in &mut readers {
             **reader = Connection::open_in_memory()?;
         }
-        remove(&self.path)?;
+        derived_file::remove(&self.path)?;
         let (new_writer, new_readers) = connect(&self.path)?;
         *writer = new_writer;
         for (reader, new) in readers.iter_mut().zip(new_readers) {

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use tokio::sync::watch;
 
 use crate::ledger::event_store::{
-    Position, READ_EVENTS_MAX, ReadError, ReadItem, StoreFuture, Subscription,
+    Position, READ_EVENTS_MAX, ReadError, ReadItem, StoreFuture, Subscription, place,
 };
 
 type Page = Result<Vec<ReadItem>, ReadError>;
@@ -75,13 +75,6 @@ where
             }
             self.ready = page.into();
         }
-    }
-}
-
-fn place(item: &ReadItem) -> Position {
-    match item {
-        Ok(positioned) => positioned.position,
-        Err((position, _)) => *position,
     }
 }
 

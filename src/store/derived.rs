@@ -5,19 +5,16 @@
 //! anew. A round of writing is one transaction; a crash leaves the rounds before
 //! it. They are not synced as they end: a power cut may take back the last of them, whole.
 
-use std::ffi::CStr;
-use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use projections::id::{KeyId, OrganizationId};
 use projections::recorded::Revision;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, params};
 
+use super::derived_file;
 use crate::ledger::snapshot_store::{
     DEAD_KEYS_READ_MAX, DeadRow, PastRow, Saving, SnapshotError, SnapshotOf, SnapshotStore,
 };
@@ -28,14 +25,6 @@ const APPLICATION_ID: i32 = 0x4b4c_4450;
 const FORM: i32 = 2;
 /// A snapshot is kept in parts of this many bytes.
 const PART_BYTES: usize = 4 << 20;
-/// How long a read waits for a lock that only recovery takes.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// SQLite's way with files of one process alone (<https://sqlite.org/vfs.html>, "unix-excl"): the
-/// index of the write-ahead log is in memory. As a mapped file it would be a hole wherever the
-/// file system's blocks are smaller than a page, and a full disk would then end the process
-/// by SIGBUS.
-const ONE_PROCESS: &CStr = c"unix-excl";
 const TABLES: &str = "
 CREATE TABLE manifest (only_one INTEGER PRIMARY KEY CHECK (only_one = 0), bytes BLOB NOT NULL)
     STRICT;
@@ -77,7 +66,7 @@ impl DerivedStore {
             Ok(all) => all,
             Err(SnapshotError::Damaged(what)) => {
                 tracing::warn!(what, "projections.db cannot be used; it is made anew from history");
-                remove(path)?;
+                derived_file::remove(path)?;
                 connect(path)?
             }
             // For want of space, say, nothing is thrown away.
@@ -121,6 +110,12 @@ impl DerivedStore {
     }
 }
 
+impl From<io::Error> for SnapshotError {
+    fn from(error: io::Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
 impl From<rusqlite::Error> for SnapshotError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
@@ -144,17 +139,8 @@ struct Connections {
 }
 
 fn connect(path: &Path) -> Result<Connections, SnapshotError> {
-    let unavailable = |error: io::Error| SnapshotError::Unavailable(error.to_string());
-    // Here and not by SQLite, so that it never is open to others.
-    let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o600).open(path).map_err(unavailable)?;
-    let open = |flags: OpenFlags| -> rusqlite::Result<Connection> {
-        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags_and_vfs(path, flags, ONE_PROCESS)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        connection.pragma_update(None, "temp_store", "MEMORY")?;
-        Ok(connection)
-    };
+    derived_file::create(path)?;
+    let open = |flags: OpenFlags| derived_file::connect(path, flags);
     let writer = open(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     writer.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     writer.pragma_update(None, "synchronous", "NORMAL")?;
@@ -188,22 +174,7 @@ fn connect(path: &Path) -> Result<Connections, SnapshotError> {
 /// Another connection to a database in use, for what goes wrong with it.
 #[cfg(test)]
 pub(crate) fn beside(path: &Path) -> Connection {
-    Connection::open_with_flags_and_vfs(path, OpenFlags::default(), ONE_PROCESS).unwrap()
-}
-
-/// Removes the file and what SQLite keeps beside it.
-fn remove(path: &Path) -> Result<(), SnapshotError> {
-    for beside in ["", "-wal", "-shm", "-journal"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(beside);
-        match fs::remove_file(name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(SnapshotError::Unavailable(error.to_string()));
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
-    Ok(())
+    derived_file::beside(path)
 }
 
 /// Where a snapshot is kept: whose it is, and which of its kinds.
@@ -344,7 +315,7 @@ impl SnapshotStore for DerivedStore {
         *writer = Connection::open_in_memory()?;
         *reader = Connection::open_in_memory()?;
         *past_reader = Connection::open_in_memory()?;
-        remove(&self.path)?;
+        derived_file::remove(&self.path)?;
         let new = connect(&self.path)?;
         (*writer, *reader, *past_reader) = (new.writer, new.reader, new.past_reader);
         Ok(())

@@ -4,12 +4,11 @@
 //! again. It may know less than the stream, at its end; what it knows, it knows without gaps.
 
 use projections::activity::Term;
-use projections::digest::LeafHash;
 use projections::id::OrganizationId;
-use projections::recorded::{Revision, StreamName};
+use projections::recorded::Revision;
 
 use super::Direction;
-use crate::ledger::event_store::Position;
+use crate::ledger::event_store::Anchor;
 
 /// Why an index does not answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,26 +24,11 @@ pub enum IndexError {
     Unavailable(String),
 }
 
-/// The last event that an index has read, of all streams.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checkpoint {
-    /// The place in the store's order in front of it; none where it is the first.
-    pub before: Option<Position>,
-    /// Its place in the store's order.
-    pub position: Position,
-    /// Its stream.
-    pub stream: StreamName,
-    /// Its place there.
-    pub revision: Revision,
-    /// The leaf hash of its bytes.
-    pub leaf_hash: LeafHash,
-}
-
 /// How far an index has read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
     /// The last event of all; none where it holds nothing.
-    pub checkpoint: Option<Checkpoint>,
+    pub checkpoint: Option<Anchor>,
     /// The last event of each organization that it has anything of.
     pub organizations: Vec<(OrganizationId, Revision)>,
 }
@@ -92,7 +76,7 @@ pub trait ActivityIndex: Send + Sync + 'static {
     fn reached(&self) -> Result<Reached, IndexError>;
 
     /// Adds events and the new checkpoint: all or nothing, after a crash too.
-    fn add(&self, events: &[Indexed], checkpoint: &Checkpoint) -> Result<(), IndexError>;
+    fn add(&self, events: &[Indexed], checkpoint: &Anchor) -> Result<(), IndexError>;
 
     /// Finds events. Ends early, with what it has and the place to go on from, when that takes
     /// long: the time it takes must not depend on how much the index holds.

@@ -13,12 +13,10 @@ use projections::recorded::Revision;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::index::{
-    ActivityIndex, Checkpoint, Found, IndexDigest, IndexError, Indexed, Reached, Search,
-};
+use super::index::{ActivityIndex, Found, IndexDigest, IndexError, Indexed, Reached, Search};
 use crate::ledger::Ledger;
 use crate::ledger::event_store::{
-    EventStore, Position, Positioned, READ_EVENTS_MAX, ReadError, ReadItem, Subscription,
+    Anchor, Position, Positioned, READ_EVENTS_MAX, ReadError, ReadItem, Subscription, place,
 };
 use crate::ledger::urgency::Urgency;
 
@@ -93,7 +91,7 @@ enum Begin {
 /// Events that were told, and how far they go.
 struct Batch {
     events: Vec<Indexed>,
-    checkpoint: Checkpoint,
+    checkpoint: Anchor,
 }
 
 impl Ledger {
@@ -155,7 +153,7 @@ impl Ledger {
         let reached = in_background(index, |index| index.reached()).await?;
         if let Some(checkpoint) = &reached.checkpoint {
             let there = loop {
-                match is_there(&self.store, checkpoint).await {
+                match checkpoint.is_in(&*self.store).await {
                     Ok(there) => break there,
                     Err(_) => tokio::time::sleep(AGAIN).await,
                 }
@@ -259,11 +257,7 @@ impl Ledger {
         let mut reading = self.store.read_all(last, READ_EVENTS_MAX);
         loop {
             let items = reading.await?;
-            let Some(end) = items.last() else { return Ok(added) };
-            let end = match end {
-                Ok(event) => event.position,
-                Err((position, _)) => *position,
-            };
+            let Some(end) = items.last().map(place) else { return Ok(added) };
             // The store's thread reads while this one adds.
             reading = self.store.read_all(Some(end), READ_EVENTS_MAX);
             if let Some(batch) = tell(items, &mut heads, &mut last) {
@@ -289,10 +283,7 @@ impl Ledger {
         let (mut digest, mut heads, mut last) = (IndexDigest::default(), HashMap::new(), None);
         while last < end {
             let mut items = self.store.read_all(last, READ_EVENTS_MAX).await?;
-            if items.is_empty() {
-                break;
-            }
-            items.retain(|it| it.as_ref().is_ok_and(|it| Some(it.position) <= end));
+            items.retain(|it| Some(place(it)) <= end);
             if items.is_empty() {
                 break;
             }
@@ -313,7 +304,7 @@ impl Ledger {
     ) -> Result<Option<(HashMap<OrganizationId, Revision>, Option<Position>)>, FillError> {
         let reached = in_background(index, |index| index.reached()).await?;
         if let Some(checkpoint) = &reached.checkpoint
-            && !is_there(&self.store, checkpoint).await?
+            && !checkpoint.is_in(&*self.store).await?
         {
             return Ok(None);
         }
@@ -358,17 +349,6 @@ async fn in_background<T: Send + 'static>(
     let index = Arc::clone(index);
     let done = tokio::task::spawn_blocking(move || work(&*index)).await;
     done.map_err(|error| IndexError::Unavailable(error.to_string()))?
-}
-
-/// The event that the index ends with stands where it stood.
-async fn is_there(store: &Arc<dyn EventStore>, checkpoint: &Checkpoint) -> Result<bool, ReadError> {
-    let found = store.read_all(checkpoint.before, 1).await?;
-    Ok(found.first().and_then(|it| it.as_ref().ok()).is_some_and(|it| {
-        it.position == checkpoint.position
-            && it.recorded.stream == checkpoint.stream
-            && it.recorded.revision == checkpoint.revision
-            && it.recorded.leaf_hash == checkpoint.leaf_hash
-    }))
 }
 
 /// The next events: as many as there are, or as come within a moment. None once the store is
@@ -421,7 +401,7 @@ fn tell(
         }
         let (stream, revision) = (recorded.stream, recorded.revision);
         let leaf_hash = recorded.leaf_hash;
-        checkpoint = Some(Checkpoint { before, position, stream, revision, leaf_hash });
+        checkpoint = Some(Anchor { before, position, stream, revision, leaf_hash });
     }
     checkpoint.map(|checkpoint| Batch { events, checkpoint })
 }

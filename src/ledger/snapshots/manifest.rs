@@ -16,7 +16,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::ledger::accounts::snapshots::Part;
-use crate::ledger::event_store::Position;
+use crate::ledger::event_store::{Anchor, Position};
 use crate::ledger::snapshot_store::SnapshotOf;
 
 /// The form of manifests, and of what they list, that this version writes and reads.
@@ -80,17 +80,6 @@ impl Seal {
     pub(in crate::ledger) fn is(&self, of: Of, bytes: &[u8], checksum: &Checksum) -> bool {
         self.checksum(of, bytes).ct_eq(checksum).into()
     }
-}
-
-/// An event, and where it stands in the store's order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::ledger) struct Anchor {
-    /// The position in front of it; none where it is the first.
-    pub(in crate::ledger) before: Option<Position>,
-    pub(in crate::ledger) position: Position,
-    pub(in crate::ledger) stream: StreamName,
-    pub(in crate::ledger) revision: Revision,
-    pub(in crate::ledger) leaf_hash: LeafHash,
 }
 
 /// One snapshot.

@@ -23,7 +23,7 @@ use crate::ledger::accounts::snapshots::ReadPart;
 use crate::ledger::event_store::{EventStore, READ_EVENTS_MAX, ReadError};
 use crate::ledger::fingerprints::{Fingerprints, Run};
 use crate::ledger::snapshot_store::{SnapshotError, SnapshotOf, SnapshotStore};
-use crate::ledger::snapshots::{Anchor, Check, Damage, Entry, Manifest, Of, Seal};
+use crate::ledger::snapshots::{Check, Damage, Entry, Manifest, Of, Seal};
 use crate::ledger::usage::replay::{LastUses, Replaying as UsageReplaying};
 
 /// How long a start may read what is in front of the snapshots: about 100,000 events.
@@ -65,7 +65,9 @@ pub(super) async fn load(
 ) -> Result<Option<Loaded>, Unusable> {
     let Some(manifest) = manifest(snapshots, seal).await? else { return Ok(None) };
     let Some(anchor) = manifest.anchor.clone() else { return Ok(None) };
-    is_there(store, &anchor).await?;
+    if !anchor.is_in(&**store).await? {
+        return Err(Unusable::OtherHistory(anchor.stream.to_string()));
+    }
     let mut check = Check::up_to(anchor.position);
     let check = if check.read_for(store, CHECKED_AT_START).await? { None } else { Some(check) };
     let manifest = Arc::new(manifest);
@@ -107,18 +109,6 @@ async fn manifest(
     let name = || "the manifest".to_owned();
     let bytes = seal.open(Of::Manifest, &sealed).ok_or_else(|| Unusable::Checksum(name()))?;
     Manifest::from_bytes(bytes).map(Some).ok_or_else(|| Unusable::Form(name()))
-}
-
-/// The event that the snapshots were taken behind stands where it stood.
-async fn is_there(store: &Arc<dyn EventStore>, anchor: &Anchor) -> Result<(), Unusable> {
-    let found = store.read_all(anchor.before, 1).await?;
-    let same = found.first().and_then(|it| it.as_ref().ok()).is_some_and(|it| {
-        it.position == anchor.position
-            && it.recorded.stream == anchor.stream
-            && it.recorded.revision == anchor.revision
-            && it.recorded.leaf_hash == anchor.leaf_hash
-    });
-    if same { Ok(()) } else { Err(Unusable::OtherHistory(anchor.stream.to_string())) }
 }
 
 /// The event that a stream ends with, as a snapshot has it.

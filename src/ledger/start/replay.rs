@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use super::{Replayed, StartError};
 use crate::ledger::accounts::Accounts;
 use crate::ledger::accounts::replay::Replaying as AccountsReplaying;
-use crate::ledger::event_store::{EventStore, Position, Positioned, ReadError, ReadItem};
-use crate::ledger::snapshots::{Anchor, Manifest, anchor};
+use crate::ledger::event_store::{Anchor, EventStore, Position, Positioned, ReadError, ReadItem};
+use crate::ledger::snapshots::{Manifest, anchor};
 use crate::ledger::tables::Tables;
 use crate::ledger::usage::replay::Replaying as UsageReplaying;
 

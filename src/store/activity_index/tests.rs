@@ -1,5 +1,7 @@
 //! The index against a list of the same events.
 
+use std::fs;
+
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -12,8 +14,8 @@ fn open(directory: &TempDir) -> ActivityDb {
     ActivityDb::open(&directory.path().join("activity.db")).unwrap()
 }
 
-fn checkpoint(position: u128) -> Checkpoint {
-    Checkpoint {
+fn checkpoint(position: u128) -> Anchor {
+    Anchor {
         before: position.checked_sub(1).map(Position),
         position: Position(position),
         stream: StreamName::organization(ACME),

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::ledger::activity::index::{ActivityIndex, Checkpoint, Indexed};
+use crate::ledger::activity::index::{ActivityIndex, Indexed};
+use crate::ledger::event_store::Anchor;
 use crate::store::activity_index::ActivityDb;
 
 /// Who did what with what, out of few, at which time.
@@ -74,7 +75,7 @@ fn index_of(world: &World, envelopes: &[Envelope], known: usize, directory: &Tem
             terms: projections::activity::terms_of(envelope),
         })
         .collect();
-    let checkpoint = Checkpoint {
+    let checkpoint = Anchor {
         before: None,
         position: Position(1),
         stream: world.organization.stream.clone(),
