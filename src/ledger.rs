@@ -31,6 +31,7 @@ pub mod permissions;
 mod pipeline;
 pub mod rate_limits;
 mod read_back;
+mod reading;
 pub mod recording;
 pub mod rejection;
 mod sealing;
@@ -139,6 +140,7 @@ pub struct Ledger {
     server_since: break_glass::ServerSince,
     rate_limits: rate_limits::RateLimits,
     activity: activity::IndexState,
+    readings: reading::Readings,
     stats: LedgerStats,
 }
 

@@ -15,6 +15,7 @@ pub mod organization;
 pub mod page;
 pub mod places;
 pub mod read;
+mod reading;
 pub mod report;
 pub mod role;
 pub mod session;

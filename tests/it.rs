@@ -67,6 +67,8 @@ mod policy;
 mod production;
 #[path = "it/rate_limits.rs"]
 mod rate_limits;
+#[path = "it/readings.rs"]
+mod readings;
 #[path = "it/reports.rs"]
 mod reports;
 #[path = "it/roles.rs"]

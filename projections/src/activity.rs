@@ -106,6 +106,7 @@ actions! {
     BreakGlassEnded => "break_glass.ended",
     BreakGlassEscalated => "break_glass.escalated",
     BreakGlassReviewed => "break_glass.reviewed",
+    HistoryRead => "history.read",
 }
 
 /// What became of what was tried.
@@ -146,6 +147,8 @@ pub enum TargetId<'a> {
     BreakGlass(BreakGlassGrantId),
     /// Several credentials, or ones that nobody knows; written `credentials`.
     Credentials,
+    /// The organization's history; written `history`.
+    History,
 }
 
 impl TargetId<'_> {
@@ -166,6 +169,7 @@ impl TargetId<'_> {
             Self::Session(_) => "session",
             Self::BreakGlass(_) => "break_glass_grant",
             Self::Credentials => "credentials",
+            Self::History => "history",
         }
     }
 
@@ -185,6 +189,7 @@ impl TargetId<'_> {
             Self::Session(_) => "Session",
             Self::BreakGlass(_) => "Break-glass grant",
             Self::Credentials => "Credentials",
+            Self::History => "The history",
         }
     }
 }
@@ -205,6 +210,7 @@ impl fmt::Display for TargetId<'_> {
             Self::Session(id) => id.fmt(f),
             Self::BreakGlass(id) => id.fmt(f),
             Self::Credentials => f.write_str("credentials"),
+            Self::History => f.write_str("history"),
         }
     }
 }
@@ -223,9 +229,13 @@ impl Target<'_> {
     fn subject(&self) -> String {
         let (noun, id) = (self.id.noun(), self.id);
         match (&self.name, id) {
-            (_, TargetId::Installation | TargetId::Policy | TargetId::Credentials) => {
-                noun.to_owned()
-            }
+            (
+                _,
+                TargetId::Installation
+                | TargetId::Policy
+                | TargetId::Credentials
+                | TargetId::History,
+            ) => noun.to_owned(),
             (Some(name), _) => format!("{noun} {} ({id})", quoted(name.as_str())),
             (None, _) => format!("{noun} `{id}`"),
         }

@@ -43,7 +43,10 @@ pub use keys::{
     KeyRevoked, KeyRotated, KeyRotationEnded, KeyStateBefore, KeyedDigest, RevocationReason,
 };
 use keys::{KeyCreated1, KeyCreated2, KeyRevoked1};
-pub use noted::{CountedDenial, Denial, DenialCode, DenialsSummarized, KeyUses, UsageRecorded};
+pub use noted::{
+    CountedDenial, Denial, DenialCode, DenialsSummarized, HistoryRead, KeyUses, UsageRecorded,
+    WayOfReading,
+};
 use noted::{DenialsSummarized1, DenialsSummarized2, DenialsSummarized3};
 pub use roles::{
     BuiltInRoleDefined, GrantRevoked, GrantTerms, RoleCreated, RoleDefinition, RoleGranted,
@@ -234,6 +237,8 @@ events! {
     BreakGlassEscalated = 1,
     /// Somebody looked at what was done under a break-glass grant.
     BreakGlassReviewed = 1,
+    /// Somebody read the history.
+    HistoryRead = 1,
 }
 
 /// See [`Event::InstallationCreated`].

@@ -428,6 +428,7 @@ impl Organization {
             | Event::SessionSteppedUp(_)
             | Event::SessionEnded(_)
             | Event::BreakGlassRefused(_)
+            | Event::HistoryRead(_)
             | Event::DenialsSummarized(_) => self.profile.is_some(),
             // Nobody has emergency access to the installation itself.
             Event::BreakGlassOpened(_)
@@ -522,7 +523,7 @@ impl Organization {
             Event::BreakGlassReviewed(event) => {
                 self.break_glass_reviewed(revision, envelope, event)
             }
-            Event::DenialsSummarized(_) => Ok(Change::Evidence),
+            Event::DenialsSummarized(_) | Event::HistoryRead(_) => Ok(Change::Evidence),
             Event::UsageRecorded(_)
             | Event::EmailReserved(_)
             | Event::EmailConfirmed(_)

@@ -208,6 +208,13 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
     let rotated =
         KeyRotated { key_id: key_id(1), successor: key_id(2), ends_at: LATER.parse().unwrap() };
     let ended = KeyRotationEnded { key_id: key_id(1), before: LATER.parse().unwrap() };
+    let read = HistoryRead {
+        way: WayOfReading::Queried,
+        asked: [("action", "key.*"), ("from", AT)]
+            .map(|(field, value)| (field.parse().unwrap(), value.to_owned()))
+            .into(),
+        and_more: true,
+    };
     let denials = DenialsSummarized {
         first_at: "2026-11-22T09:59:30.000Z".parse().unwrap(),
         last_at: AT.parse().unwrap(),
@@ -387,6 +394,7 @@ fn samples() -> Vec<(OrganizationId, Envelope)> {
         (organization_id(), envelope(34, UserSuspended { user_id }.into())),
         (organization_id(), envelope(35, UserRestored { user_id }.into())),
         (organization_id(), envelope(36, removed.into())),
+        (organization_id(), envelope(37, read.into())),
         (organization_id(), envelope(8, KeyRevoked { key_id: key_id(2), ..revoked }.into())),
     ];
     // What stands last is what the tests below take apart.

@@ -30,6 +30,7 @@ pub(super) fn may_write(operator: &Organization, event: &Event) -> Result<(), Le
         | Event::PolicyUpdated(_)
         | Event::PepperRotated(_)
         | Event::DenialsSummarized(_)
+        | Event::HistoryRead(_)
         | Event::UsageRecorded(_)
         | Event::RoleCreated(_)
         | Event::RoleUpdated(_)

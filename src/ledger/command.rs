@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use projections::api_key::Environment;
 use projections::digest::{SecretDigest, SigningKeyId};
 use projections::event::{
-    DenialsSummarized, Hint, KeyOrigin, KeyedDigest, PepperRotated, PermissionRule, PlanRules,
-    RevocationReason, RoleDefinition, ServiceAccountCreated, SigningKeyAdded,
+    DenialsSummarized, Hint, HistoryRead, KeyOrigin, KeyedDigest, PepperRotated, PermissionRule,
+    PlanRules, RevocationReason, RoleDefinition, ServiceAccountCreated, SigningKeyAdded,
+    WayOfReading,
 };
 use projections::id::{AccountId, GrantId, InstallationId, KeyId, OrganizationId, RoleId, UserId};
 use projections::network::{Networks, RateLimit};
@@ -78,6 +79,8 @@ pub enum Command {
     ReissueOperatorKey(Box<CreateKey>),
     /// Record what was denied.
     RecordDenials(DenialsSummarized),
+    /// Record that somebody reads the history.
+    RecordReading(HistoryRead),
     /// Make a role of the organization's own.
     CreateRole(Box<CreateRole>),
     /// Let a role of the organization's own mean something else.
@@ -156,6 +159,15 @@ impl Command {
             | Self::SuspendUser(_)
             | Self::RestoreUser(_)
             | Self::RemoveUser(_) => super::permissions::USERS_WRITE,
+            Self::RecordReading(event) => match event.way {
+                WayOfReading::Replayed => super::permissions::BREAK_GLASS_READ,
+                WayOfReading::Queried
+                | WayOfReading::Followed
+                | WayOfReading::Exported
+                | WayOfReading::AskedForThePast
+                | WayOfReading::AskedToExplain
+                | WayOfReading::ReportedOn => super::permissions::ACTIVITY_READ,
+            },
             Self::JoinUser(_)
             | Self::StartSession(_)
             | Self::StepUpSession(_)
@@ -213,6 +225,7 @@ impl Command {
             | Self::AddSigningKey(_)
             | Self::RetireSigningKey(_)
             | Self::RecordDenials(_)
+            | Self::RecordReading(_)
             | Self::CreateRole(_)
             | Self::GrantRole(_)
             | Self::InviteUser(_)
@@ -258,6 +271,7 @@ impl Command {
             | Self::AddSigningKey(_)
             | Self::RetireSigningKey(_)
             | Self::RecordDenials(_)
+            | Self::RecordReading(_)
             | Self::CreateRole(_)
             | Self::GrantRole(_)
             | Self::InviteUser(_)
@@ -306,6 +320,7 @@ impl Command {
             | Self::RotatePepper(_)
             | Self::AddSigningKey(_)
             | Self::RecordDenials(_)
+            | Self::RecordReading(_)
             | Self::CreateRole(_)
             | Self::UpdateRole(_)
             | Self::GrantRole(_)

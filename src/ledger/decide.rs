@@ -131,6 +131,7 @@ pub fn decide(given: &Given<'_>, command: &Command) -> Result<Decided, Rejection
         Command::EndSession(command) => people::end_session(given, *command),
         Command::EndSessions(command) => people::end_sessions(given, *command),
         Command::BreakGlass(command) => break_glass::decide(given, command),
+        Command::RecordReading(event) => Ok(Decided::Events(vec![event.clone().into()])),
         Command::RecordDenials(event) => Ok(Decided::Events(vec![event.clone().into()])),
     }
 }

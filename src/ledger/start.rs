@@ -275,6 +275,7 @@ impl Ledger {
             server_since: std::sync::OnceLock::new(),
             rate_limits: rate_limits::RateLimits::new(),
             activity: super::activity::IndexState::default(),
+            readings: super::reading::Readings::default(),
             stats: LedgerStats::default(),
         });
         Ok((ledger, replayed))

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use projections::activity::{Entry, FieldChange, Outcome, Target, Value};
 use projections::envelope::Envelope;
-use projections::event::Event;
+use projections::event::{Event, WayOfReading};
 use projections::organization::Organization;
 use projections::principal::Principal;
 use projections::recorded::Revision;
@@ -85,7 +85,10 @@ impl AuditService for Audit {
         request: Request<proto::TailActivityRequest>,
     ) -> Result<Response<Self::TailActivityStream>, Status> {
         let (story, caller, stay) = self.stay(&request, &request.get_ref().organization_id)?;
-        tail::start(story, caller, request.get_ref(), stay).map(Response::new)
+        let asked = tail::Asked::read(request.get_ref(), &story)?;
+        let reading = asked.filter.reading(WayOfReading::Followed);
+        reading.record(&story.ledger, &request, &caller, &story.organization).await?;
+        Ok(Response::new(tail::start(story, caller, asked, stay)))
     }
 
     async fn export_activity(
@@ -93,7 +96,9 @@ impl AuditService for Audit {
         request: Request<proto::ExportActivityRequest>,
     ) -> Result<Response<Self::ExportActivityStream>, Status> {
         let (story, caller, stay) = self.stay(&request, &request.get_ref().organization_id)?;
-        export::start(story, caller, request.get_ref(), stay).map(Response::new)
+        let asked = export::Asked::read(request.get_ref(), &story)?;
+        asked.reading().record(&story.ledger, &request, &caller, &story.organization).await?;
+        Ok(Response::new(export::start(story, caller, asked, stay)))
     }
 
     async fn query_activity(
@@ -113,7 +118,14 @@ impl AuditService for Audit {
             organization = asked(ledger, &reader, &request)?;
         }
         let query = Query::begin(ledger, &organization, request.get_ref())?;
-        query.page(ledger, &reader, &organization).await.map(Response::new)
+        // Side by side: the record is on disk before the answer is given.
+        let reading = query.filter.reading(WayOfReading::Queried);
+        let (recorded, answer) = tokio::join!(
+            reading.record(ledger, &request, &reader, &organization),
+            query.page(ledger, &reader, &organization),
+        );
+        recorded?;
+        answer.map(Response::new)
     }
 
     async fn state_at(

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use projections::break_glass::{BreakGlassGrant, GrantState};
-use projections::event::{BreakGlassAsked, ReviewFinding};
+use projections::event::{BreakGlassAsked, ReviewFinding, WayOfReading};
 use projections::id::{BreakGlassGrantId, OrganizationId};
 use projections::organization::Organization;
 use projections::permission::Scopes;
@@ -24,6 +24,7 @@ use super::authentication::{
     Authenticated, authenticate, authenticate_caller, correlation_id, master_key, origin,
 };
 use super::key::{Context, known};
+use super::reading::Reading;
 use super::telling::Story;
 use super::{Door, page, read, status, write};
 use crate::ledger::break_glass::{
@@ -161,6 +162,8 @@ impl BreakGlassService for BreakGlass {
         let stay = self.door.stay(entered, caller.organization_id)?;
         let (door, permission) = (self.door.clone(), BREAK_GLASS_READ);
         let story = Story { door, ledger, organization, shown, permission };
+        let reading = Reading::new(WayOfReading::Replayed).asking("grant_id", id);
+        reading.record(&story.ledger, &request, &caller, &story.organization).await?;
         Ok(Response::new(replay::start(story, caller, asked, stay)))
     }
 

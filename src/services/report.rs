@@ -8,8 +8,11 @@ mod tables;
 
 use tonic::{Request, Response, Status};
 
+use projections::event::WayOfReading;
+
 use super::Door;
 use super::history::asked;
+use super::reading::Reading;
 use crate::proto;
 use crate::proto::report_service_server::ReportService;
 
@@ -26,6 +29,10 @@ impl Reports {
     }
 }
 
+fn reading() -> Reading {
+    Reading::new(WayOfReading::ReportedOn)
+}
+
 #[tonic::async_trait]
 impl ReportService for Reports {
     async fn list_unused_keys(
@@ -34,8 +41,11 @@ impl ReportService for Reports {
     ) -> Result<Response<proto::ListUnusedKeysResponse>, Status> {
         let entered = self.door.enter()?;
         let (ledger, message) = (entered.ledger(), request.get_ref());
-        let (_, organization) = asked(ledger, &request, &message.organization_id)?;
-        tables::unused_keys(ledger, &organization, message).await.map(Response::new)
+        let (reader, organization) = asked(ledger, &request, &message.organization_id)?;
+        let answer = tables::unused_keys(ledger, &organization, message).await?;
+        let reading = reading().asking("report", "unused_keys").asking("days", message.days);
+        reading.record(ledger, &request, &reader, &organization).await?;
+        Ok(Response::new(answer))
     }
 
     async fn list_keys_without_expiry(
@@ -44,8 +54,11 @@ impl ReportService for Reports {
     ) -> Result<Response<proto::ListKeysWithoutExpiryResponse>, Status> {
         let entered = self.door.enter()?;
         let (ledger, message) = (entered.ledger(), request.get_ref());
-        let (_, organization) = asked(ledger, &request, &message.organization_id)?;
-        tables::keys_without_expiry(ledger, &organization, message).await.map(Response::new)
+        let (reader, organization) = asked(ledger, &request, &message.organization_id)?;
+        let answer = tables::keys_without_expiry(ledger, &organization, message).await?;
+        let reading = reading().asking("report", "keys_without_expiry");
+        reading.record(ledger, &request, &reader, &organization).await?;
+        Ok(Response::new(answer))
     }
 
     async fn list_permission_holders(
@@ -54,8 +67,15 @@ impl ReportService for Reports {
     ) -> Result<Response<proto::ListPermissionHoldersResponse>, Status> {
         let entered = self.door.enter()?;
         let (ledger, message) = (entered.ledger(), request.get_ref());
-        let (_, organization) = asked(ledger, &request, &message.organization_id)?;
-        holders::of_permission(ledger, &organization, message).await.map(Response::new)
+        let (reader, organization) = asked(ledger, &request, &message.organization_id)?;
+        let answer = holders::of_permission(ledger, &organization, message).await?;
+        let reading = reading()
+            .asking("report", "permission_holders")
+            .asking("permission", &message.permission)
+            .asking_at("from", message.from.as_ref())
+            .asking_at("to", message.to.as_ref());
+        reading.record(ledger, &request, &reader, &organization).await?;
+        Ok(Response::new(answer))
     }
 
     async fn list_role_holders(
@@ -64,8 +84,15 @@ impl ReportService for Reports {
     ) -> Result<Response<proto::ListRoleHoldersResponse>, Status> {
         let entered = self.door.enter()?;
         let (ledger, message) = (entered.ledger(), request.get_ref());
-        let (_, organization) = asked(ledger, &request, &message.organization_id)?;
-        holders::of_role(ledger, &organization, message).await.map(Response::new)
+        let (reader, organization) = asked(ledger, &request, &message.organization_id)?;
+        let answer = holders::of_role(ledger, &organization, message).await?;
+        let reading = reading()
+            .asking("report", "role_holders")
+            .asking("role_id", &message.role_id)
+            .asking_at("from", message.from.as_ref())
+            .asking_at("to", message.to.as_ref());
+        reading.record(ledger, &request, &reader, &organization).await?;
+        Ok(Response::new(answer))
     }
 
     async fn summarize_break_glass(
@@ -74,7 +101,10 @@ impl ReportService for Reports {
     ) -> Result<Response<proto::SummarizeBreakGlassResponse>, Status> {
         let entered = self.door.enter()?;
         let (ledger, message) = (entered.ledger(), request.get_ref());
-        let (_, organization) = asked(ledger, &request, &message.organization_id)?;
-        Ok(Response::new(tables::break_glass(ledger, &organization)))
+        let (reader, organization) = asked(ledger, &request, &message.organization_id)?;
+        let answer = tables::break_glass(ledger, &organization);
+        let reading = reading().asking("report", "break_glass");
+        reading.record(ledger, &request, &reader, &organization).await?;
+        Ok(Response::new(answer))
     }
 }

@@ -18,6 +18,8 @@ fn what_happened_reads_well() {
     ));
     scene.run(&format!("activity --org {org}"));
     scene.run(&format!("activity --org {org} --oldest-first --limit 1"));
+    // Who asked is in it, too.
+    scene.run(&format!("activity --org {org} --oldest-first --limit 1 --action history.read"));
     for filter in [
         "--action key.revoked",
         "--action key.* --actor operator --from 1h",
@@ -37,7 +39,9 @@ fn what_happened_reads_well() {
     }
     scene.run(&format!("activity --org {org} --target {id}"));
     // A line is an object.
-    let lines = scene.run(&format!("activity --org {org} --key {} --json --limit 2", admin(&made)));
+    let admin = admin(&made);
+    let line = format!("activity --org {org} --key {admin} --action key.* --json --limit 2");
+    let lines = scene.run(&line);
     let actions: Vec<String> = lines
         .stdout
         .lines()

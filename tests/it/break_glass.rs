@@ -1035,3 +1035,28 @@ async fn what_a_grant_could_do_is_explained_later_and_its_quarter_is_summed_up()
     world.review(&world.custodian("bob"), &grant.id).await.unwrap();
     assert_eq!(quarters().await[0].unreviewed, 0);
 }
+
+#[tokio::test]
+async fn what_is_read_under_a_grant_is_in_its_replay_and_so_is_who_replays_in_the_history() {
+    let world = World::new("permissions = [\"activity:read\"]").await;
+    let acme = &world.acme;
+    let (grant, bearer, _) = world.open("alice").await;
+    let filter = proto::ActivityFilter { action: "key.*".into(), ..Default::default() };
+    let query = proto::QueryActivityRequest { filter: Some(filter), ..Default::default() };
+    bearer.query_activity(query).await.unwrap();
+    world.close(&bearer, &grant.id).await.unwrap();
+    let request = ReplayGrantRequest { grant_id: grant.id.clone(), ..Default::default() };
+    let replayed = world.replay(&acme.operator, request).await;
+    let actions = replayed.actions();
+    let used = ["break_glass.opened", "break_glass.used", "history.read"];
+    assert_eq!(actions[..3], used, "{actions:?}");
+    let events = acme.home.events();
+    let stored = events.iter().rev().map(|it| it.json());
+    let read: Vec<_> = stored.filter(|it| it["type"] == "HistoryRead").collect();
+    assert_eq!(read.len(), 2);
+    assert_eq!(read[0]["actor"], "operator");
+    let asked = serde_json::json!({ "way": "replayed", "asked": { "grant_id": grant.id } });
+    assert_eq!(read[0]["data"], asked);
+    assert_eq!(read[1]["credential"], grant.id);
+    world.acme.server.stop().await;
+}

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use keyledger::proto::{
     self, CreateKeyRequest, CreateOrganizationRequest, DecisionCode, GetKeyRequest, KeyState,
-    ListKeysRequest, RevokeKeyRequest,
+    ListKeysRequest, QueryActivityRequest, RevokeKeyRequest,
 };
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
@@ -294,7 +294,12 @@ async fn what_ends_access_goes_on(kind: Kind) {
     let operator = server.client(&admin_key);
     writes_are_refused(&operator, &acme).await;
     assert!(operator.ask(&keys[0].1, &["a:b"]).await.allowed);
-    server.kill();
+    // Whoever looks into what is going on is answered, and it is said what was not recorded.
+    let query = QueryActivityRequest { organization_id: acme.clone(), ..Default::default() };
+    let page = operator.query_activity(query).await.unwrap();
+    assert!(page.entries.iter().all(|it| it.action == "key.created"), "{:?}", page.entries);
+    let said = server.kill();
+    assert!(said.contains("a reading of the history could not be recorded"), "{said}");
     ballast.remove();
     let server = home.start().await;
     let operator = server.client(&admin_key);

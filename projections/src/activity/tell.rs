@@ -12,12 +12,12 @@ use super::{FieldChange, Outcome, Target, TargetId, Value, who};
 use crate::api_key::Environment;
 use crate::event::{
     BuiltInRoleDefined, CountedDenial, Denial, DenialCode, DenialsSummarized, Event, GrantRevoked,
-    GrantTerms, InstallationCreated, KeyCreated, KeyLabel, KeyOrigin, KeyRelabelled, KeyRevoked,
-    KeyRotated, KeyRotationEnded, KeyStateBefore, KeyUses, OrganizationCreated,
+    GrantTerms, HistoryRead, InstallationCreated, KeyCreated, KeyLabel, KeyOrigin, KeyRelabelled,
+    KeyRevoked, KeyRotated, KeyRotationEnded, KeyStateBefore, KeyUses, OrganizationCreated,
     OrganizationRegistered, PepperRotated, PermissionRule, PermissionRuleDefined,
     PermissionRuleRemoved, PlanDefined, PlanRules, PolicyUpdated, RevocationReason, RoleCreated,
     RoleDefinition, RoleGranted, RoleRetired, RoleUpdated, SchemaActivated, ServiceAccountCreated,
-    SigningKeyAdded, SigningKeyRetired,
+    SigningKeyAdded, SigningKeyRetired, WayOfReading,
 };
 use crate::id::{AccountId, GrantId, KeyId, OrganizationId, RoleId};
 use crate::network::Networks;
@@ -103,6 +103,7 @@ pub(super) fn tell(event: &Event) -> Told<'_> {
         Event::SigningKeyAdded(data) => signing_key_added(data),
         Event::SigningKeyRetired(data) => signing_key_retired(data),
         Event::DenialsSummarized(data) => denials_summarized(data),
+        Event::HistoryRead(data) => history_read(data),
         Event::RoleCreated(RoleCreated { role_id, definition }) => {
             role("was created", *role_id, definition, None)
         }
@@ -179,6 +180,25 @@ pub(super) fn for_each_named(event: &Event, mut each: impl FnMut(&dyn fmt::Displ
     } else if let Some(user) = people::names_user(event) {
         each(&user);
     }
+}
+
+fn history_read(data: &HistoryRead) -> Told<'_> {
+    let HistoryRead { way, asked, and_more } = data;
+    let deed = match way {
+        WayOfReading::Queried => "was queried",
+        WayOfReading::Followed => "was followed",
+        WayOfReading::Exported => "was exported",
+        WayOfReading::Replayed => "was replayed",
+        WayOfReading::AskedForThePast => "was asked how things were",
+        WayOfReading::AskedToExplain => "was asked to explain a decision",
+        WayOfReading::ReportedOn => "was reported on",
+    };
+    let deed = if *and_more { format!("{deed} again and again").into() } else { Cow::from(deed) };
+    let mut told = Told::of(TargetId::History, None, deed);
+    for (field, value) in asked {
+        told.changes.made(field.to_string(), text(value));
+    }
+    told
 }
 
 fn denials_summarized(data: &DenialsSummarized) -> Told<'_> {

@@ -1,10 +1,12 @@
 //! What the ledger notes by itself: what was denied, and how keys were used.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::KeyId;
 use crate::principal::Credential;
-use crate::text::ServiceName;
+use crate::text::{Label, ServiceName};
 use crate::time::Timestamp;
 
 mod before;
@@ -113,6 +115,41 @@ impl DenialsSummarized {
     pub fn total(&self) -> u64 {
         self.denials.iter().map(|it| it.count).fold(self.others, u64::saturating_add)
     }
+}
+
+/// In which way a history is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WayOfReading {
+    /// Page by page.
+    Queried,
+    /// As it comes.
+    Followed,
+    /// As a file.
+    Exported,
+    /// As the story of a break-glass grant.
+    Replayed,
+    /// For how things were.
+    AskedForThePast,
+    /// For why a credential could do what it could.
+    AskedToExplain,
+    /// For a report.
+    ReportedOn,
+}
+
+/// See [`super::Event::HistoryRead`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryRead {
+    /// In which way.
+    pub way: WayOfReading,
+    /// What was asked for, by field, as far as it is no free text: that is sealed. Empty where
+    /// all was asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub asked: BTreeMap<Label, String>,
+    /// More different questions came within the minute than are recorded one by one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub and_more: bool,
 }
 
 /// How a key was used since that was last recorded.

@@ -35,6 +35,7 @@ pub(super) fn are_ones_own(given: &Given<'_>, command: &Command) -> bool {
         | Command::UpdatePolicy(_)
         | Command::RotatePepper(_)
         | Command::RecordDenials(_)
+        | Command::RecordReading(_)
         | Command::CreateRole(_)
         | Command::UpdateRole(_)
         | Command::RetireRole(_)

@@ -1955,6 +1955,7 @@ proptest! {
                     | Event::SessionSteppedUp(_)
                     | Event::SessionEnded(_) => None,
                     Event::DenialsSummarized(_)
+                    | Event::HistoryRead(_)
                     | Event::UsageRecorded(_)
                     | Event::EmailReserved(_)
                     | Event::EmailConfirmed(_)

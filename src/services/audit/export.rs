@@ -9,6 +9,7 @@ mod ocsf;
 
 use std::sync::Arc;
 
+use projections::event::WayOfReading;
 use projections::organization::{Head, Organization};
 use projections::recorded::{Recorded, Revision};
 use projections::time::Timestamp;
@@ -20,6 +21,7 @@ use super::{PersonalData, entry};
 use crate::ledger::event_store::ReadError;
 use crate::proto;
 use crate::services::authentication::Authenticated;
+use crate::services::reading::Reading;
 use crate::services::telling::{Pieces, Story, Tell, Teller, start as start_telling};
 use crate::services::{Stay, status, write};
 
@@ -63,7 +65,7 @@ impl Format {
 }
 
 /// What is to be exported.
-struct Asked {
+pub(super) struct Asked {
     filter: Filter,
     format: Format,
     after: Option<Revision>,
@@ -72,7 +74,11 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(message: &proto::ExportActivityRequest, story: &Story) -> Result<Self, Status> {
+    /// Reads a request. INVALID_ARGUMENT for what cannot be an export.
+    pub(super) fn read(
+        message: &proto::ExportActivityRequest,
+        story: &Story,
+    ) -> Result<Self, Status> {
         let filter = Filter::read(message.filter.as_ref(), story.organization.id)?;
         let format = Format::read(message.format)?;
         let Some(head) = story.tables().head() else {
@@ -92,19 +98,28 @@ impl Asked {
         }
         Ok(Self { filter, format, after, end, head })
     }
+
+    /// What is recorded of whoever asks this.
+    pub(super) fn reading(&self) -> Reading {
+        let format = match self.format {
+            Format::JsonLines => "json_lines",
+            Format::Csv => "csv",
+            Format::Ocsf => "ocsf_cloudevents",
+        };
+        self.filter.reading(WayOfReading::Exported).asking("format", format)
+    }
 }
 
-/// Begins an export. INVALID_ARGUMENT for what cannot be one.
+/// Begins an export.
 pub(super) fn start(
     story: Story,
     caller: Authenticated,
-    message: &proto::ExportActivityRequest,
+    asked: Asked,
     stay: Stay,
-) -> Result<Pieces<Piece>, Status> {
-    let asked = Asked::read(message, &story)?;
-    Ok(start_telling(stay, move |teller| async move {
+) -> Pieces<Piece> {
+    start_telling(stay, move |teller| async move {
         story.unless_closing(export(&story, &caller, &asked, &teller)).await
-    }))
+    })
 }
 
 async fn export(

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use projections::activity::{self, Outcome, search_words};
+use projections::event::WayOfReading;
 use projections::id::{KeyId, OrganizationId};
 use projections::network::Networks;
 use projections::principal::Principal;
@@ -11,6 +12,7 @@ use projections::time::Timestamp;
 use tonic::Status;
 
 use crate::proto;
+use crate::services::reading::Reading;
 use crate::services::{read, status};
 
 /// A filter, read.
@@ -60,6 +62,30 @@ impl Filter {
     /// Whether anything is asked of an event itself, beside when it was recorded.
     pub(super) fn asks_of_events(&self) -> bool {
         self.event != activity::Filter::default() || self.origin.is_some()
+    }
+
+    /// What is recorded of whoever asks this: words and addresses may be somebody's.
+    pub(super) fn reading(&self, way: WayOfReading) -> Reading {
+        let fields = [
+            "actor",
+            "credential_id",
+            "action",
+            "target_id",
+            "correlation_id",
+            "outcome",
+            "text",
+            "origin_ip",
+            "from",
+            "to",
+        ];
+        let mut reading = Reading::new(way);
+        for (field, value) in fields.into_iter().zip(self.parameters()) {
+            reading = match field {
+                "text" | "origin_ip" => reading.writing(field, &value),
+                field => reading.asking(field, value),
+            };
+        }
+        reading
     }
 
     /// Whether it is asked where the request came from.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use projections::organization::Organization;
 use projections::recorded::Revision;
 use projections::time::Timestamp;
 use prost::Message as _;
@@ -28,6 +29,8 @@ pub(super) struct Query {
     facets: Vec<proto::ActivityFacet>,
     /// Where the page before ended.
     behind: Option<Revision>,
+    /// What was recorded when it was asked. What is recorded of the asking is behind it.
+    tables: Arc<Organization>,
 }
 
 impl Query {
@@ -47,7 +50,8 @@ impl Query {
         };
         let facets = facets::read(&message.facets)?;
         let rows_max = paging::size(message.page_size)?;
-        let mut query = Self { filter, direction, rows_max, facets, behind: None };
+        let tables = Arc::clone(&organization.tables());
+        let mut query = Self { filter, direction, rows_max, facets, behind: None, tables };
         let list = query.list(ledger, organization);
         query.behind = list.continue_behind(&message.page_token)?.map(from_token);
         Ok(query)
@@ -81,7 +85,7 @@ impl Query {
         reader: &Authenticated,
         organization: &Published,
     ) -> Result<proto::QueryActivityResponse, Status> {
-        let tables = Arc::clone(&organization.tables());
+        let tables = &self.tables;
         let Some(head) = tables.head() else {
             return Err(status::organization_not_found(organization.id));
         };
@@ -125,7 +129,7 @@ impl Query {
                             opened += 1;
                             continue;
                         }
-                        let mut entry = entry(revision, &envelope, &tables);
+                        let mut entry = entry(revision, &envelope, tables);
                         entry.personal_data = personal_data;
                         bytes += entry.encoded_len();
                         answer.entries.push(entry);

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use projections::organization::Organization;
+use projections::organization::{Head, Organization};
 use projections::recorded::{Recorded, Revision};
 use prost::Message as _;
 use tokio::time::MissedTickBehavior;
@@ -32,34 +32,55 @@ const TURN_EVENTS: usize = 64;
 
 type Piece = proto::TailActivityResponse;
 
-/// Begins a tail. INVALID_ARGUMENT for a filter with an end, and a place beyond the stream's.
+/// What is to be followed.
+pub(super) struct Asked {
+    pub(super) filter: Filter,
+    after: Option<Revision>,
+}
+
+impl Asked {
+    /// Reads a request. INVALID_ARGUMENT for a filter with an end, and a place beyond the
+    /// stream's.
+    pub(super) fn read(
+        message: &proto::TailActivityRequest,
+        story: &Story,
+    ) -> Result<Self, Status> {
+        let filter = Filter::read(message.filter.as_ref(), story.organization.id)?;
+        if filter.to.is_some() {
+            let problem = "a tail has no end; QueryActivity and ExportActivity take one";
+            return Err(status::invalid("filter.to", problem));
+        }
+        let head = head(story)?.revision;
+        let after = message.after_revision.map(Revision);
+        if after.is_some_and(|after| after > head) {
+            return Err(status::beyond_end("after_revision", head));
+        }
+        Ok(Self { filter, after })
+    }
+}
+
+fn head(story: &Story) -> Result<Head, Status> {
+    let absent = || status::organization_not_found(story.organization.id);
+    story.tables().head().ok_or_else(absent)
+}
+
+/// Begins a tail: where nothing else is asked, behind what is recorded by now.
 pub(super) fn start(
     story: Story,
     caller: Authenticated,
-    message: &proto::TailActivityRequest,
+    asked: Asked,
     stay: Stay,
-) -> Result<Pieces<Piece>, Status> {
-    let filter = Filter::read(message.filter.as_ref(), story.organization.id)?;
-    if filter.to.is_some() {
-        let problem = "a tail has no end; QueryActivity and ExportActivity take one";
-        return Err(status::invalid("filter.to", problem));
-    }
-    let tables = story.tables();
-    let Some(head) = tables.head() else {
-        return Err(status::organization_not_found(story.organization.id));
-    };
-    let after = message.after_revision.map(Revision);
-    if after.is_some_and(|after| after > head.revision) {
-        return Err(status::beyond_end("after_revision", head.revision));
-    }
-    Ok(start_telling(stay, move |teller| async move {
+) -> Pieces<Piece> {
+    start_telling(stay, move |teller| async move {
+        let Asked { filter, after } = asked;
+        let head = head(&story)?;
         let next = match (after, filter.from) {
             (Some(after), _) => after.next(),
             (None, Some(from)) => story.first_not_before(from, head).await?,
             (None, None) => head.revision.next(),
         };
         tail(&story, &caller, &filter, &teller, next).await
-    }))
+    })
 }
 
 async fn tail(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use projections::account::Account;
+use projections::event::WayOfReading;
 use projections::id::{BreakGlassGrantId, KeyId, SessionId};
 use projections::key::Key;
 use projections::recorded::Revision;
@@ -18,6 +19,8 @@ use crate::ledger::tables::Published;
 use crate::ledger::verify::{Answer, Reach};
 use crate::proto;
 use crate::proto::explain_decision_request::Moment as Wire;
+use crate::services::authentication::Authenticated;
+use crate::services::reading::Reading;
 use crate::services::{status, verification as answers, write};
 
 /// A credential, by its identifier.
@@ -42,11 +45,40 @@ impl Named {
 
 /// Answers ExplainDecision.
 pub(in crate::services) async fn explain(
-    ledger: &Ledger,
+    ledger: &Arc<Ledger>,
     request: &Request<proto::ExplainDecisionRequest>,
 ) -> Result<proto::ExplainDecisionResponse, Status> {
     let message = request.get_ref();
     let (reader, organization) = asked(ledger, request, &message.organization_id)?;
+    let answer = answer(ledger, &reader, &organization, message).await?;
+    reading(message).record(ledger, request, &reader, &organization).await?;
+    Ok(answer)
+}
+
+/// What is recorded of whoever asks this.
+fn reading(message: &proto::ExplainDecisionRequest) -> Reading {
+    let environment = message.environment().as_str_name().trim_start_matches("ENVIRONMENT_");
+    let reading = Reading::new(WayOfReading::AskedToExplain)
+        .asking("credential_id", &message.credential_id)
+        .asking("permissions", message.permissions.join(" "))
+        .asking("environment", environment.trim_start_matches("UNSPECIFIED").to_ascii_lowercase())
+        .asking("tenant_id", &message.tenant_id)
+        .writing("service", &message.service)
+        .writing("domain", &message.domain)
+        .writing("client_ip", &message.client_ip);
+    match &message.moment {
+        Some(Wire::At(at)) => reading.asking_at("at", Some(at)),
+        Some(Wire::Revision(revision)) => reading.asking("revision", revision),
+        None => reading,
+    }
+}
+
+async fn answer(
+    ledger: &Ledger,
+    reader: &Authenticated,
+    organization: &Arc<Published>,
+    message: &proto::ExplainDecisionRequest,
+) -> Result<proto::ExplainDecisionResponse, Status> {
     let named = Named::read(&message.credential_id)?;
     let moment = match &message.moment {
         None => return Err(no_moment()),
@@ -57,7 +89,7 @@ pub(in crate::services) async fn explain(
     // What is wrong in it is said before history is read.
     let now = ledger.clock().now();
     answers::question_of(ledger, &asked_as, now)?;
-    let past = match (past_at(ledger, &organization, moment).await, moment) {
+    let past = match (past_at(ledger, organization, moment).await, moment) {
         (Ok(past), _) => past,
         (Err(PastError::Before(first)), Moment::At(at)) => {
             let reason = format!(
@@ -66,18 +98,18 @@ pub(in crate::services) async fn explain(
             );
             return Ok(unknown(at, reason));
         }
-        (Err(error), _) => return Err(failed(&organization, error)),
+        (Err(error), _) => return Err(failed(organization, error)),
     };
     let question = answers::question_of(ledger, &asked_as, past.at)?;
-    let found = Found::look(ledger, &organization, &past, named).await?;
+    let found = Found::look(ledger, organization, &past, named).await?;
     let Some((decision, account)) = found.decide(&past, &question) else {
-        let reason = not_known(&organization, &past, named);
+        let reason = not_known(organization, &past, named);
         let mut answer = unknown(past.at, reason);
-        answer.decision.get_or_insert_default().revisions = super::revisions(&organization, &past);
+        answer.decision.get_or_insert_default().revisions = super::revisions(organization, &past);
         return Ok(answer);
     };
     let shows_operators = reader.reach() == Reach::Installation;
-    let chain = Chain { ledger, organization: &organization, past: &past, question: &question };
+    let chain = Chain { ledger, organization, past: &past, question: &question };
     let chain = chain.links(&decision, account, shows_operators).await?;
     let mut message = answers::message(Answer::Decided(decision))?;
     message.revisions.extend(account.and_then(account_revision));

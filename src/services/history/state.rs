@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use projections::activity::Filter;
+use projections::event::WayOfReading;
 use projections::id::{
     BreakGlassGrantId, GrantId, KeyId, OrganizationId, RoleId, ServiceAccountId, SessionId, UserId,
 };
@@ -21,17 +22,18 @@ use crate::proto;
 use crate::proto::PastTable as Table;
 use crate::proto::state_at_request::Moment as Wire;
 use crate::services::organization::users;
+use crate::services::reading::Reading;
 use crate::services::role::is_known_in;
 use crate::services::warnings::Measure;
 use crate::services::{break_glass, key, page, read, session, status, write};
 
 /// Answers StateAt.
 pub(in crate::services) async fn state_at(
-    ledger: &Ledger,
+    ledger: &Arc<Ledger>,
     request: &Request<proto::StateAtRequest>,
 ) -> Result<proto::StateAtResponse, Status> {
     let message = request.get_ref();
-    let (_, organization) = asked(ledger, request, &message.organization_id)?;
+    let (reader, organization) = asked(ledger, request, &message.organization_id)?;
     let query = Query::read(message, organization.id)?;
     let (position, inner) = Position::split(&message.page_token)?;
     let (places, at) = match position {
@@ -57,7 +59,21 @@ pub(in crate::services) async fn state_at(
     };
     let mut answer = page.answer;
     answer.next_page_token = last.map(|last| position.token(&list, last)).unwrap_or_default();
+    reading(message).record(ledger, request, &reader, &organization).await?;
     Ok(answer)
+}
+
+/// What is recorded of whoever asks this.
+fn reading(message: &proto::StateAtRequest) -> Reading {
+    let table = message.table().as_str_name().trim_start_matches("PAST_TABLE_");
+    let reading = Reading::new(WayOfReading::AskedForThePast)
+        .asking("table", table.to_ascii_lowercase())
+        .asking("object_id", &message.object_id);
+    match &message.moment {
+        Some(Wire::At(at)) => reading.asking_at("at", Some(at)),
+        Some(Wire::Revision(revision)) => reading.asking("revision", revision),
+        None => reading,
+    }
 }
 
 /// A request, read.

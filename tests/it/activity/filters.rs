@@ -74,9 +74,11 @@ fn words(entry: &ActivityEntry, event: &Value) -> BTreeSet<String> {
 
 /// All entries as this reader sees them, with their events.
 async fn entries(acme: &Acme, reader: &Client) -> Vec<(ActivityEntry, Value)> {
-    let entries = all(reader, &oldest_first(&acme.id)).await;
     let events = stored(&acme.home, &acme.id);
-    assert_eq!(entries.len(), events.len());
+    let mut entries = all(reader, &oldest_first(&acme.id)).await;
+    // Behind them it is recorded who asks.
+    assert!(entries.len() >= events.len());
+    entries.truncate(events.len());
     entries.into_iter().zip(events).collect()
 }
 
@@ -87,8 +89,8 @@ async fn check(
     filter: ActivityFilter,
     shows: impl Fn(&ActivityEntry, &Value) -> bool,
 ) -> usize {
-    let shown = entries(acme, reader).await;
-    let shown = shown.iter().filter(|(entry, event)| shows(entry, event));
+    let entries = entries(acme, reader).await;
+    let shown = entries.iter().filter(|(entry, event)| shows(entry, event));
     let mut expected: Vec<u64> = shown.map(|(entry, _)| entry.revision).collect();
     for order in [ActivityOrder::OldestFirst, ActivityOrder::NewestFirst] {
         let query = QueryActivityRequest {
@@ -96,7 +98,9 @@ async fn check(
             page_size: 3,
             ..filtered(&acme.id, filter.clone())
         };
-        assert_eq!(revisions(&all(reader, &query).await), expected, "{filter:?}");
+        let mut found = revisions(&all(reader, &query).await);
+        found.retain(|revision| *revision < entries.len() as u64);
+        assert_eq!(found, expected, "{filter:?}");
         expected.reverse();
     }
     expected.len()
@@ -179,7 +183,8 @@ async fn any_text_is_refused_or_shows_what_holds_all_its_words() {
             refusals += 1;
             continue;
         }
-        let shown = revisions(&answer.unwrap().entries);
+        let mut shown = revisions(&answer.unwrap().entries);
+        shown.retain(|revision| *revision < words.len() as u64);
         let holds = words.iter().zip(0_u64..).filter(|(words, _)| wanted.is_subset(words));
         let mut expected: Vec<u64> = holds.map(|(_, revision)| revision).collect();
         expected.reverse();

@@ -171,6 +171,12 @@ fn event((what, target, variety, _): Choice, now: i64, tables: &Organization) ->
         }
         .into(),
         51.. => break_glass::event((what - 51, target, variety), now, tables),
+        32 if variety % 2 == 0 => HistoryRead {
+            way: crate::event::WayOfReading::Exported,
+            asked: Default::default(),
+            and_more: false,
+        }
+        .into(),
         32 => DenialsSummarized {
             first_at: at(now),
             last_at: at(now),

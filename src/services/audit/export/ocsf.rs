@@ -113,6 +113,7 @@ pub(super) fn kind(event: &Event) -> (Class, Activity) {
             (UserAccess, (2, "Revoke Privileges"))
         }
         Event::BreakGlassUsed(_) | Event::BreakGlassRefused(_) => (ApiActivity, OTHER),
+        Event::HistoryRead(_) => (ApiActivity, (2, "Read")),
         Event::UserInvited(_) | Event::AccountCreated(_) => (AccountChange, CREATE),
         Event::UserJoined(_) | Event::UserRestored(_) => (AccountChange, (2, "Enable")),
         Event::PasswordSet(_) => (AccountChange, (3, "Password Change")),
