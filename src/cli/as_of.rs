@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use super::client::{ANSWER_BYTES_MAX, Client, Target};
 use super::failure::{Failure, Outcome};
 use super::flags::{PastMoment, not_empty, past_moment};
-use super::output::talk;
+use super::output::{safe, talk};
 use super::pages::{Page as _, Pages, talk_about};
 use super::view::history::Past;
 use crate::ledger::clock::Clock;
@@ -114,7 +114,12 @@ impl AsOf {
             let past = self.pages.fetch(page).await?;
             if !self.client.json() {
                 talk(&past.talk());
-                talk_about(&past, "rows");
+                match first.object_id.as_str() {
+                    id if !id.is_empty() && past.rows() == 0 => {
+                        talk(&format!("`{}` was not there by then\n", safe(id)));
+                    }
+                    _ => talk_about(&past, "rows"),
+                }
             }
             session.print(&past, || if past.rows() == 0 { String::new() } else { past.to_text() })
         })

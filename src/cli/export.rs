@@ -17,7 +17,7 @@ use super::failure::{Failure, Outcome};
 use super::output::{print_bytes, print_json, safe, talk};
 use super::resuming::{Pauses, may_go_on};
 use crate::proto;
-use part::{Part, Told};
+use part::{Part, Told, Whole};
 
 /// How often it is tried to go on before it is given up.
 const ATTEMPTS_MAX: u32 = 20;
@@ -84,6 +84,8 @@ impl From<Format> for proto::ExportFormat {
 struct Summary {
     file: String,
     bytes: u64,
+    /// The file's digest, in hexadecimal.
+    blake3: String,
     end_revision: u64,
     resumed: bool,
 }
@@ -123,10 +125,11 @@ impl Export {
                 Err(failure) => return Err(sink.broken_off(failure)),
             };
             let Sink::File(part) = sink else { return Ok(ExitCode::SUCCESS) };
-            let (path, bytes) = part.finish()?;
+            let Whole { path, bytes, blake3 } = part.finish()?;
             let file = safe(&path.display().to_string());
             if session.json() {
-                let summary = Summary { file, bytes, end_revision: end, resumed: self.resume };
+                let resumed = self.resume;
+                let summary = Summary { file, bytes, blake3, end_revision: end, resumed };
                 print_json(&summary)?;
             } else {
                 talk(&format!("exported: `{file}`, {bytes} bytes, up to revision {end}\n"));

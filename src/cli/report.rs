@@ -1,7 +1,5 @@
 //! `keyledger report`
 
-mod csv;
-
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use tonic::transport::Channel;
@@ -13,6 +11,7 @@ use super::key::role::id_of;
 use super::output::{print, talk};
 use super::pages::{Page, Pages, talk_about};
 use super::view::report::{BreakGlassSummary, HeldTimes, KeysFound};
+use crate::csv::Row;
 use crate::ledger::clock::Clock;
 use crate::proto;
 use crate::proto::report_service_client::ReportServiceClient;
@@ -72,11 +71,17 @@ pub(super) trait Rows: Serialize {
 
 fn show(session: &Session<'_>, csv: bool, report: &impl Rows) -> Outcome {
     if csv {
-        let mut text = csv::line(report.header().iter().copied());
+        let mut table = Vec::new();
+        let mut put = |cells: &mut dyn Iterator<Item = &str>| {
+            let mut row = Row::begin(&mut table);
+            cells.for_each(|cell| row.cell(cell));
+            row.end();
+        };
+        put(&mut report.header().iter().copied());
         for row in report.rows() {
-            text.push_str(&csv::line(row.iter().map(String::as_str)));
+            put(&mut row.iter().map(String::as_str));
         }
-        print(&text)?;
+        print(&String::from_utf8_lossy(&table))?;
         return Ok(std::process::ExitCode::SUCCESS);
     }
     session.print(

@@ -36,6 +36,7 @@ fn the_past_reads_well() {
     scene.run(&format!("as-of revision:{created} keys {id} --org vtx --json"));
     scene.run(&format!("as-of revision:{created} organization --org {org}"));
     scene.run(&format!("as-of revision:0 keys --org {org}"));
+    scene.run(&format!("as-of revision:0 keys {id} --org {org}"));
     scene.run(&format!("as-of revision:{created} service-accounts --org {org}"));
     for (at, permission, code) in [
         (created, "dns:read", 0),

@@ -8,16 +8,17 @@ use std::time::Duration;
 use keyledger::ledger::vault::seal::EventKey;
 use keyledger::proto::break_glass_service_client::BreakGlassServiceClient;
 use keyledger::proto::{
-    self, AcceptInvitationRequest, BreakGlassAlertKind, BreakGlassEndReason, BreakGlassGrantState,
-    BreakGlassWay, CloseGrantRequest, CredentialKind, DecisionCode, ListBreakGlassGrantsRequest,
-    LoginRequest, OpenGrantRequest, PrincipalKind, ReplayGrantRequest, ReviewFinding,
-    ReviewGrantRequest, VerifyRequest, WatchBreakGlassRequest,
+    self, AcceptInvitationRequest, ApproveGrantRequest, BreakGlassAlertKind, BreakGlassEndReason,
+    BreakGlassGrantState, BreakGlassWay, CloseGrantRequest, CredentialKind, DecisionCode,
+    ListBreakGlassGrantsRequest, LoginRequest, OpenGrantRequest, PrincipalKind, ReplayGrantRequest,
+    ReviewFinding, ReviewGrantRequest, VerifyRequest, WatchBreakGlassRequest,
 };
 use projections::envelope::Envelope;
 use sha2::{Digest as _, Sha256};
 use tonic::Code;
 use zeroize::Zeroizing;
 
+use super::history::instant;
 use super::support::{
     ADMIN, Acme, Client, Home, Server, StoredEvent, about, leaf_hash, refused, rejected, scoped,
     texts,
@@ -1058,5 +1059,48 @@ async fn what_is_read_under_a_grant_is_in_its_replay_and_so_is_who_replays_in_th
     let asked = serde_json::json!({ "way": "replayed", "asked": { "grant_id": grant.id } });
     assert_eq!(read[0]["data"], asked);
     assert_eq!(read[1]["credential"], grant.id);
+    world.acme.server.stop().await;
+}
+
+/// Whoever asks who could do something is told of emergency access, too.
+#[tokio::test]
+async fn a_grant_held_what_it_permitted_from_its_opening_or_approval_to_its_end() {
+    let world = World::new("permissions = [\"api-keys:read\"]\napproval = true").await;
+    let acme = &world.acme;
+    let from = instant().await;
+    let (grant, bearer, token) = world.open("alice").await;
+    let approve = ApproveGrantRequest {
+        organization_id: acme.id.clone(),
+        grant_id: grant.id.clone(),
+        ..Default::default()
+    };
+    assert_eq!(ask(&acme.admin, &token, &[]).await.code(), DecisionCode::BreakGlassApprovalPending);
+    world.custodian("bob").approve_grant(approve).await.unwrap();
+    assert_eq!(ask(&acme.admin, &token, &[]).await.code(), DecisionCode::Allowed);
+    let open_until = instant().await;
+    world.close(&bearer, &grant.id).await.unwrap();
+    let end = instant().await;
+    let held = async |permission: &str, from, to| -> Vec<proto::HeldTime> {
+        let request = proto::ListPermissionHoldersRequest {
+            organization_id: acme.id.clone(),
+            permission: permission.into(),
+            from: Some(from),
+            to: Some(to),
+            ..Default::default()
+        };
+        let times = acme.operator.list_permission_holders(request).await.unwrap().times;
+        let id = proto::held_time::Holder::BreakGlassGrantId(grant.id.clone());
+        times.into_iter().filter(|it| it.holder.as_ref() == Some(&id)).collect()
+    };
+    let times = held("api-keys:read", from, end).await;
+    let [time] = &times[..] else { panic!("{times:?}") };
+    let action = |it: &Option<proto::PastEvent>| it.as_ref().unwrap().action.clone();
+    assert_eq!(action(&time.began_by), "break_glass.approved");
+    assert_eq!(action(&time.ended_by), "break_glass.ended");
+    assert_eq!(time.from, time.began_by.as_ref().unwrap().at);
+    assert_eq!(time.to, time.ended_by.as_ref().unwrap().at);
+    let open = held("api-keys:read", from, open_until).await;
+    assert_eq!((open.len(), open[0].to, &open[0].ended_by), (1, None, &None));
+    assert!(held("api-keys:write", from, end).await.is_empty());
     world.acme.server.stop().await;
 }

@@ -16,7 +16,10 @@ fn key(at: Timestamp) -> (i64, i32) {
 
 fn id(time: &HeldTime) -> String {
     match time.holder.clone().unwrap() {
-        Holder::ServiceAccountId(id) | Holder::UserId(id) | Holder::KeyId(id) => id,
+        Holder::ServiceAccountId(id)
+        | Holder::UserId(id)
+        | Holder::KeyId(id)
+        | Holder::BreakGlassGrantId(id) => id,
     }
 }
 

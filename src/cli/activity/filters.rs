@@ -10,12 +10,13 @@ use crate::proto;
 /// Which entries are meant. All filters that are given must hold.
 #[derive(Args)]
 pub(in crate::cli) struct Filters {
-    /// Only what was done by this one: `operator`, `ledger` or an organization's identifier
+    /// Only what was done by this one: the identifier of an organization, a user, a service
+    /// account or a break-glass grant; or `operator`, `ledger`
     #[arg(long, value_name = "WHO", value_parser = not_empty)]
     actor: Option<String>,
 
-    /// Only what was done with this key
-    #[arg(long, value_name = "KEY_ID", value_parser = not_empty)]
+    /// Only what was done with this credential: a key, a session or a break-glass grant
+    #[arg(long, value_name = "ID", value_parser = not_empty)]
     key: Option<String>,
 
     /// Only this action, such as `key.revoked`, or all of one kind, such as `key.*`
@@ -23,7 +24,7 @@ pub(in crate::cli) struct Filters {
     action: Option<String>,
 
     /// Only what was done to this one: the identifier of a key, a role, a service account, an
-    /// organization; or `policy`, `credentials`
+    /// organization; or `policy`, `credentials`, `history`
     #[arg(long = "target", value_name = "ID", value_parser = token)]
     target_id: Option<String>,
 

@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,8 +19,9 @@ use serde::{Deserialize, Serialize};
 use super::super::failure::Failure;
 use crate::proto;
 
-/// How far the export is, is put down behind so many bytes.
+/// How far the export is, is put down behind so many bytes, or where so much time went by.
 const SAVE_BYTES: u64 = 32 * 1024 * 1024;
+const SAVE_WITHIN: Duration = Duration::from_secs(1);
 /// More than `FILE.resume` ever has.
 const RESUME_BYTES_MAX: u64 = 64 * 1024;
 
@@ -42,6 +44,8 @@ struct Saved {
     up_to_revision: Option<u64>,
     /// So many bytes of `FILE.part` are right.
     bytes: u64,
+    /// Their BLAKE3 digest.
+    blake3: String,
 }
 
 /// A file that is being written.
@@ -50,8 +54,20 @@ pub(super) struct Part {
     file: File,
     request: String,
     written: u64,
+    digest: Box<blake3::Hasher>,
     told: Told,
     saved_at: u64,
+    saved: Instant,
+}
+
+/// A file that is whole.
+pub(super) struct Whole {
+    /// Where it is.
+    pub(super) path: PathBuf,
+    /// How long it is.
+    pub(super) bytes: u64,
+    /// Its BLAKE3 digest, in hexadecimal.
+    pub(super) blake3: String,
 }
 
 /// The path with this behind its name.
@@ -88,7 +104,16 @@ impl Part {
         })?;
         let request = STANDARD.encode(request.encode_to_vec());
         let path = path.to_owned();
-        let mut part = Self { path, file, request, written: 0, told: Told::default(), saved_at: 0 };
+        let mut part = Self {
+            path,
+            file,
+            request,
+            written: 0,
+            digest: Box::default(),
+            told: Told::default(),
+            saved_at: 0,
+            saved: Instant::now(),
+        };
         part.lock()?;
         part.save()?;
         Ok(part)
@@ -115,7 +140,7 @@ impl Part {
         let begun = proto::ExportActivityRequest::decode(bytes.as_slice())
             .map_err(|error| unreadable().because(error))?;
         let part = beside(path, ".part");
-        let opened = OpenOptions::new().write(true).open(&part);
+        let opened = OpenOptions::new().read(true).write(true).open(&part);
         let file = opened.map_err(|error| cannot(&part).because(error))?;
         let told = Told { after: saved.after_revision, up_to: saved.up_to_revision };
         let request = proto::ExportActivityRequest {
@@ -123,11 +148,18 @@ impl Part {
             up_to_revision: told.up_to,
             ..begun
         };
-        let (path, written) = (path.to_owned(), saved.bytes);
-        let mut this =
-            Self { path, file, request: saved.request, written, told, saved_at: written };
+        let mut this = Self {
+            path: path.to_owned(),
+            file,
+            request: saved.request,
+            written: saved.bytes,
+            digest: Box::default(),
+            told,
+            saved_at: saved.bytes,
+            saved: Instant::now(),
+        };
         this.lock()?;
-        this.cut().map_err(|error| cannot(&part).because(error))?;
+        this.take_up(&saved.blake3).map_err(|error| cannot(&part).because(error))?;
         Ok((this, request))
     }
 
@@ -138,11 +170,17 @@ impl Part {
         })
     }
 
-    /// Takes away what is behind what is right.
-    fn cut(&mut self) -> std::io::Result<()> {
-        if self.file.metadata()?.len() < self.written {
+    /// Looks at what was written, and takes away what is behind it.
+    fn take_up(&mut self, digest: &str) -> std::io::Result<()> {
+        self.digest.update_reader((&self.file).take(self.written))?;
+        if self.digest.count() < self.written {
             return Err(std::io::Error::other(
                 "it is shorter than it was; remove it and begin anew",
+            ));
+        }
+        if self.digest.finalize().to_hex().as_str() != digest {
+            return Err(std::io::Error::other(
+                "it is not what was written; remove it and begin anew",
             ));
         }
         self.file.set_len(self.written)?;
@@ -155,8 +193,10 @@ impl Part {
         let written = self.file.write_all(bytes);
         written.map_err(|error| cannot(&beside(&self.path, ".part")).because(error))?;
         self.written += bytes.len() as u64;
+        self.digest.update(bytes);
         self.told = told;
-        if self.written - self.saved_at >= SAVE_BYTES { self.save() } else { Ok(()) }
+        let due = self.written - self.saved_at >= SAVE_BYTES || self.saved.elapsed() >= SAVE_WITHIN;
+        if due { self.save() } else { Ok(()) }
     }
 
     /// Puts down how far it is, on disk.
@@ -164,6 +204,7 @@ impl Part {
         let resume = beside(&self.path, ".resume");
         self.try_save(&resume).map_err(|error| cannot(&resume).because(error))?;
         self.saved_at = self.written;
+        self.saved = Instant::now();
         Ok(())
     }
 
@@ -174,6 +215,7 @@ impl Part {
             after_revision: self.told.after,
             up_to_revision: self.told.up_to,
             bytes: self.written,
+            blake3: self.digest.finalize().to_string(),
         };
         let new = beside(resume, ".new");
         let mut file =
@@ -189,11 +231,11 @@ impl Part {
         File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
     }
 
-    /// All of it is written: when this returns the file is there, whole, on disk. Gives its
-    /// path and size.
-    pub(super) fn finish(self) -> Result<(PathBuf, u64), Failure> {
+    /// All of it is written: when this returns the file is there, whole, on disk.
+    pub(super) fn finish(self) -> Result<Whole, Failure> {
         self.try_finish().map_err(|error| cannot(&self.path).because(error))?;
-        Ok((self.path, self.written))
+        let blake3 = self.digest.finalize().to_string();
+        Ok(Whole { path: self.path, bytes: self.written, blake3 })
     }
 
     fn try_finish(&self) -> std::io::Result<()> {
@@ -251,8 +293,9 @@ mod tests {
         assert_eq!(next.organization_id, "org_x");
         assert!(Part::resume(&path).is_err(), "one program writes it");
         part.write(b"two\n", told(2)).unwrap();
-        let (_, bytes) = part.finish().unwrap();
-        assert_eq!((std::fs::read(&path).unwrap(), bytes), (b"one\ntwo\n".to_vec(), 8));
+        let whole = part.finish().unwrap();
+        assert_eq!((std::fs::read(&path).unwrap(), whole.bytes), (b"one\ntwo\n".to_vec(), 8));
+        assert_eq!(whole.blake3, blake3::hash(b"one\ntwo\n").to_string());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
@@ -267,8 +310,12 @@ mod tests {
         let mut part = Part::make(&path, &request()).unwrap();
         part.write(b"one\n", told(1)).unwrap();
         let _ = part.broken_off(Failure::fault("x"));
-        std::fs::write(beside(&path, ".part"), b"on").unwrap();
-        assert!(Part::resume(&path).is_err(), "shorter than it was");
+        assert!(Part::resume(&path).is_ok());
+        for (wrong, says) in [(&b"on"[..], "shorter"), (b"One\n", "not what was written")] {
+            std::fs::write(beside(&path, ".part"), wrong).unwrap();
+            let failure = Part::resume(&path).map(|_| ()).unwrap_err();
+            assert!(format!("{failure:?}").contains(says), "{failure:?}");
+        }
         for wrong in ["", "{}", "x", r#"{"request":"!","bytes":0}"#] {
             std::fs::write(beside(&path, ".resume"), wrong).unwrap();
             assert!(Part::resume(&path).is_err(), "{wrong}");

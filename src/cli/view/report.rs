@@ -92,6 +92,8 @@ struct HeldTime {
     service_account_id: String,
     user_id: String,
     key_id: String,
+    break_glass_grant_id: String,
+    holder_name: String,
     from: Option<String>,
     to: Option<String>,
     began_by: Option<PastEvent>,
@@ -106,6 +108,8 @@ impl HeldTimes {
                 service_account_id: String::new(),
                 user_id: String::new(),
                 key_id: String::new(),
+                break_glass_grant_id: String::new(),
+                holder_name: it.holder_name,
                 from: instant(it.from),
                 to: instant(it.to),
                 began_by: it.began_by.map(Into::into),
@@ -115,6 +119,7 @@ impl HeldTimes {
                 Some(Holder::ServiceAccountId(id)) => row.service_account_id = id,
                 Some(Holder::UserId(id)) => row.user_id = id,
                 Some(Holder::KeyId(id)) => row.key_id = id,
+                Some(Holder::BreakGlassGrantId(id)) => row.break_glass_grant_id = id,
                 None => {}
             }
             row
@@ -125,16 +130,18 @@ impl HeldTimes {
 
 impl HeldTime {
     fn holder(&self) -> String {
-        [&*self.service_account_id, &self.user_id, &self.key_id].concat()
+        [&*self.service_account_id, &self.user_id, &self.key_id, &self.break_glass_grant_id]
+            .concat()
     }
 
-    fn row(&self) -> [String; 5] {
+    fn row(&self) -> [String; 6] {
         let by = |event: Option<&PastEvent>, otherwise: &str| {
             event.map_or_else(|| otherwise.to_owned(), PastEvent::action)
         };
         let ended = if self.to.is_some() { "its time was over" } else { "" };
         [
             self.holder(),
+            self.holder_name.clone(),
             self.from.clone().unwrap_or_default(),
             by(self.began_by.as_ref(), "held by then"),
             self.to.clone().unwrap_or_default(),
@@ -145,7 +152,7 @@ impl HeldTime {
 
 impl Rows for HeldTimes {
     fn header(&self) -> &'static [&'static str] {
-        &["holder", "from", "began_by", "to", "ended_by"]
+        &["holder", "name", "from", "began_by", "to", "ended_by"]
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
@@ -153,7 +160,7 @@ impl Rows for HeldTimes {
     }
 
     fn to_text(&self) -> String {
-        table(["HOLDER", "FROM", "BY", "TO", "BY"], self.times.iter().map(HeldTime::row))
+        table(["HOLDER", "NAME", "FROM", "BY", "TO", "BY"], self.times.iter().map(HeldTime::row))
     }
 }
 

@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use projections::corrupt::CorruptHistory;
 use projections::digest::LeafHash;
 use projections::envelope::Envelope;
-use projections::id::{KeyId, OrganizationId, RoleId, ServiceAccountId, UserId};
+use projections::id::{BreakGlassGrantId, KeyId, OrganizationId, RoleId, ServiceAccountId, UserId};
 use projections::key::KeyState;
 use projections::organization::{Change, Organization};
 use projections::permission::Permission;
 use projections::principal::{Owner, Principal};
 use projections::recorded::{Revision, StreamName};
 use projections::time::Timestamp;
-use projections::verification::Authority;
+use projections::verification::{Authority, Recognised, out_of_force};
 
 use super::{FOLD_EVENTS_MAX, PastError, TURN_WITHIN, fold};
 use crate::ledger::Ledger;
@@ -44,6 +44,8 @@ pub enum Holder {
     User(UserId),
     /// A key of the organization's own.
     Key(KeyId),
+    /// A break-glass grant.
+    BreakGlass(BreakGlassGrantId),
 }
 
 impl Holder {
@@ -54,6 +56,7 @@ impl Holder {
             Self::ServiceAccount(id) => id.to_bytes(),
             Self::User(id) => id.to_bytes(),
             Self::Key(id) => id.to_bytes(),
+            Self::BreakGlass(id) => id.to_bytes(),
         }
     }
 }
@@ -117,6 +120,14 @@ impl Holding {
                 }
                 _ => return false,
             },
+            Holder::BreakGlass(id) => {
+                let Some(grant) = tables.break_glass_grant(id) else { return false };
+                let grant = Recognised::BreakGlass(grant);
+                if out_of_force(grant, None, tables, operator, now).is_some() {
+                    return false;
+                }
+                Authority::of_recognised(grant, tables, operator, now)
+            }
             Holder::ServiceAccount(_) | Holder::User(_) => return false,
         };
         match &self.wanted {
@@ -142,6 +153,10 @@ impl Holding {
                 let key = self.tables.key(id)?;
                 let ends = [key.expires_at(), key.rotation().map(|it| it.ends_at)];
                 ends.into_iter().flatten().filter(|end| *end > now).min()
+            }
+            Holder::BreakGlass(id) => {
+                let end = self.tables.break_glass_grant(id)?.expires_at;
+                (end > now).then_some(end)
             }
         }
     }
@@ -175,7 +190,8 @@ impl Holding {
         let users = tables.users_after(None).map(|it| Holder::User(it.id));
         let keys = tables.keys_after(None).filter(|it| it.owner().is_none());
         let keys = keys.map(|it| Holder::Key(it.id));
-        let all: Vec<Holder> = accounts.chain(users).chain(keys).collect();
+        let grants = tables.break_glass_grants_after(None).map(|it| Holder::BreakGlass(it.id));
+        let all: Vec<Holder> = accounts.chain(users).chain(keys).chain(grants).collect();
         for holder in all {
             self.look(holder, now, cause);
         }
@@ -211,7 +227,7 @@ impl Holding {
             // What was made under a grant ends with it.
             Change::BreakGlass(id) => {
                 let ended = self.tables.break_glass_grant(id).is_some_and(|it| it.ended.is_some());
-                if ended { Concerned::All } else { Concerned::Nobody }
+                if ended { Concerned::All } else { Concerned::One(Holder::BreakGlass(id)) }
             }
             Change::Redelivered
             | Change::Profile

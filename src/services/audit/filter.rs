@@ -182,14 +182,14 @@ fn target(text: &str, organization: OrganizationId) -> Result<Option<String>, St
     };
     match text {
         "" => Ok(None),
-        "policy" | "credentials" | "operator" => Ok(Some(text.to_owned())),
+        "policy" | "credentials" | "operator" | "history" => Ok(Some(text.to_owned())),
         id if is_id(id) => Ok(Some(id.to_owned())),
         plan if organization.is_operator() && plan.parse::<PlanName>().is_ok() => {
             Ok(Some(plan.to_owned()))
         }
         _ => Err(status::invalid(
             "target_id",
-            "must be an identifier such as `key_01M3250V000000000000000001`, or `policy` or `credentials`",
+            "must be an identifier such as `key_01M3250V000000000000000001`, or `policy`, `credentials` or `history`",
         )),
     }
 }

@@ -1,5 +1,7 @@
 //! Who held a permission, or had a role, over a time.
 
+use std::sync::Arc;
+
 use projections::envelope::Envelope;
 use projections::id::RoleId;
 use projections::permission::Permission;
@@ -128,11 +130,20 @@ async fn write_time(
     organization: &Published,
     row: &HeldTime,
 ) -> Result<proto::HeldTime, Status> {
+    let tables = Arc::clone(&organization.tables());
+    let name = match row.holder {
+        Holder::ServiceAccount(id) => tables.service_account(id).map(|it| it.name.to_string()),
+        Holder::Key(id) => tables.key(id).map(|it| it.name.to_string()),
+        Holder::BreakGlass(id) => tables.break_glass_grant(id).map(|it| it.custodian.to_string()),
+        Holder::User(_) => None,
+    };
     Ok(proto::HeldTime {
+        holder_name: name.unwrap_or_default(),
         holder: Some(match row.holder {
             Holder::ServiceAccount(id) => Wire::ServiceAccountId(id.text()),
             Holder::User(id) => Wire::UserId(id.text()),
             Holder::Key(id) => Wire::KeyId(id.text()),
+            Holder::BreakGlass(id) => Wire::BreakGlassGrantId(id.text()),
         }),
         from: Some(write::timestamp(row.from)),
         to: row.to.map(write::timestamp),

@@ -1,11 +1,8 @@
-//! Entries as a table: RFC 4180, in UTF-8, lines ending in CR LF, every cell quoted.
-//!
-//! A spreadsheet takes a cell that begins like a formula for one, and names are chosen by
-//! strangers. So such a cell has an apostrophe put in front, which spreadsheets read as "this
-//! is text".
+//! Entries as a table.
 
 use projections::envelope::Envelope;
 
+use crate::csv::Row;
 use crate::proto;
 
 /// The names of the columns, in order.
@@ -35,7 +32,7 @@ const PERSONAL_DATA: &str = "personal_data_state";
 
 /// Writes the header.
 pub(super) fn header(out: &mut Vec<u8>) {
-    let mut row = Row { out, first: true };
+    let mut row = Row::begin(out);
     for name in COLUMNS {
         row.cell(name);
     }
@@ -45,7 +42,7 @@ pub(super) fn header(out: &mut Vec<u8>) {
 
 /// Writes one entry.
 pub(super) fn row(out: &mut Vec<u8>, entry: &proto::ActivityEntry, envelope: &Envelope) {
-    let mut row = Row { out, first: true };
+    let mut row = Row::begin(out);
     row.cell(&envelope.at.to_string());
     row.cell(&entry.revision.to_string());
     row.cell(&entry.event_id);
@@ -71,48 +68,6 @@ pub(super) fn row(out: &mut Vec<u8>, entry: &proto::ActivityEntry, envelope: &En
     let state = personal.map(|it| it.state().as_str_name()).unwrap_or_default();
     row.cell(word(state, "PERSONAL_DATA_STATE_").as_str());
     row.end();
-}
-
-/// A row that is being written.
-struct Row<'a> {
-    out: &'a mut Vec<u8>,
-    first: bool,
-}
-
-impl Row<'_> {
-    fn cell(&mut self, text: &str) {
-        if !self.first {
-            self.out.push(b',');
-        }
-        self.first = false;
-        self.out.push(b'"');
-        if begins_like_a_formula(text) {
-            self.out.push(b'\'');
-        }
-        for (place, part) in text.split('"').enumerate() {
-            if place > 0 {
-                self.out.extend_from_slice(b"\"\"");
-            }
-            self.out.extend_from_slice(part.as_bytes());
-        }
-        self.out.push(b'"');
-    }
-
-    fn end(self) {
-        self.out.extend_from_slice(b"\r\n");
-    }
-}
-
-/// Whether a spreadsheet may take a cell for a formula, also once it has dropped quotes and
-/// white space in front: `=`, `+`, `-`, `@`, their full-width forms, tab and line ends.
-fn begins_like_a_formula(text: &str) -> bool {
-    if text.starts_with(['\t', '\r', '\n']) {
-        return true;
-    }
-    let bare = text.trim_start_matches(|c: char| {
-        c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '\u{feff}')
-    });
-    bare.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠'])
 }
 
 /// `ACTIVITY_OUTCOME_DENIED` as `denied`.
@@ -156,45 +111,6 @@ fn value(value: &proto::FieldValue) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn cell(text: &str) -> String {
-        let mut out = Vec::new();
-        let mut row = Row { out: &mut out, first: true };
-        row.cell(text);
-        row.end();
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn a_cell_is_quoted_and_no_formula() {
-        assert_eq!(cell(""), "\"\"\r\n");
-        assert_eq!(cell("a \"b\",\r\nc"), "\"a \"\"b\"\",\r\nc\"\r\n");
-        for formula in [
-            "=1+1",
-            "+1",
-            "-1",
-            "@SUM(A1)",
-            "\tx",
-            "\rx",
-            "\nx",
-            "＝1",
-            "＋1",
-            "－1",
-            "＠x",
-            " =1",
-            "\"=1",
-            "'=1",
-            " \u{a0}\"'=1",
-            "\u{feff}=1",
-            "\0=1",
-        ] {
-            assert!(cell(formula).starts_with("\"'"), "{formula:?}");
-        }
-        for text in ["a=1", "1-1", "key_1", "'quoted'", "→ x", "\u{200b}"] {
-            assert!(!cell(text).starts_with("\"'") || text.starts_with('\''), "{text:?}");
-            assert_eq!(cell(text), format!("\"{text}\"\r\n"));
-        }
-    }
 
     #[test]
     fn changes_are_one_line_each_after_the_other() {
