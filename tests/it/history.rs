@@ -11,7 +11,7 @@ use prost_types::{Duration, Timestamp};
 use tonic::Code;
 
 use super::support::{
-    Acme, Client, DNS_MANAGER, about, refused, scoped, texts, unused, with_roles,
+    Acme, Client, DNS_MANAGER, Home, about, refused, scoped, texts, unused, with_roles,
 };
 
 const PASSWORD: &str = "correct horse battery";
@@ -494,6 +494,41 @@ async fn a_key_that_expires_is_explained_on_both_sides_of_its_end() {
         let shown = story.acme.admin.state_at(of(PastTable::Keys, millis(at))).await.unwrap();
         let state = shown.keys.iter().find(|it| it.id == watched.id).unwrap().state();
         assert_eq!(state == proto::KeyState::Expired, code == DecisionCode::Expired);
+    }
+}
+
+#[tokio::test]
+async fn a_gate_is_explained_by_the_rule_that_asked_for_it() {
+    let mut story = Story::new().await;
+    story.key("gated", scoped("", "gated", &["dns:read"])).await;
+    story.note("it was made").await;
+    let rule = |asks: &str| format!("[[permission_rules]]\npermission = \"dns:*\"\n{asks}\n");
+    let zones = rule("feature = \"zones\"");
+    for (after, settings) in [
+        ("a second factor was asked for", rule("mfa = true")),
+        ("a licence was asked for", zones.clone()),
+        ("it was licensed", zones.clone() + "[plans.paid]\nfeatures = [\"zones\"]\n"),
+        ("the licence was taken away", zones),
+        ("nothing was asked for", String::new()),
+    ] {
+        let write = |home: &Home| {
+            std::fs::write(home.path().join("keyledger.toml"), settings).unwrap();
+        };
+        story.acme = story.acme.restarted_after(write).await;
+        story.note(after).await;
+    }
+    story.assert_was().await;
+    use DecisionCode::{Allowed, FeatureNotLicensed, MfaRequired};
+    for (after, code, action) in [
+        ("it was made", Allowed, "key.created"),
+        ("a second factor was asked for", MfaRequired, "permission_rule.defined"),
+        ("a licence was asked for", FeatureNotLicensed, "permission_rule.defined"),
+        ("it was licensed", Allowed, "key.created"),
+        ("the licence was taken away", FeatureNotLicensed, "plan.defined"),
+        ("nothing was asked for", Allowed, "key.created"),
+    ] {
+        let decided = story.decided("gated", after).await;
+        assert_eq!(decided, (code, action.to_owned()), "after {after}");
     }
 }
 

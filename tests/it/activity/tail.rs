@@ -215,3 +215,34 @@ async fn whoever_takes_nothing_holds_up_nobody_and_misses_nothing() {
     drop(slow);
     server.stop().await;
 }
+
+/// Two pieces wait, and what the transport holds; then the tail ends, and nothing is skipped.
+#[tokio::test]
+async fn whoever_takes_nothing_for_long_is_cut_off_and_goes_on_where_they_were() {
+    const EVENTS: u64 = 20_000;
+    let acme = Acme::new().await;
+    let Acme { home, server, id, admin_secret, .. } = acme;
+    server.stop().await;
+    lengthen(&home, &id, EVENTS).await;
+    let server = home.start().await;
+    let admin = server.client(&admin_secret);
+    let request = from_the_beginning("");
+    let mut heard = Heard::default();
+    let mut slow = tail(&server, &admin, request.clone()).await.unwrap();
+    heard.take(next(&mut slow).await.unwrap());
+    tokio::time::sleep(std::time::Duration::from_secs(32)).await;
+    let status = loop {
+        match next(&mut slow).await {
+            Ok(piece) => heard.take(piece),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Aborted, "TAIL_TOO_SLOW"));
+    assert!(heard.last.is_none_or(|last| last < EVENTS), "it was cut off in the middle");
+    let head = admin.revision(&id).await;
+    let mut again = tail(&server, &admin, heard.request(request)).await.unwrap();
+    heard.until(&mut again, head).await;
+    assert_eq!(heard.revisions, (0..=heard.last.unwrap()).collect::<Vec<_>>());
+    drop(again);
+    server.stop().await;
+}
