@@ -32,7 +32,7 @@ use crate::ledger::event_store::{Anchor, Position};
 /// "KLAI": what `file(1)` and we know the database by.
 const APPLICATION_ID: i32 = 0x4b4c_4149;
 /// The form of the tables; that of the terms is counted on top.
-const FORM: i32 = 1 << 16;
+const FORM: i32 = 2 << 16;
 /// Page cache of the connection that writes, in KiB.
 const WRITER_CACHE_KIB: i64 = 16_384;
 /// Page cache of each connection that reads, in KiB.
@@ -44,8 +44,12 @@ const READERS: usize = 2;
 
 /// A row's number is the organization's, shifted by this, and the revision.
 const REVISION_BITS: u32 = 40;
-/// How many revisions a search of several terms looks at before it looks at the time.
-const WINDOW: u64 = 1 << 16;
+/// Events stand in runs of so many, and have a word for their run. A search of several terms
+/// looks at one run at a time, then at the clock: with that word among its own it ends where
+/// the run does. A range of rows alone would not end it: the engine looks for the next event
+/// that has all words, however far that is, before it looks at the range.
+const RUN: u64 = 1 << RUN_BITS;
+const RUN_BITS: u32 = 17;
 /// For how long a search begins windows.
 const SEARCH_WITHIN: Duration = Duration::from_millis(10);
 
@@ -213,6 +217,12 @@ fn read_term(text: &str) -> Option<Term> {
     (text.len() == TERM_LETTERS).then_some(Term(bits))
 }
 
+/// The word of a row's run. It is a letter longer than a term, so it is none.
+fn write_run(row: i64, text: &mut String) {
+    text.push('r');
+    write_term(Term(row.cast_unsigned() >> RUN_BITS), text);
+}
+
 /// The number of an event's row; none where the engine has no numbers for it.
 fn row_number(organization: i64, revision: Revision) -> Option<i64> {
     let revision = i64::try_from(revision.0).ok().filter(|it| *it < 1 << REVISION_BITS)?;
@@ -254,6 +264,7 @@ impl Writer {
                     write_term(*term, &mut text);
                     text.push(' ');
                 }
+                write_run(row, &mut text);
                 insert.execute(params![row, text])?;
             }
         }
@@ -338,14 +349,21 @@ impl ActivityIndex for ActivityDb {
         let (mut low, mut high) = (search.low.0, search.high.0);
         // One list is read from where it is looked at to as many as are wanted; several are
         // read against each other, and may have nothing in common for long.
-        let window = if search.terms.len() > 1 { WINDOW } else { u64::MAX };
+        let by_runs = search.terms.len() > 1;
+        let all = matching.len();
         while low <= high {
             let (first, last) = match search.direction {
-                Direction::NewestFirst => (low.max(high.saturating_sub(window - 1)), high),
-                Direction::OldestFirst => (low, high.min(low.saturating_add(window - 1))),
+                _ if !by_runs => (low, high),
+                Direction::NewestFirst => (low.max(high & !(RUN - 1)), high),
+                Direction::OldestFirst => (low, high.min(low | (RUN - 1))),
             };
             let rows = row_number(number, Revision(first)).zip(row_number(number, Revision(last)));
             let Some((first_row, last_row)) = rows else { return Ok(found) };
+            if by_runs {
+                matching.truncate(all);
+                matching.push_str(" AND ");
+                write_run(first_row, &mut matching);
+            }
             let wanted = search.wanted.saturating_sub(found.revisions.len());
             let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
             let mut rows = select.query(params![matching, first_row, last_row, limit])?;
@@ -393,12 +411,19 @@ impl ActivityIndex for ActivityDb {
         );
         reader.pragma_update(None, "query_only", true)?;
         made?;
-        let mut digest = IndexDigest::default();
+        let (mut digest, mut run) = (IndexDigest::default(), String::new());
         let mut words = reader.prepare("SELECT term, doc FROM temp.words")?;
         let mut words = words.query([])?;
         while let Some(row) = words.next()? {
-            let term = row.get_ref(0)?.as_str().ok().and_then(read_term);
+            let text = row.get_ref(0)?.as_str().unwrap_or_default();
             let doc: i64 = row.get(1)?;
+            run.clear();
+            write_run(doc, &mut run);
+            if text == run {
+                digest.events += 1;
+                continue;
+            }
+            let term = read_term(text);
             let id = ids.get(&(doc >> REVISION_BITS));
             let (Some(term), Some(id)) = (term, id) else {
                 return Err(IndexError::Damaged("it holds what nobody wrote".to_owned()));

@@ -95,6 +95,8 @@ pub trait ActivityIndex: Send + Sync + 'static {
 pub struct IndexDigest {
     /// How many terms of events.
     pub terms: u64,
+    /// How many events.
+    pub events: u64,
     sum: u128,
 }
 

@@ -291,6 +291,7 @@ impl Ledger {
             for Indexed { organization, revision, terms } in
                 batch.into_iter().flat_map(|it| it.events)
             {
+                digest.events += 1;
                 terms.iter().for_each(|term| digest.add(organization, revision, *term));
             }
         }

@@ -102,8 +102,8 @@ fn an_event_out_of_its_place_changes_nothing() {
 fn what_has_nothing_in_common_for_long_is_looked_at_in_windows() {
     let directory = TempDir::new().unwrap();
     let index = open(&directory);
-    // Two terms that take turns, over more than a window, and meet at both ends.
-    let end = WINDOW + WINDOW / 2;
+    // Two terms that take turns, over more than a run, and meet at both ends.
+    let end = RUN + RUN / 2;
     let terms = |it: u64| if it == 0 || it == end { vec![1, 2] } else { vec![1 + it % 2] };
     let events: Vec<_> = (0..=end).map(|it| event(ACME, it, &terms(it))).collect();
     index.add(&events, &checkpoint(1)).unwrap();
@@ -130,6 +130,7 @@ fn what_is_cleared_is_gone_and_can_be_made_again() {
     assert_eq!(index.digest().unwrap(), digest, "in however many steps");
     let mut told = IndexDigest::default();
     for Indexed { organization, revision, terms } in events.iter().rev() {
+        told.events += 1;
         terms.iter().for_each(|term| told.add(*organization, *revision, *term));
     }
     assert_eq!(told, digest, "in whatever order");
