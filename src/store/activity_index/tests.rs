@@ -113,6 +113,36 @@ fn what_has_nothing_in_common_for_long_is_looked_at_in_windows() {
 }
 
 #[test]
+fn what_is_looked_for_across_runs_is_found_on_both_sides_of_each_border() {
+    let directory = TempDir::new().unwrap();
+    let index = open(&directory);
+    // The rows of another organization stand in front, so that runs are counted from none.
+    index.add(&[event(OTHER, 0, &[1, 2])], &checkpoint(1)).unwrap();
+    let end = 2 * RUN + RUN / 4;
+    let meet = [0, 1, RUN - 2, RUN - 1, RUN, RUN + 1, 2 * RUN - 1, 2 * RUN, end - 1, end];
+    let terms = |it: u64| if meet.contains(&it) { vec![1, 2, 3] } else { vec![1 + it % 2] };
+    let events: Vec<_> = (0..=end).map(|it| event(ACME, it, &terms(it))).collect();
+    index.add(&events, &checkpoint(2)).unwrap();
+    let bounds = [0, 1, 5, RUN - 1, RUN, RUN + 1, RUN + 5, 2 * RUN - 1, 2 * RUN, end];
+    for low in bounds {
+        for high in bounds {
+            let within: Vec<u64> =
+                meet.into_iter().filter(|it| (low..=high).contains(it)).collect();
+            let newest: Vec<u64> = within.iter().rev().copied().collect();
+            // One term, two, and all three.
+            for terms in [&[3][..], &[1, 2], &[2, 1], &[1, 2, 3]] {
+                let found = all(&index, search(terms, low, high, Direction::OldestFirst));
+                assert_eq!(found, within, "{terms:?} from {low} to {high}");
+                let found = all(&index, search(terms, low, high, Direction::NewestFirst));
+                assert_eq!(found, newest, "{terms:?} from {high} to {low}");
+            }
+        }
+    }
+    let found = all(&index, search(&[1], RUN - 4, RUN + 3, Direction::OldestFirst));
+    assert_eq!(found, [RUN - 4, RUN - 2, RUN - 1, RUN, RUN + 1, RUN + 2]);
+}
+
+#[test]
 fn what_is_cleared_is_gone_and_can_be_made_again() {
     let directory = TempDir::new().unwrap();
     let index = open(&directory);
@@ -153,6 +183,14 @@ fn a_file_that_is_none_is_made_anew() {
     other.pragma_update(None, "user_version", FORM).unwrap();
     drop(other);
     assert_eq!(open(&directory).reached().unwrap(), Reached::default(), "other terms");
+    let index = open(&directory);
+    index.add(&[event(ACME, 0, &[1])], &checkpoint(1)).unwrap();
+    drop(index);
+    let earlier = Connection::open(&path).unwrap();
+    let form = (FORM - (1 << 16)).saturating_add_unsigned(TERMS_FORM);
+    earlier.pragma_update(None, "user_version", form).unwrap();
+    drop(earlier);
+    assert_eq!(open(&directory).reached().unwrap(), Reached::default(), "an earlier form");
     use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
