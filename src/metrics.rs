@@ -333,6 +333,9 @@ impl Sources {
         let behind = ledger.map(|ledger| ledger.activity_index_behind() as f64);
         let help = "Events that the activity index does not know yet";
         out.gauge("keyledger_activity_index_behind_events", help, behind)?;
+        let damaged = ledger.map_or(0, Ledger::activity_index_damaged);
+        let help = "How often the activity index was found to be damaged";
+        out.counter("keyledger_activity_index_damaged", help, damaged)?;
         let ahead = ledger.map(|ledger| ledger.clock().ahead_ms() as f64 / 1e3);
         let help = "By how much the wall clock has outrun the boot clock";
         out.gauge("keyledger_clock_ahead_seconds", help, ahead)

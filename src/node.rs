@@ -21,9 +21,11 @@ use projections::recorded::{Revision, StreamName};
 use projections::text::KeyPrefix;
 
 use crate::ledger::activity::FillError;
+use crate::ledger::activity::index::IndexError;
 use crate::ledger::clock::Clock;
 use crate::ledger::contact::{Contact, Loss};
 use crate::ledger::event_store::{EventStore, ReadError};
+use crate::ledger::history::keeping::Pace;
 use crate::ledger::recording::Recording;
 use crate::ledger::secret::{Ids, NoEntropy, Secret};
 use crate::ledger::snapshots::RoundError;
@@ -469,11 +471,10 @@ impl Node {
     /// Whether the activity index holds what history says, up to where it has read.
     pub async fn activity_index_is_right(&self) -> Result<bool, NodeError> {
         let Some(index) = self.derived.activity.clone() else { return Err(NodeError::NoDerived) };
-        let derived = self.derived.clone();
-        let held = tokio::task::spawn_blocking(move || derived.activity_digest());
-        let told = self.ledger.activity_index_digest(&(index as _)).await;
-        let held = held.await.map_err(|_| NodeError::Interrupted)??;
-        Ok(told? == Some(held))
+        match self.ledger.activity_index_is_right(&(index as _), Pace::Steady).await {
+            Err(FillError::Index(IndexError::Damaged(_))) => Ok(false),
+            right => Ok(right?),
+        }
     }
 
     /// Closes the event store and writes nothing more.

@@ -5,6 +5,7 @@
 //! Where an index knows which events have what is looked for, only those are read; what the
 //! index does not know yet is read event by event.
 
+mod checking;
 pub mod index;
 mod indexing;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Directories, NodeError};
-use crate::ledger::activity::index::{ActivityIndex as _, IndexDigest, IndexError};
+use crate::ledger::activity::index::{ActivityIndex as _, IndexError};
 use crate::ledger::snapshot_store::{SnapshotError, SnapshotStore as _};
 use crate::store::activity_index::ActivityDb;
 use crate::store::derived::DerivedStore;
@@ -70,11 +70,5 @@ impl Derived {
         };
         snapshots.clear().map_err(Unusable::from)?;
         Ok(activity.clear().map_err(Unusable::from)?)
-    }
-
-    /// What the activity index holds. Blocks, for long.
-    pub(super) fn activity_digest(&self) -> Result<IndexDigest, NodeError> {
-        let Some(activity) = &self.activity else { return Err(NodeError::NoDerived) };
-        Ok(activity.digest().map_err(Unusable::from)?)
     }
 }

@@ -25,7 +25,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params}
 use super::derived_file;
 use crate::ledger::activity::Direction;
 use crate::ledger::activity::index::{
-    ActivityIndex, Found, IndexDigest, IndexError, Indexed, Reached, Search,
+    ActivityIndex, Digesting, Found, IndexError, Indexed, Reached, Search,
 };
 use crate::ledger::event_store::{Anchor, Position};
 
@@ -50,6 +50,12 @@ const REVISION_BITS: u32 = 40;
 /// that has all words, however far that is, before it looks at the range.
 const RUN: u64 = 1 << RUN_BITS;
 const RUN_BITS: u32 = 17;
+/// Places that one step of a digest takes in: some milliseconds of work.
+const DIGEST_PLACES: u32 = 1_024;
+/// One in so many of these is searched for. To read all lists in order says that nothing is missing
+/// in them, and not that a search finds its way to each: what leads there is a hundredth of the
+/// file, each of it leads to hundreds of places, and each digest searches for others.
+const SEARCHED_ONE_IN: u64 = 16;
 /// For how long a search begins windows.
 const SEARCH_WITHIN: Duration = Duration::from_millis(10);
 
@@ -65,6 +71,9 @@ CREATE VIRTUAL TABLE terms USING fts5(
     of_event, content='', detail=none, columnsize=0, tokenize='ascii'
 );
 ";
+/// Every word of every row, in order. Of one connection alone, in memory:
+/// <https://sqlite.org/fts5.html#the_fts5vocab_virtual_table_module>.
+const WORDS: &str = "CREATE VIRTUAL TABLE temp.words USING fts5vocab(main, terms, instance)";
 const PUT_CHECKPOINT: &str = "INSERT OR REPLACE INTO checkpoint
     (only_one, before, position, stream, revision, leaf_hash) VALUES (0, ?1, ?2, ?3, ?4, ?5)";
 
@@ -176,12 +185,13 @@ fn connect(path: &Path) -> Result<(Writer, [Connection; READERS]), IndexError> {
     }
     let reader = || -> Result<Connection, IndexError> {
         let reader = open(OpenFlags::SQLITE_OPEN_READ_ONLY, READER_CACHE_KIB)?;
-        reader.pragma_update(None, "query_only", true)?;
         let tables = "SELECT count(*) FROM sqlite_schema
             WHERE name IN ('checkpoint', 'organizations', 'terms')";
         if reader.query_row(tables, [], |row| row.get::<_, i64>(0))? != 3 {
             return Err(IndexError::Damaged("a table is missing".to_owned()));
         }
+        reader.execute_batch(WORDS)?;
+        reader.pragma_update(None, "query_only", true)?;
         Ok(reader)
     };
     let readers = [reader()?, reader()?];
@@ -209,12 +219,16 @@ fn write_term(term: Term, text: &mut String) {
 }
 
 fn read_term(text: &str) -> Option<Term> {
+    // A damaged file has words of any length.
+    if text.len() != TERM_LETTERS {
+        return None;
+    }
     let mut bits = 0;
     for (place, letter) in text.bytes().enumerate() {
         let five = LETTERS.iter().position(|it| *it == letter)? as u64;
         bits |= five << (5 * place);
     }
-    (text.len() == TERM_LETTERS).then_some(Term(bits))
+    Some(Term(bits))
 }
 
 /// The word of a row's run. It is a letter longer than a term, so it is none.
@@ -287,23 +301,81 @@ impl Writer {
     }
 }
 
+fn read_checkpoint(connection: &Connection) -> rusqlite::Result<Option<Anchor>> {
+    let checkpoint = "SELECT before, position, stream, revision, leaf_hash FROM checkpoint";
+    let checkpoint = connection.query_row(checkpoint, [], |row| {
+        let position = |bytes: [u8; 16]| Position(u128::from_be_bytes(bytes));
+        Ok(Anchor {
+            before: row.get::<_, Option<[u8; 16]>>(0)?.map(position),
+            position: position(row.get(1)?),
+            stream: StreamName::from_store(&row.get::<_, String>(2)?),
+            revision: Revision(row.get::<_, i64>(3)?.cast_unsigned()),
+            leaf_hash: LeafHash(row.get(4)?),
+        })
+    });
+    checkpoint.optional()
+}
+
+/// Takes a word of a row into a digest, if the row was there when it was begun.
+fn take_in(
+    digesting: &mut Digesting,
+    word: &str,
+    row: i64,
+    searched: &mut Vec<(String, i64)>,
+) -> Result<(), IndexError> {
+    let number = row >> REVISION_BITS;
+    let mut run = String::with_capacity(TERM_LETTERS + 1);
+    write_run(row, &mut run);
+    let term = read_term(word);
+    if term.is_none() && word != run {
+        return Err(IndexError::Damaged("it holds what nobody wrote".to_owned()));
+    }
+    match &mut digesting.behind {
+        Some((last, place)) => {
+            if last != word {
+                word.clone_into(last);
+            }
+            *place = row;
+        }
+        behind => *behind = Some((word.to_owned(), row)),
+    }
+    digesting.taken_in += 1;
+    if digesting.taken_in.is_multiple_of(SEARCHED_ONE_IN) {
+        searched.push((word.to_owned(), row));
+    }
+    // Organizations that came since have numbers of their own.
+    let Some((id, last)) = digesting.organizations.get(&number) else { return Ok(()) };
+    let revision = revision_of(row);
+    if revision > *last {
+        return Ok(());
+    }
+    match term {
+        Some(term) => digesting.digest.add(*id, revision, term),
+        None => digesting.digest.events += 1,
+    }
+    Ok(())
+}
+
+/// Searches for a word of a row from both sides.
+fn look_for(reader: &Connection, word: &str, row: i64) -> Result<(), IndexError> {
+    for (order, low, high) in [("ASC", row, i64::MAX), ("DESC", i64::MIN, row)] {
+        let first = format!(
+            "SELECT rowid FROM terms WHERE terms MATCH ?1 AND rowid BETWEEN ?2 AND ?3
+             ORDER BY rowid {order} LIMIT 1"
+        );
+        let mut first = reader.prepare_cached(&first)?;
+        let found = first.query_row(params![word, low, high], |row| row.get(0)).optional()?;
+        if found != Some(row) {
+            return Err(IndexError::Damaged("a search does not find what it holds".to_owned()));
+        }
+    }
+    Ok(())
+}
+
 impl ActivityIndex for ActivityDb {
     fn reached(&self) -> Result<Reached, IndexError> {
         let writer = self.writer();
-        let checkpoint = "SELECT before, position, stream, revision, leaf_hash FROM checkpoint";
-        let checkpoint = writer
-            .connection
-            .query_row(checkpoint, [], |row| {
-                let position = |bytes: [u8; 16]| Position(u128::from_be_bytes(bytes));
-                Ok(Anchor {
-                    before: row.get::<_, Option<[u8; 16]>>(0)?.map(position),
-                    position: position(row.get(1)?),
-                    stream: StreamName::from_store(&row.get::<_, String>(2)?),
-                    revision: Revision(row.get::<_, i64>(3)?.cast_unsigned()),
-                    leaf_hash: LeafHash(row.get(4)?),
-                })
-            })
-            .optional()?;
+        let checkpoint = read_checkpoint(&writer.connection)?;
         let organizations = writer.organizations.iter();
         let organizations = organizations.map(|(id, (_, revision))| (*id, *revision)).collect();
         Ok(Reached { checkpoint, organizations })
@@ -396,41 +468,51 @@ impl ActivityIndex for ActivityDb {
         Ok(found)
     }
 
-    fn digest(&self) -> Result<IndexDigest, IndexError> {
-        let reader = self.reader();
-        let mut ids = HashMap::new();
-        let mut rows = reader.prepare("SELECT number, id FROM organizations")?;
+    fn begin_digest(&self) -> Result<Digesting, IndexError> {
+        let mut reader = self.reader();
+        // Both as they are at one moment.
+        let reading = reader.transaction()?;
+        let checkpoint = read_checkpoint(&reading)?;
+        let mut organizations = HashMap::new();
+        let mut rows = reading.prepare("SELECT number, id, revision FROM organizations")?;
         let mut rows = rows.query([])?;
         while let Some(row) = rows.next()? {
-            ids.insert(row.get::<_, i64>(0)?, OrganizationId::from_bytes(row.get(1)?));
+            let last = Revision(row.get::<_, i64>(2)?.cast_unsigned());
+            organizations.insert(row.get(0)?, (OrganizationId::from_bytes(row.get(1)?), last));
         }
-        // Of this connection alone, in memory: <https://sqlite.org/fts5.html#the_fts5vocab_virtual_table_module>.
-        reader.pragma_update(None, "query_only", false)?;
-        let made = reader.execute_batch(
-            "CREATE VIRTUAL TABLE IF NOT EXISTS temp.words USING fts5vocab(main, terms, instance)",
-        );
-        reader.pragma_update(None, "query_only", true)?;
-        made?;
-        let (mut digest, mut run) = (IndexDigest::default(), String::new());
-        let mut words = reader.prepare("SELECT term, doc FROM temp.words")?;
-        let mut words = words.query([])?;
-        while let Some(row) = words.next()? {
-            let text = row.get_ref(0)?.as_str().unwrap_or_default();
-            let doc: i64 = row.get(1)?;
-            run.clear();
-            write_run(doc, &mut run);
-            if text == run {
-                digest.events += 1;
-                continue;
+        let taken_in = fastrand::u64(..SEARCHED_ONE_IN);
+        Ok(Digesting { checkpoint, organizations, taken_in, ..Digesting::default() })
+    }
+
+    fn digest_on(&self, digesting: &mut Digesting) -> Result<bool, IndexError> {
+        let reader = self.reader();
+        let mut left = DIGEST_PLACES;
+        let mut searched = Vec::new();
+        // A word may have any number of rows: those that are left are searched for, as a query
+        // searches. Only words that we write come here.
+        if let Some((word, row)) = digesting.behind.clone() {
+            let rows = "SELECT rowid FROM terms WHERE terms MATCH ?1 AND rowid BETWEEN ?2 AND ?3
+                ORDER BY rowid LIMIT ?4";
+            let mut rows = reader.prepare_cached(rows)?;
+            let mut rows = rows.query(params![word, row.saturating_add(1), i64::MAX, left])?;
+            while let Some(row) = rows.next()? {
+                take_in(digesting, &word, row.get(0)?, &mut searched)?;
+                left -= 1;
             }
-            let term = read_term(text);
-            let id = ids.get(&(doc >> REVISION_BITS));
-            let (Some(term), Some(id)) = (term, id) else {
-                return Err(IndexError::Damaged("it holds what nobody wrote".to_owned()));
-            };
-            digest.add(*id, revision_of(doc), term);
         }
-        Ok(digest)
+        let next = digesting.behind.as_ref().map(|(word, _)| format!("{word}\0"));
+        let rows = "SELECT term, doc FROM temp.words WHERE term >= ?1 LIMIT ?2";
+        let mut rows = reader.prepare_cached(rows)?;
+        let mut rows = rows.query(params![next.unwrap_or_default(), left])?;
+        while let Some(row) = rows.next()? {
+            let word = row.get_ref(0)?.as_str().unwrap_or_default();
+            take_in(digesting, word, row.get(1)?, &mut searched)?;
+            left -= 1;
+        }
+        for (word, row) in searched {
+            look_for(&reader, &word, row)?;
+        }
+        Ok(left > 0)
     }
 
     fn clear(&self) -> Result<(), IndexError> {

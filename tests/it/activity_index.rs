@@ -8,6 +8,7 @@ use keyledger::proto::{
 };
 use tonic::Code;
 
+use super::metrics::{Scrape, address, launched, wait};
 use super::snapshots::verify_projections;
 use super::support::{Acme, Client, Home, refused, scoped};
 
@@ -157,6 +158,66 @@ async fn an_index_that_was_tampered_with_shows_nothing_false_and_is_found_out() 
     let acme = acme.restarted_after(tamper).await;
     assert_eq!(shown(&acme, &keys).await, expected);
     acme.server.stop().await;
+}
+
+/// What the server says of itself behind a check: how often an index was found damaged.
+const DAMAGED: &str = "keyledger_activity_index_damaged_total";
+
+#[tokio::test]
+async fn an_index_that_hides_events_is_found_out_while_the_server_runs_and_made_anew() {
+    let acme = Acme::new().await;
+    let keys = history(&acme).await;
+    indexed(&acme.operator).await;
+    let expected = shown(&acme, &keys).await;
+    let hide = |home: &Home| {
+        hide(&rusqlite::Connection::open(file(home)).unwrap());
+        assert_eq!(verify_projections(home)["activity_index_differs"], true);
+    };
+    let Acme { home, server, id, admin_secret, .. } = acme;
+    server.stop().await;
+    hide(&home);
+    let mut server = launched(home.launch()).start().await;
+    let metrics = address(&mut server.process);
+    let operator = server.client(&home.admin_key());
+    let admin = operator.with_key(&admin_secret);
+    let acme = Acme { home, server, operator, id, admin, admin_secret };
+    wait(metrics, DAMAGED, 1.0).await;
+    // From here on nothing is hidden: neither while it is made anew nor behind that.
+    assert_eq!(shown(&acme, &keys).await, expected);
+    indexed(&acme.operator).await;
+    assert_eq!(shown(&acme, &keys).await, expected);
+    assert_eq!(Scrape::of(metrics).value(DAMAGED), 1.0);
+    let Acme { home, server, .. } = acme;
+    let said = server.stop().await;
+    assert!(said.contains("may have hidden events"), "{said}");
+    assert_eq!(verify_projections(&home)["activity_index_differs"], false);
+
+    // One that is whole is looked at, and left alone.
+    let mut server = launched(home.launch()).start().await;
+    let metrics = address(&mut server.process);
+    server
+        .process
+        .wait_for(|line| line.contains("the activity index is what history says").then_some(()));
+    assert_eq!(Scrape::of(metrics).value(DAMAGED), 0.0);
+    server.stop().await;
+}
+
+/// Takes most events away from most terms, and leaves them what they need to be looked at.
+fn hide(database: &rusqlite::Connection) {
+    let words = "CREATE VIRTUAL TABLE temp.words USING fts5vocab(main, terms, instance)";
+    database.execute_batch(words).unwrap();
+    let mut words = database.prepare("SELECT doc, term FROM temp.words").unwrap();
+    let mut rows = BTreeMap::<i64, Vec<String>>::new();
+    for word in words.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap() {
+        let (row, word) = word.unwrap();
+        rows.entry(row).or_default().push(word);
+    }
+    database.execute("INSERT INTO terms(terms) VALUES ('delete-all')", []).unwrap();
+    for (row, mut words) in rows {
+        words.retain(|it| row % 5 == 0 || it.starts_with('r') && it.len() == 11);
+        let put = "INSERT INTO terms (rowid, of_event) VALUES (?1, ?2)";
+        database.execute(put, (row, words.join(" "))).unwrap();
+    }
 }
 
 /// Gives every event every term that any has.

@@ -161,7 +161,7 @@ impl Acme {
     }
 }
 
-async fn wait(address: SocketAddr, name: &str, value: f64) {
+pub(crate) async fn wait(address: SocketAddr, name: &str, value: f64) {
     let until = Instant::now() + DEADLINE;
     while Scrape::of(address).value(name) != value {
         assert!(Instant::now() < until, "`{name}` never was {value}");

@@ -3,6 +3,8 @@
 //! An index is derived and never believed: what it finds is read from the stream and asked
 //! again. It may know less than the stream, at its end; what it knows, it knows without gaps.
 
+use std::collections::HashMap;
+
 use projections::activity::Term;
 use projections::id::OrganizationId;
 use projections::recorded::Revision;
@@ -82,15 +84,34 @@ pub trait ActivityIndex: Send + Sync + 'static {
     /// long: the time it takes must not depend on how much the index holds.
     fn find(&self, search: &Search) -> Result<Found, IndexError>;
 
-    /// A number that any two indexes of the same events have in common, and others have not
-    /// but by chance; and how many terms of events went into it. Takes long.
-    fn digest(&self) -> Result<IndexDigest, IndexError>;
+    /// Begins a digest of what it holds now.
+    fn begin_digest(&self) -> Result<Digesting, IndexError>;
+
+    /// Takes some more of it in; true once that is all. Takes few milliseconds, and holds
+    /// nothing between calls: what is added meanwhile stays out.
+    fn digest_on(&self, digesting: &mut Digesting) -> Result<bool, IndexError>;
 
     /// Throws everything away.
     fn clear(&self) -> Result<(), IndexError>;
 }
 
-/// What an index holds, in few bytes: sums over all terms of all events, in whatever order.
+/// A digest on its way.
+#[derive(Clone, Debug, Default)]
+pub struct Digesting {
+    /// The last event of all that goes into it; none where nothing does.
+    pub checkpoint: Option<Anchor>,
+    /// The last event of each organization that goes into it, by the index's own number.
+    pub organizations: HashMap<i64, (OrganizationId, Revision)>,
+    /// The word and the row behind which it goes on, in the index's own terms.
+    pub behind: Option<(String, i64)>,
+    /// How many places it took in, from any number on.
+    pub taken_in: u64,
+    /// What came of it so far.
+    pub digest: IndexDigest,
+}
+
+/// What an index holds, in few bytes: sums over all terms of all events, in whatever order. Any
+/// two indexes of the same events have it in common, and others have not but by chance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IndexDigest {
     /// How many terms of events.

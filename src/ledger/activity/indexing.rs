@@ -3,7 +3,8 @@
 //! not know yet is walked.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use projections::activity::terms_of;
@@ -13,7 +14,7 @@ use projections::recorded::Revision;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::index::{ActivityIndex, Found, IndexDigest, IndexError, Indexed, Reached, Search};
+use super::index::{ActivityIndex, Found, IndexError, Indexed, Reached, Search};
 use crate::ledger::Ledger;
 use crate::ledger::event_store::{
     Anchor, Position, Positioned, READ_EVENTS_MAX, ReadError, ReadItem, Subscription, place,
@@ -29,20 +30,39 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(in crate::ledger) struct IndexState {
     index: OnceLock<Arc<dyn ActivityIndex>>,
-    reached: RwLock<HashMap<OrganizationId, Revision>>,
+    reached: RwLock<Asked>,
     anew: Notify,
+    /// How often it was found damaged.
+    damaged: AtomicU64,
+}
+
+/// How far an index may be asked.
+#[derive(Default)]
+struct Asked {
+    reached: HashMap<OrganizationId, Revision>,
+    /// Not at all, whatever is still added to it, until it is empty.
+    distrusted: bool,
 }
 
 impl IndexState {
     /// The last event of an organization that the index knows, and all before it.
     pub(super) fn reached(&self, organization: OrganizationId) -> Option<Revision> {
-        let reached = self.reached.read().unwrap_or_else(PoisonError::into_inner);
-        reached.get(&organization).copied()
+        let asked = self.reached.read().unwrap_or_else(PoisonError::into_inner);
+        asked.reached.get(&organization).copied()
     }
 
-    fn set_reached(&self, organizations: impl IntoIterator<Item = (OrganizationId, Revision)>) {
-        let mut reached = self.reached.write().unwrap_or_else(PoisonError::into_inner);
-        reached.extend(organizations);
+    fn asked(&self) -> RwLockWriteGuard<'_, Asked> {
+        self.reached.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_reached(
+        &self,
+        organizations: impl IntoIterator<Item = (OrganizationId, Revision)>,
+    ) {
+        let mut asked = self.asked();
+        if !asked.distrusted {
+            asked.reached.extend(organizations);
+        }
     }
 
     /// From here on this index is asked, up to there.
@@ -58,7 +78,24 @@ impl IndexState {
 
     /// From here on nothing is asked of it.
     pub(super) fn forget(&self) {
-        self.reached.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.asked().reached.clear();
+    }
+
+    /// From here on nothing is asked of it until it was made anew, which is to begin.
+    pub(super) fn distrust(&self) {
+        *self.asked() = Asked { reached: HashMap::new(), distrusted: true };
+        self.anew.notify_one();
+    }
+
+    /// It is empty, so what is added from here on is all that it holds.
+    pub(super) fn cleared(&self) {
+        self.asked().distrusted = false;
+    }
+
+    /// As [`IndexState::distrust`], because it is damaged.
+    pub(super) fn found_damaged(&self) {
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+        self.distrust();
     }
 
     /// Finds events; none where the index cannot be asked: the stream can.
@@ -70,8 +107,7 @@ impl IndexState {
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the stream is read instead of the activity index");
                 if let IndexError::Damaged(_) = error {
-                    self.forget();
-                    self.anew.notify_one();
+                    self.found_damaged();
                 }
                 None
             }
@@ -89,8 +125,8 @@ enum Begin {
 }
 
 /// Events that were told, and how far they go.
-struct Batch {
-    events: Vec<Indexed>,
+pub(super) struct Batch {
+    pub(super) events: Vec<Indexed>,
     checkpoint: Anchor,
 }
 
@@ -106,7 +142,10 @@ impl Ledger {
             let kept = match begin {
                 Begin::There => self.follow_from_there(&index).await,
                 Begin::Anew => match in_background(&index, |index| index.clear()).await {
-                    Ok(()) => self.follow(&index, Reached::default()).await,
+                    Ok(()) => {
+                        self.activity.cleared();
+                        self.follow_and_check(&index, Reached::default()).await
+                    }
                     Err(error) => Err(error),
                 },
             };
@@ -117,7 +156,10 @@ impl Ledger {
                     tracing::warn!(%error, "the activity index is not kept: pages cost more");
                     tokio::time::sleep(AGAIN).await;
                     match error {
-                        IndexError::Damaged(_) => Begin::Anew,
+                        IndexError::Damaged(_) => {
+                            self.activity.damaged.fetch_add(1, Ordering::Relaxed);
+                            Begin::Anew
+                        }
                         IndexError::Full | IndexError::Unavailable(_) => begin,
                     }
                 }
@@ -130,10 +172,15 @@ impl Ledger {
     pub fn rebuild_activity_index(&self) -> bool {
         let kept = self.activity.index.get().is_some();
         if kept {
-            self.activity.forget();
-            self.activity.anew.notify_one();
+            self.activity.distrust();
         }
         kept
+    }
+
+    /// How often the activity index was found damaged, since the start.
+    #[must_use]
+    pub fn activity_index_damaged(&self) -> u64 {
+        self.activity.damaged.load(Ordering::Relaxed)
     }
 
     /// How many events of the organizations' streams the activity index does not know yet.
@@ -163,7 +210,20 @@ impl Ledger {
                 return Ok(());
             }
         }
-        self.follow(index, reached).await
+        self.follow_and_check(index, reached).await
+    }
+
+    /// Follows the store, and checks what the index holds meanwhile.
+    async fn follow_and_check(
+        &self,
+        index: &Arc<dyn ActivityIndex>,
+        reached: Reached,
+    ) -> Result<(), IndexError> {
+        tokio::select! {
+            // What differs is made anew by whoever follows.
+            followed = self.follow(index, reached) => followed,
+            never = self.check_activity_index(index) => match never {},
+        }
     }
 
     /// Adds what the store has behind this, and what comes; ends where it is to be made anew.
@@ -269,35 +329,6 @@ impl Ledger {
         }
     }
 
-    /// What an index of all that the store holds would be, up to where this one has read; none
-    /// where that is another history.
-    ///
-    /// # Errors
-    ///
-    /// The index or the store could not be read.
-    pub async fn activity_index_digest(
-        &self,
-        index: &Arc<dyn ActivityIndex>,
-    ) -> Result<Option<IndexDigest>, FillError> {
-        let Some((_, end)) = self.trusted(index).await? else { return Ok(None) };
-        let (mut digest, mut heads, mut last) = (IndexDigest::default(), HashMap::new(), None);
-        while last < end {
-            let mut items = self.store.read_all(last, READ_EVENTS_MAX).await?;
-            items.retain(|it| Some(place(it)) <= end);
-            if items.is_empty() {
-                break;
-            }
-            let batch = tell(items, &mut heads, &mut last);
-            for Indexed { organization, revision, terms } in
-                batch.into_iter().flat_map(|it| it.events)
-            {
-                digest.events += 1;
-                terms.iter().for_each(|term| digest.add(organization, revision, *term));
-            }
-        }
-        Ok(Some(digest))
-    }
-
     /// How far an index goes; none where it is of another history.
     async fn trusted(
         &self,
@@ -343,7 +374,7 @@ async fn added(
     }
 }
 
-async fn in_background<T: Send + 'static>(
+pub(super) async fn in_background<T: Send + 'static>(
     index: &Arc<dyn ActivityIndex>,
     work: impl FnOnce(&dyn ActivityIndex) -> Result<T, IndexError> + Send + 'static,
 ) -> Result<T, IndexError> {
@@ -375,7 +406,7 @@ async fn gather(subscription: &mut dyn Subscription) -> Option<Vec<ReadItem>> {
 
 /// What the events of organizations can be found by. Behind a damaged event nothing more of
 /// its organization is told: an index has no gaps.
-fn tell(
+pub(super) fn tell(
     items: Vec<ReadItem>,
     heads: &mut HashMap<OrganizationId, Revision>,
     last: &mut Option<Position>,

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::ledger::activity::index::IndexDigest;
 
 const ACME: OrganizationId = OrganizationId::from_bytes([7; 16]);
 const OTHER: OrganizationId = OrganizationId::from_bytes([8; 16]);
@@ -53,6 +54,13 @@ fn all(index: &ActivityDb, mut search: Search) -> Vec<u64> {
             (Some(next), Direction::OldestFirst) => search.low = next,
         }
     }
+}
+
+/// All that an index holds.
+fn digest_of(index: &ActivityDb) -> Result<IndexDigest, IndexError> {
+    let mut digesting = index.begin_digest()?;
+    while !index.digest_on(&mut digesting)? {}
+    Ok(digesting.digest)
 }
 
 #[test]
@@ -148,16 +156,16 @@ fn what_is_cleared_is_gone_and_can_be_made_again() {
     let index = open(&directory);
     let events = [event(ACME, 0, &[1, 2]), event(ACME, 1, &[2])];
     index.add(&events, &checkpoint(1)).unwrap();
-    let digest = index.digest().unwrap();
+    let digest = digest_of(&index).unwrap();
     assert_eq!(digest.terms, 3);
     index.clear().unwrap();
     assert_eq!(index.reached().unwrap(), Reached::default());
-    assert_eq!(index.digest().unwrap(), IndexDigest::default());
+    assert_eq!(digest_of(&index).unwrap(), IndexDigest::default());
     assert!(all(&index, search(&[2], 0, 9, Direction::OldestFirst)).is_empty());
     for event in &events {
         index.add(std::slice::from_ref(event), &checkpoint(1)).unwrap();
     }
-    assert_eq!(index.digest().unwrap(), digest, "in however many steps");
+    assert_eq!(digest_of(&index).unwrap(), digest, "in however many steps");
     let mut told = IndexDigest::default();
     for Indexed { organization, revision, terms } in events.iter().rev() {
         told.events += 1;
@@ -165,7 +173,118 @@ fn what_is_cleared_is_gone_and_can_be_made_again() {
     }
     assert_eq!(told, digest, "in whatever order");
     index.add(&[event(ACME, 2, &[3])], &checkpoint(2)).unwrap();
-    assert_ne!(index.digest().unwrap(), digest);
+    assert_ne!(digest_of(&index).unwrap(), digest);
+}
+
+#[test]
+fn a_digest_is_of_what_was_there_when_it_was_begun() {
+    let directory = TempDir::new().unwrap();
+    let index = open(&directory);
+    // One term that all have, and steps that end within its list; and one of each alone.
+    let events: Vec<_> = (0..10_000).map(|it| event(ACME, it, &[7, 1_000 + it])).collect();
+    let mut told = IndexDigest::default();
+    for Indexed { organization, revision, terms } in &events {
+        told.events += 1;
+        terms.iter().for_each(|term| told.add(*organization, *revision, *term));
+    }
+    index.add(&events, &checkpoint(1)).unwrap();
+    let mut digesting = index.begin_digest().unwrap();
+    assert_eq!(digesting.checkpoint, Some(checkpoint(1)));
+    let (mut steps, mut next) = (1, 10_000);
+    while !index.digest_on(&mut digesting).unwrap() {
+        let more = [event(ACME, next, &[7, next]), event(OTHER, next - 10_000, &[7])];
+        index.add(&more, &checkpoint(2)).unwrap();
+        (steps, next) = (steps + 1, next + 1);
+    }
+    assert!(steps > 30_000 / u64::from(DIGEST_PLACES), "{steps} steps");
+    assert_eq!(digesting.digest, told);
+    assert_ne!(digest_of(&index).unwrap(), told);
+}
+
+/// What is found for each term, in both directions; none where that fails.
+fn findings(index: &ActivityDb, terms: u64, end: u64) -> Option<Vec<Vec<Revision>>> {
+    let mut findings = Vec::new();
+    for term in 0..terms {
+        for direction in [Direction::NewestFirst, Direction::OldestFirst] {
+            let search = Search { wanted: 1_000, ..search(&[term], 0, end, direction) };
+            findings.push(index.find(&search).ok()?.revisions);
+        }
+    }
+    Some(findings)
+}
+
+#[test]
+fn no_bit_that_flips_behind_sqlites_back_hides_an_event_from_queries_and_from_a_digest() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("activity.db");
+    let index = open(&directory);
+    let terms = 12;
+    for some in 0..3 {
+        let events: Vec<_> = (some * 40..some * 40 + 40)
+            .map(|it| event(ACME, it, &[0, 1 + it % 5, 6 + it % 3, 9 + it / 50]))
+            .collect();
+        index.add(&events, &checkpoint(1)).unwrap();
+    }
+    let (whole, found) = (digest_of(&index).unwrap(), findings(&index, terms, 119).unwrap());
+    drop(index);
+    let database = Connection::open(&path).unwrap();
+    let blocks = "SELECT id, block FROM terms_data WHERE id > 10 ORDER BY id";
+    let blocks: Vec<(i64, Vec<u8>)> = database
+        .prepare(blocks)
+        .unwrap()
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let put = |id: i64, block: &[u8]| {
+        let put = "UPDATE terms_data SET block = ?2 WHERE id = ?1";
+        assert_eq!(database.execute(put, params![id, block]).unwrap(), 1);
+    };
+    let (mut hidden, mut differing) = (0, 0);
+    for (id, block) in &blocks {
+        for bit in (0..block.len() * 8).step_by(37) {
+            let mut flipped = block.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            put(*id, &flipped);
+            let index = open(&directory);
+            let differs = digest_of(&index) != Ok(whole);
+            let lost = findings(&index, terms, 119).is_some_and(|now| {
+                now.iter().zip(&found).any(|(now, all)| all.iter().any(|it| !now.contains(it)))
+            });
+            assert!(differs || !lost, "bit {bit} of block {id}");
+            differing += u32::from(differs);
+            hidden += u32::from(lost);
+            drop(index);
+            put(*id, block);
+        }
+    }
+    // Enough of them did something, and did nothing that SQLite itself noticed.
+    assert!(hidden > 20 && differing > hidden, "{hidden} hidden, {differing} differ");
+    assert_eq!(digest_of(&open(&directory)), Ok(whole));
+}
+
+#[test]
+fn a_digest_looks_at_the_way_to_each_place_too() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("activity.db");
+    let index = open(&directory);
+    let rare = |it: u64| 100 + it.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 100_000_000_000;
+    let events: Vec<_> = (0..8_000).map(|it| event(ACME, it, &[7, rare(it)])).collect();
+    index.add(&events, &checkpoint(1)).unwrap();
+    let whole = digest_of(&index).unwrap();
+    assert_eq!(digest_of(&index), Ok(whole), "whatever is searched for");
+    drop(index);
+    // Of one leaf in the middle nothing says any more where it is: it is read, and not found.
+    let database = Connection::open(&path).unwrap();
+    let take = "DELETE FROM terms_idx WHERE (segid, term) IN
+        (SELECT segid, term FROM terms_idx ORDER BY segid, term LIMIT 1 OFFSET
+         (SELECT count(*) / 2 FROM terms_idx))";
+    assert_eq!(database.execute(take, []).unwrap(), 1);
+    let index = open(&directory);
+    let lost =
+        |it: &u64| all(&index, search(&[rare(*it)], 0, 9_999, Direction::NewestFirst)) != [*it];
+    assert!((0..8_000).filter(lost).count() > 50);
+    assert!(matches!(digest_of(&index), Err(IndexError::Damaged(_))));
 }
 
 #[test]

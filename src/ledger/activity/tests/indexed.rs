@@ -175,6 +175,21 @@ proptest! {
     }
 }
 
+#[test]
+fn an_index_that_is_distrusted_is_not_asked_before_it_was_empty() {
+    let state = IndexState::default();
+    state.set_reached([(ACME, Revision(5))]);
+    assert_eq!(state.reached(ACME), Some(Revision(5)));
+    state.distrust();
+    assert_eq!(state.reached(ACME), None);
+    // A batch that was on its way.
+    state.set_reached([(ACME, Revision(6))]);
+    assert_eq!(state.reached(ACME), None);
+    state.cleared();
+    state.set_reached([(ACME, Revision(0))]);
+    assert_eq!(state.reached(ACME), Some(Revision(0)));
+}
+
 #[tokio::test]
 async fn a_rare_event_of_a_long_stream_is_found_by_reading_it_alone() {
     let common = Fact { pause: 1, key: 0, by: 0, correlation: 0 };
