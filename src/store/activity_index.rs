@@ -52,9 +52,10 @@ const RUN: u64 = 1 << RUN_BITS;
 const RUN_BITS: u32 = 17;
 /// Places that one step of a digest takes in: some milliseconds of work.
 const DIGEST_PLACES: u32 = 1_024;
-/// One in so many of these is searched for. To read all lists in order says that nothing is missing
-/// in them, and not that a search finds its way to each: what leads there is a hundredth of the
-/// file, each of it leads to hundreds of places, and each digest searches for others.
+/// One in so many words is searched for, and where each step ends. To read all lists in order says
+/// that nothing is missing in them, and not that a search finds its way to each: what leads there is
+/// a hundredth of the file, each of it leads to hundreds of words or places, and each digest
+/// searches for others.
 const SEARCHED_ONE_IN: u64 = 16;
 /// For how long a search begins windows.
 const SEARCH_WITHIN: Duration = Duration::from_millis(10);
@@ -334,14 +335,14 @@ fn take_in(
         Some((last, place)) => {
             if last != word {
                 word.clone_into(last);
+                digesting.words += 1;
+                if digesting.words.is_multiple_of(SEARCHED_ONE_IN) {
+                    searched.push((word.to_owned(), row));
+                }
             }
             *place = row;
         }
         behind => *behind = Some((word.to_owned(), row)),
-    }
-    digesting.taken_in += 1;
-    if digesting.taken_in.is_multiple_of(SEARCHED_ONE_IN) {
-        searched.push((word.to_owned(), row));
     }
     // Organizations that came since have numbers of their own.
     let Some((id, last)) = digesting.organizations.get(&number) else { return Ok(()) };
@@ -480,8 +481,8 @@ impl ActivityIndex for ActivityDb {
             let last = Revision(row.get::<_, i64>(2)?.cast_unsigned());
             organizations.insert(row.get(0)?, (OrganizationId::from_bytes(row.get(1)?), last));
         }
-        let taken_in = fastrand::u64(..SEARCHED_ONE_IN);
-        Ok(Digesting { checkpoint, organizations, taken_in, ..Digesting::default() })
+        let words = fastrand::u64(..SEARCHED_ONE_IN);
+        Ok(Digesting { checkpoint, organizations, words, ..Digesting::default() })
     }
 
     fn digest_on(&self, digesting: &mut Digesting) -> Result<bool, IndexError> {
@@ -509,6 +510,7 @@ impl ActivityIndex for ActivityDb {
             take_in(digesting, word, row.get(1)?, &mut searched)?;
             left -= 1;
         }
+        searched.extend(digesting.behind.clone());
         for (word, row) in searched {
             look_for(&reader, &word, row)?;
         }

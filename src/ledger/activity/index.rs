@@ -104,8 +104,8 @@ pub struct Digesting {
     pub organizations: HashMap<i64, (OrganizationId, Revision)>,
     /// The word and the row behind which it goes on, in the index's own terms.
     pub behind: Option<(String, i64)>,
-    /// How many places it took in, from any number on.
-    pub taken_in: u64,
+    /// How many words it took in, from any number on.
+    pub words: u64,
     /// What came of it so far.
     pub digest: IndexDigest,
 }
