@@ -21,6 +21,7 @@ use std::time::Instant;
 use history::{Dice, History, KEYS, USERS, correlation, key_id, user_id};
 use keyledger::ledger::activity::index::ActivityIndex;
 use keyledger::ledger::command::{Caller, Command, Order, OrganizationDraft, Personal};
+use keyledger::ledger::history::keeping::Pace;
 use keyledger::ledger::secret::{Ids, Secret};
 use keyledger::ledger::start::{ConfiguredKeys, Parts};
 use keyledger::ledger::vault::peppers::{PepperId, Peppers};
@@ -240,6 +241,9 @@ async fn run(root: &Path, events: u64) {
         filled as f64 / seconds,
         megabytes(&path) * 1e6 / filled as f64
     );
+    let checking = Instant::now();
+    assert!(ledger.activity_index_is_right(&index, Pace::Steady).await.expect("checked"));
+    println!("held against history in {:.1} s", checking.elapsed().as_secs_f64());
     let door = Door::closed(16, Vec::new());
     door.open(Arc::clone(&ledger));
     let audit = Audit::new(door);
@@ -269,6 +273,15 @@ async fn run(root: &Path, events: u64) {
             print(&format!("{what}, {order} first"), pages);
         }
     }
+    let nothing = ActivityFilter {
+        actor: "ledger".to_owned(),
+        action: "key.*".to_owned(),
+        ..Default::default()
+    };
+    let nothing = QueryActivityRequest { filter: Some(nothing), ..all.clone() };
+    let looking = Instant::now();
+    print("ledger, key.* (nothing), to the end", walk(&audit, &admin, nothing, 10_000).await);
+    println!("  in {:.2} s", looking.elapsed().as_secs_f64());
     let facets = vec![1, 2, 3, 4, 5];
     let counted = QueryActivityRequest { facets, page_size: 1, ..all.clone() };
     print("all facets", walk(&audit, &admin, counted, 100).await);
