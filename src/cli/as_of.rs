@@ -6,7 +6,8 @@ use super::client::{ANSWER_BYTES_MAX, Client, Target};
 use super::failure::{Failure, Outcome};
 use super::flags::{PastMoment, not_empty, past_moment};
 use super::output::{safe, talk};
-use super::pages::{Page as _, Pages, talk_about};
+use super::pages::{Page as _, Pages, talk_about, talk_about_with};
+use super::view::common::instant;
 use super::view::history::Past;
 use crate::ledger::clock::Clock;
 use crate::proto;
@@ -118,7 +119,14 @@ impl AsOf {
                     id if !id.is_empty() && past.rows() == 0 => {
                         talk(&format!("`{}` was not there by then\n", safe(id)));
                     }
-                    _ => talk_about(&past, "rows"),
+                    // What was so long ago is not the same moment again.
+                    _ => match &first.moment {
+                        Some(Moment::At(at)) => {
+                            let at = instant(Some(*at)).unwrap_or_default();
+                            talk_about_with(&past, "rows", &format!("as-of {at} … "));
+                        }
+                        _ => talk_about(&past, "rows"),
+                    },
                 }
             }
             session.print(&past, || if past.rows() == 0 { String::new() } else { past.to_text() })

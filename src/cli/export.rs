@@ -3,7 +3,7 @@
 mod part;
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -17,7 +17,7 @@ use super::failure::{Failure, Outcome};
 use super::output::{print_bytes, print_json, safe, talk};
 use super::resuming::{Pauses, may_go_on};
 use crate::proto;
-use part::{Part, Told, Whole};
+use part::{Begun, Part, Told, Whole};
 
 /// How often it is tried to go on before it is given up.
 const ATTEMPTS_MAX: u32 = 20;
@@ -84,8 +84,7 @@ impl From<Format> for proto::ExportFormat {
 struct Summary {
     file: String,
     bytes: u64,
-    /// The file's digest, in hexadecimal.
-    blake3: String,
+    sha256: String,
     end_revision: u64,
     resumed: bool,
 }
@@ -96,6 +95,10 @@ impl Export {
         if self.resume && filter != proto::ActivityFilter::default() {
             return Err(Failure::fault("`--resume` goes on with the export as it was begun")
                 .hint("leave out what narrows it"));
+        }
+        if self.output.as_deref() == Some(Path::new("-")) {
+            return Err(Failure::fault("`--output`: `-` is no file")
+                .hint("without `--output` the export goes to standard output"));
         }
         let mut request = proto::ExportActivityRequest {
             organization_id: self.target.organization_id(),
@@ -112,12 +115,17 @@ impl Export {
             let (mut sink, request) = match (resumed, &self.output) {
                 (Some((part, begun)), _) => {
                     same_organization(&request, &begun)?;
-                    (Sink::File(part), begun)
+                    (Sink::File(Box::new(part)), begun)
                 }
-                (None, Some(path)) => (Sink::File(Part::make(path, &request)?), request),
+                (None, Some(path)) => (Sink::File(Box::new(Part::make(path, &request)?)), request),
                 (None, None) => (Sink::Stdout, request),
             };
-            let mut work = Work { session, request, pauses: Pauses::new(), bar: bar(), done: 0 };
+            let begun = match &sink {
+                Sink::File(part) => part.begun().cloned(),
+                Sink::Stdout => None,
+            };
+            let (pauses, bar) = (Pauses::new(), bar());
+            let mut work = Work { session, request, begun, pauses, bar, done: 0 };
             let exported = work.export(&mut sink).await;
             work.bar.finish_and_clear();
             let end = match exported {
@@ -125,14 +133,16 @@ impl Export {
                 Err(failure) => return Err(sink.broken_off(failure)),
             };
             let Sink::File(part) = sink else { return Ok(ExitCode::SUCCESS) };
-            let Whole { path, bytes, blake3 } = part.finish()?;
+            let Whole { path, bytes, sha256 } = part.finish()?;
             let file = safe(&path.display().to_string());
             if session.json() {
                 let resumed = self.resume;
-                let summary = Summary { file, bytes, blake3, end_revision: end, resumed };
+                let summary = Summary { file, bytes, sha256, end_revision: end, resumed };
                 print_json(&summary)?;
             } else {
-                talk(&format!("exported: `{file}`, {bytes} bytes, up to revision {end}\n"));
+                talk(&format!(
+                    "exported: `{file}`, {bytes} bytes, up to revision {end}\nSHA-256: {sha256}\n"
+                ));
             }
             Ok(ExitCode::SUCCESS)
         })
@@ -156,7 +166,7 @@ fn same_organization(
 /// Where the bytes go.
 enum Sink {
     Stdout,
-    File(Part),
+    File(Box<Part>),
 }
 
 impl Sink {
@@ -164,6 +174,13 @@ impl Sink {
         match self {
             Self::Stdout => print_bytes(bytes),
             Self::File(part) => part.write(bytes, told),
+        }
+    }
+
+    /// Notes of what it is.
+    fn begin(&mut self, begun: &Begun) {
+        if let Self::File(part) = self {
+            part.begin(begun.clone());
         }
     }
 
@@ -179,6 +196,8 @@ impl Sink {
 struct Work<'a> {
     session: &'a Session<'a>,
     request: proto::ExportActivityRequest,
+    /// Of what it is, once the server said.
+    begun: Option<Begun>,
     pauses: Pauses,
     bar: ProgressBar,
     /// Events that earlier calls have looked at.
@@ -238,6 +257,13 @@ impl Work<'_> {
             *begun = true;
             self.pauses.reset();
             if let Some(begin) = &piece.begin {
+                let now = Begun::of(begin);
+                let stored_bytes = self.request.format() == proto::ExportFormat::JsonLines;
+                match &self.begun {
+                    Some(begun) => begun.may_go_on_as(&now, stored_bytes)?,
+                    None => sink.begin(&now),
+                }
+                self.begun.get_or_insert(now);
                 // From here on the end stands, whatever is recorded.
                 self.request.up_to_revision = begin.end.as_ref().map(|it| it.revision);
                 self.bar.set_length(done + begin.events_ahead);

@@ -60,11 +60,16 @@ impl Pages {
 
 /// Says on stderr what the rows do not: that there are none, or more.
 pub(super) fn talk_about(page: &impl Page, nouns: &str) {
+    talk_about_with(page, nouns, "");
+}
+
+/// The same, where going on takes more than the token: this in front of it.
+pub(super) fn talk_about_with(page: &impl Page, nouns: &str, with: &str) {
     match (page.rows(), page.next_page_token()) {
         (0, "") => talk(&format!("no {nouns}\n")),
         (_, "") => {}
         (_, token) => talk(&format!(
-            "more {nouns} follow: `--page-token {}` continues, `--all` shows them all\n",
+            "more {nouns} follow: `{with}--page-token {}` continues, `--all` shows them all\n",
             super::output::safe(token)
         )),
     }

@@ -9,7 +9,8 @@ use super::failure::{Failure, Outcome};
 use super::flags::{moment, not_empty};
 use super::key::role::id_of;
 use super::output::{print, talk};
-use super::pages::{Page, Pages, talk_about};
+use super::pages::{Page, Pages, talk_about_with};
+use super::view::common::instant;
 use super::view::report::{BreakGlassSummary, HeldTimes, KeysFound};
 use crate::csv::Row;
 use crate::ledger::clock::Clock;
@@ -92,16 +93,16 @@ fn show(session: &Session<'_>, csv: bool, report: &impl Rows) -> Outcome {
     )
 }
 
-/// Prints a report that comes in pages.
+/// Prints a report that comes in pages. `with` is what going on takes beside the token.
 async fn show_pages<P: Page + Rows>(
     (session, csv, json): (&Session<'_>, bool, bool),
     pages: &Pages,
-    nouns: &str,
+    (nouns, with): (&str, &str),
     page: impl AsyncFn(u32, String) -> Result<P, Failure>,
 ) -> Outcome {
     let report = pages.fetch(page).await?;
     if !json {
-        talk_about(&report, nouns);
+        talk_about_with(&report, nouns, with);
     }
     show(session, csv, &report)
 }
@@ -139,7 +140,7 @@ impl UnusedKeys {
                 let answer = session.answer(call).await?;
                 Ok(KeysFound::new(answer.keys, answer.next_page_token, answer.revision))
             };
-            show_pages((session, csv, client.json()), &self.pages, "keys", page).await
+            show_pages((session, csv, client.json()), &self.pages, ("keys", ""), page).await
         })
     }
 }
@@ -169,7 +170,7 @@ impl KeysWithoutExpiry {
                 let answer = session.answer(call).await?;
                 Ok(KeysFound::new(answer.keys, answer.next_page_token, answer.revision))
             };
-            show_pages((session, csv, client.json()), &self.pages, "keys", page).await
+            show_pages((session, csv, client.json()), &self.pages, ("keys", ""), page).await
         })
     }
 }
@@ -202,6 +203,12 @@ impl Between {
         };
         Ok((Some(from), Some(to)))
     }
+}
+
+/// How a report of these times is asked for again: "so long ago" is another time by then.
+fn again(from: Option<prost_types::Timestamp>, to: Option<prost_types::Timestamp>) -> String {
+    let text = |at| instant(at).unwrap_or_default();
+    format!("--from {} --to {} ", text(from), text(to))
 }
 
 /// Who held a permission at any time between two instants, and from when to when.
@@ -242,7 +249,13 @@ impl PermissionHolders {
                 let answer = session.answer(call).await?;
                 Ok(HeldTimes::new(answer.times, answer.next_page_token))
             };
-            show_pages((session, csv, client.json()), &self.pages, "holders", page).await
+            show_pages(
+                (session, csv, client.json()),
+                &self.pages,
+                ("holders", &again(from, to)),
+                page,
+            )
+            .await
         })
     }
 }
@@ -286,7 +299,13 @@ impl RoleHolders {
                 let answer = session.answer(call).await?;
                 Ok(HeldTimes::new(answer.times, answer.next_page_token))
             };
-            show_pages((session, csv, client.json()), &self.pages, "holders", page).await
+            show_pages(
+                (session, csv, client.json()),
+                &self.pages,
+                ("holders", &again(from, to)),
+                page,
+            )
+            .await
         })
     }
 }

@@ -355,6 +355,7 @@ impl Ledger {
     ) -> Result<EmergencyAnswer, LedgerError> {
         let denied = super::denials::code(code).unwrap_or(DenialCode::NotInForce);
         let id = organization_id.unwrap_or(OrganizationId::OPERATOR);
+        let caller = custodian.caller();
         let refused = BreakGlassRefused {
             grant_id: None,
             custodian: custodian.name,
@@ -362,7 +363,7 @@ impl Ledger {
             asked: request.asked,
         };
         let around = (request.correlation_id, origin(request.client_ip));
-        self.record_refusal(id, refused, around).await?;
+        self.record_refusal(id, (caller, refused), around).await?;
         Ok(EmergencyAnswer { code, found: None })
     }
 
@@ -384,9 +385,9 @@ impl Ledger {
             there.is_some_and(|it| it.tables().break_glass_grant(*grant).is_some())
         };
         let grant_id = grant_id.filter(is_there);
-        let custodian = custodian.name.clone();
+        let (caller, custodian) = (custodian.caller(), custodian.name.clone());
         let refused = BreakGlassRefused { grant_id, custodian, code, asked };
-        self.record_refusal(id, refused, around).await
+        self.record_refusal(id, (caller, refused), around).await
     }
 
     /// Counts that a credential of break-glass was shown that is nobody's, or while it is off.
@@ -410,20 +411,21 @@ impl Ledger {
         let grant = tables.and_then(|it| it.tables().break_glass_grant(grant_id).cloned());
         let grant = grant.ok_or(Rejection::BreakGlass(BreakGlassRejection::NotFound(grant_id)))?;
         let custodian = grant.custodian.clone();
+        let caller = Caller::BreakGlass { organization_id, grant_id };
         let refused = BreakGlassRefused { grant_id: Some(grant_id), custodian, code, asked };
-        self.record_refusal(organization_id, refused, around).await
+        self.record_refusal(organization_id, (caller, refused), around).await
     }
 
     async fn record_refusal(
         self: &Arc<Self>,
         id: OrganizationId,
-        refused: BreakGlassRefused,
+        (caller, refused): (Caller, BreakGlassRefused),
         (correlation_id, personal): (CorrelationId, Personal),
     ) -> Result<(), LedgerError> {
         let (is_of_grant, custodian, code) =
             (refused.grant_id.is_some(), refused.custodian.clone(), refused.code);
         let command = Command::BreakGlass(Box::new(BreakGlassCommand::Refuse(refused)));
-        let order = Order { correlation_id, personal, ..self.ledgers_order(command) };
+        let order = Order { caller, correlation_id, personal, ..self.ledgers_order(command) };
         // Whoever is told of it is told by the row of the grant, where there is one.
         let this = Arc::clone(self);
         let recorded = tokio::spawn(async move {

@@ -86,8 +86,7 @@ impl AuditService for Audit {
     ) -> Result<Response<Self::TailActivityStream>, Status> {
         let (story, caller, stay) = self.stay(&request, &request.get_ref().organization_id)?;
         let asked = tail::Asked::read(request.get_ref(), &story)?;
-        let reading = asked.filter.reading(WayOfReading::Followed);
-        reading.record(&story.ledger, &request, &caller, &story.organization).await?;
+        asked.reading().record(&story.ledger, &request, &caller, &story.organization).await?;
         Ok(Response::new(tail::start(story, caller, asked, stay)))
     }
 

@@ -124,7 +124,7 @@ impl From<rusqlite::Error> for SnapshotError {
                 Self::Damaged(error.to_string())
             }
             Some(ErrorCode::DatabaseBusy) => Self::Unavailable(
-                "another process has projections.db open, a database shell, say: end it".to_owned(),
+                "another process has projections.db open: stop the server of this directory, or end the database shell, say".to_owned(),
             ),
             _ => Self::Unavailable(error.to_string()),
         }

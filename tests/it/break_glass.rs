@@ -283,6 +283,17 @@ async fn a_grant_lives_is_replayed_whole_and_reviewed_by_somebody_else() {
     );
     let grant = replayed.grant.clone().unwrap();
     assert_eq!((grant.uses, grant.refusals), (8, 9));
+    // Whoever was refused is who acted: its bearer, whoever else showed the token, a custodian.
+    let actors: BTreeSet<String> = replayed
+        .entries
+        .iter()
+        .map(|it| it.entry.as_ref().unwrap())
+        .filter(|it| it.action == "break_glass.refused")
+        .map(|it| it.actor.clone().unwrap())
+        .map(|it| [it.break_glass_grant_id, it.account_id].concat())
+        .collect();
+    assert!(actors.contains(&grant.id), "{actors:?}");
+    assert!(actors.contains(&world.accounts[0]), "{actors:?}");
     let mut last = None;
     for it in &replayed.entries {
         let (entry, stored) = (it.entry.clone().unwrap(), it.stored.clone().unwrap());

@@ -1,6 +1,8 @@
 //! Who reads the history is in the history: before they are answered, once for each question
 //! and minute.
 
+use std::time::{Duration, Instant};
+
 use keyledger::proto::audit_service_client::AuditServiceClient;
 use keyledger::proto::{
     self, ActivityEntry, ActivityFilter, ExportActivityRequest, ExportFormat, PastTable,
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use super::history::instant;
-use super::support::{Acme, Client, Home, refused, with_roles};
+use super::support::{Acme, Client, DEADLINE, Home, POLL, refused, with_roles};
 
 /// The auditor's role.
 const AUDITOR: &str = "rol_0000000000000000000000000A";
@@ -232,6 +234,10 @@ async fn very_many_questions_are_summed_up() {
     let minutes = usize::try_from(last - first).unwrap() + 1;
     assert!(minutes <= 3, "the machine stands still");
     let all = readings(&acme.home, &acme.id);
+    // What is asked in one way hides nothing that is asked in another.
+    exported(&acme, &acme.admin, ExportFormat::JsonLines).await;
+    let export = readings(&acme.home, &acme.id).pop().unwrap();
+    assert_eq!(export["data"], json!({ "way": "exported", "asked": { "format": "json_lines" } }));
     let (more, single): (Vec<_>, Vec<_>) =
         all.iter().partition(|it| it["data"]["and_more"] == true);
     assert!((1..=minutes).contains(&more.len()), "{} summaries", more.len());
@@ -256,6 +262,65 @@ async fn a_question_is_recorded_once_however_many_ask_it_at_once() {
         one.await.unwrap().unwrap();
     }
     // Twice where a minute ended meanwhile.
-    assert!((1..=2).contains(&readings(&acme.home, &acme.id).len()));
+    let recorded = readings(&acme.home, &acme.id).len();
+    assert!((1..=2).contains(&recorded), "{recorded}");
+    // Whoever goes before they are answered asked all the same, and once.
+    let filter = ActivityFilter { action: "key.*".into(), ..Default::default() };
+    for micros in 0..60 {
+        let asked = acme.admin.query_activity(filtered(filter.clone()));
+        let _ = tokio::time::timeout(Duration::from_micros(micros * 50), asked).await;
+    }
+    acme.admin.query_activity(filtered(filter)).await.unwrap();
+    let of_keys = readings(&acme.home, &acme.id);
+    let of_keys = of_keys.iter().filter(|it| it["data"]["asked"]["action"] == "key.*").count();
+    assert!((1..=2).contains(&of_keys), "{of_keys}");
+    acme.server.stop().await;
+}
+
+/// A store that answers nothing at all is worse than a full one: nobody waits for it for long,
+/// and nobody one after the other.
+#[tokio::test]
+async fn reading_goes_on_while_nothing_can_be_recorded() {
+    let acme = Acme::new().await;
+    let database = rusqlite::Connection::open(acme.home.database()).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let began = Instant::now();
+    let asked: Vec<_> = (0..6)
+        .map(|_| {
+            let admin = acme.admin.clone();
+            tokio::spawn(async move { admin.query_activity(QueryActivityRequest::default()).await })
+        })
+        .collect();
+    for one in asked {
+        one.await.unwrap().unwrap();
+    }
+    // Together they took about what one takes.
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    database.execute_batch("ROLLBACK").unwrap();
+    drop(database);
+    // What is asked when the store takes events again is recorded again.
+    let until = Instant::now() + DEADLINE;
+    while readings(&acme.home, &acme.id).is_empty() {
+        assert!(Instant::now() < until, "it is not recorded any more");
+        acme.admin.query_activity(QueryActivityRequest::default()).await.unwrap();
+        tokio::time::sleep(POLL).await;
+    }
+    acme.server.stop().await;
+}
+
+#[tokio::test]
+async fn readings_can_be_left_out() {
+    let acme = Acme::new().await;
+    acme.key("ci", &["dns:read"]).await;
+    let end = acme.revision().await;
+    acme.admin.query_activity(QueryActivityRequest::default()).await.unwrap();
+    let without = ActivityFilter { without_readings: true, ..Default::default() };
+    let page = acme.admin.query_activity(filtered(without.clone())).await.unwrap();
+    let revisions: Vec<u64> = page.entries.iter().map(|it| it.revision).collect();
+    assert_eq!(revisions, (0..=end).rev().collect::<Vec<_>>());
+    let last = readings(&acme.home, &acme.id).pop().unwrap();
+    assert_eq!(last["data"]["asked"], json!({ "without_readings": "true" }));
+    let both = ActivityFilter { action: "history.*".into(), ..without };
+    assert!(acme.admin.query_activity(filtered(both)).await.unwrap().entries.is_empty());
     acme.server.stop().await;
 }

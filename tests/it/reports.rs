@@ -8,6 +8,7 @@ use prost_types::{Duration, Timestamp};
 use tonic::Code;
 
 use super::history::{instant, told};
+use super::roles::{give, make_account};
 use super::support::{Acme, Client, DNS_MANAGER, POLL, about, refused, scoped};
 
 fn key(at: Timestamp) -> (i64, i32) {
@@ -223,4 +224,38 @@ async fn keys_that_want_a_look_are_reported() {
     let summary = acme.admin.summarize_break_glass(Default::default()).await.unwrap();
     assert!(summary.quarters.is_empty() && summary.revision.is_some());
     assert_eq!(acme.operator.code(about(&secret, &["dns:read"])).await, DecisionCode::Allowed);
+}
+
+/// Held for a domain is not held everywhere, and is not reported so.
+#[tokio::test]
+async fn what_was_held_for_a_domain_alone_is_said_with_the_domain() {
+    let acme = Acme::new().await;
+    let account = make_account(&acme.admin, "bot").await;
+    let before = instant().await;
+    for domain in ["a.example", "b.example", ""] {
+        give(&acme.admin, &account, DNS_MANAGER, domain).await;
+        instant().await;
+    }
+    let end = instant().await;
+    let request = proto::ListRoleHoldersRequest {
+        role_id: DNS_MANAGER.into(),
+        from: Some(before),
+        to: Some(end),
+        ..Default::default()
+    };
+    let of_role = acme.admin.list_role_holders(request).await.unwrap().times;
+    let of_permission = permission_holders(&acme.admin, "dns:read", (before, end), 0).await;
+    for times in [of_role, of_permission] {
+        let times: Vec<_> = times.iter().filter(|it| id(it) == account).collect();
+        let domains: Vec<Vec<&str>> =
+            times.iter().map(|it| it.domains.iter().map(String::as_str).collect()).collect();
+        assert_eq!(domains, [vec!["a.example"], vec!["a.example", "b.example"], vec![]]);
+        for pair in times.windows(2) {
+            assert_eq!(pair[0].to, pair[1].from);
+            assert_eq!(pair[0].ended_by, pair[1].began_by);
+        }
+        assert!(times.iter().all(|it| it.holder_name == "bot"));
+        assert!(times[2].to.is_none());
+    }
+    acme.server.stop().await;
 }

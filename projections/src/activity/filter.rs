@@ -65,18 +65,30 @@ pub struct Filter {
     pub outcome: Option<Outcome>,
     /// Words that must all be among [`words_of`] the event; empty asks for none.
     pub text: Vec<String>,
+    /// Leaves out who read the history.
+    pub without_readings: bool,
 }
 
 impl Filter {
     /// Whether an event is shown. What is quickly asked is asked first.
     #[must_use]
     pub fn shows(&self, envelope: &Envelope) -> bool {
-        let Self { actor, credential, action, target, correlation_id, outcome, text } = self;
+        let Self {
+            actor,
+            credential,
+            action,
+            target,
+            correlation_id,
+            outcome,
+            text,
+            without_readings,
+        } = self;
         let event = &envelope.event;
         actor.is_none_or(|actor| envelope.actor == actor)
             && credential.is_none_or(|it| envelope.credential == Some(it))
             && correlation_id.as_ref().is_none_or(|id| envelope.correlation_id == *id)
             && action.as_ref().is_none_or(|pattern| done(pattern, event))
+            && !(*without_readings && matches!(event, Event::HistoryRead(_)))
             && target.as_ref().is_none_or(|id| on(id, event))
             && outcome.is_none_or(|outcome| tell(event).outcome == outcome)
             && (text.is_empty() || says(text, event))
@@ -133,6 +145,7 @@ mod tests {
             correlation_id: "c".parse().ok(),
             outcome: Some(Outcome::Succeeded),
             text: vec!["compromise".to_owned(), "revoked".to_owned()],
+            without_readings: true,
         };
         assert!(whole.shows(&revoked));
         assert!(Filter::default().shows(&revoked));

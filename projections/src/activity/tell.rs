@@ -195,6 +195,7 @@ fn history_read(data: &HistoryRead) -> Told<'_> {
     };
     let deed = if *and_more { format!("{deed} again and again").into() } else { Cow::from(deed) };
     let mut told = Told::of(TargetId::History, None, deed);
+    told.changes.made("way".to_owned(), text(way.name()));
     for (field, value) in asked {
         told.changes.made(field.to_string(), text(value));
     }

@@ -11,7 +11,7 @@ use super::{Outcome, action, words_of};
 use crate::envelope::Envelope;
 
 /// The form of terms: an index that was made of other ones is made anew.
-pub const TERMS_FORM: u32 = 1;
+pub const TERMS_FORM: u32 = 2;
 
 /// How many bits a term has: two events of a billion with different terms that look the same
 /// are read in vain, and nothing else.
@@ -70,7 +70,17 @@ impl Filter {
     /// help to find them.
     #[must_use]
     pub fn terms(&self) -> Vec<Term> {
-        let Self { actor, credential, action, target, correlation_id, outcome, text } = self;
+        // What is left out has no term: it is looked at, and not shown.
+        let Self {
+            actor,
+            credential,
+            action,
+            target,
+            correlation_id,
+            outcome,
+            text,
+            without_readings: _,
+        } = self;
         let mut terms = Vec::new();
         terms.extend(correlation_id.as_ref().map(|it| Term::of(Of::Correlation, it.as_str())));
         terms.extend(target.as_ref().map(|it| Term::of(Of::Named, it)));

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use unicode_normalization::UnicodeNormalization as _;
+
 use super::tell::{Told, tell};
 use super::{FieldChange, Value, action};
 use crate::event::Event;
@@ -25,11 +27,13 @@ pub enum InvalidSearch {
     TooManyWords,
 }
 
-/// The words of a text, in lower case: whatever is neither a letter nor a digit parts them.
+/// The words of a text, in lower case and Normalization Form C (Unicode Standard Annex #15):
+/// whatever is neither a letter nor a digit parts them.
 /// The words of words are themselves.
 pub fn words(text: &str) -> impl Iterator<Item = String> {
-    // Lower case first: a letter may become more than letters.
-    let lower = text.to_lowercase();
+    // However its letters are composed, a word is one word; and lower case first: a letter may
+    // become more than letters.
+    let lower: String = text.nfc().collect::<String>().to_lowercase().nfc().collect();
     let words: Vec<String> = lower
         .split(|c: char| !c.is_alphanumeric())
         .filter(|word| !word.is_empty())
@@ -87,6 +91,7 @@ mod tests {
     fn letters_and_digits_make_words() {
         assert_eq!(list("ci-pipeline v2, DNS:read"), ["ci", "pipeline", "v2", "dns", "read"]);
         assert_eq!(list("Straße ÜBER 東京_9"), ["straße", "über", "東京", "9"]);
+        assert_eq!(list("E\u{301}tude nai\u{308}ve"), ["\u{e9}tude", "na\u{ef}ve"]);
         assert_eq!(list("-- ' \" * % \0 \u{200b} 🙂"), Vec::<String>::new());
         assert_eq!(list("İstanbul"), ["i", "stanbul"]);
     }

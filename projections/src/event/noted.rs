@@ -137,6 +137,22 @@ pub enum WayOfReading {
     ReportedOn,
 }
 
+impl WayOfReading {
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queried => "queried",
+            Self::Followed => "followed",
+            Self::Exported => "exported",
+            Self::Replayed => "replayed",
+            Self::AskedForThePast => "asked_for_the_past",
+            Self::AskedToExplain => "asked_to_explain",
+            Self::ReportedOn => "reported_on",
+        }
+    }
+}
+
 /// See [`super::Event::HistoryRead`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

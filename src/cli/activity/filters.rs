@@ -11,7 +11,7 @@ use crate::proto;
 #[derive(Args)]
 pub(in crate::cli) struct Filters {
     /// Only what was done by this one: the identifier of an organization, a user, a service
-    /// account or a break-glass grant; or `operator`, `ledger`
+    /// account, a break-glass grant, an account; or `operator`, `ledger`
     #[arg(long, value_name = "WHO", value_parser = not_empty)]
     actor: Option<String>,
 
@@ -44,6 +44,10 @@ pub(in crate::cli) struct Filters {
     /// Only what holds all these words: in names, reasons, actions and what changed
     #[arg(long, value_name = "WORDS", value_parser = not_empty)]
     text: Option<String>,
+
+    /// Leave out who read the history
+    #[arg(long)]
+    without_readings: bool,
 
     /// Only what was recorded at this time or later
     #[arg(long, value_name = "TIME")]
@@ -79,6 +83,7 @@ impl Filters {
         };
         Ok(proto::ActivityFilter {
             actor: self.actor.unwrap_or_default(),
+            without_readings: self.without_readings,
             credential_id: self.key.unwrap_or_default(),
             action: self.action.unwrap_or_default(),
             target_id: self.target_id.unwrap_or_default(),

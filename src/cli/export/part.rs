@@ -6,7 +6,7 @@
 //! is there once it is whole.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::super::failure::Failure;
 use crate::proto;
@@ -22,6 +23,7 @@ use crate::proto;
 /// How far the export is, is put down behind so many bytes, or where so much time went by.
 const SAVE_BYTES: u64 = 32 * 1024 * 1024;
 const SAVE_WITHIN: Duration = Duration::from_secs(1);
+const ANEW: &str = "remove what is left of `FILE.part` and `FILE.resume`, and begin anew";
 /// More than `FILE.resume` ever has.
 const RESUME_BYTES_MAX: u64 = 64 * 1024;
 
@@ -44,8 +46,49 @@ struct Saved {
     up_to_revision: Option<u64>,
     /// So many bytes of `FILE.part` are right.
     bytes: u64,
-    /// Their BLAKE3 digest.
-    blake3: String,
+    /// Their SHA-256 digest, in hexadecimal.
+    sha256: String,
+    /// Of what, and for whom; none where the server never said.
+    begun: Option<Begun>,
+}
+
+/// Of what an export is, and for whom it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Begun {
+    stream: String,
+    /// The leaf hash of its last event, in base64.
+    end_leaf_hash: String,
+    /// Who reads, as a protobuf message in base64.
+    reader: String,
+}
+
+impl Begun {
+    pub(super) fn of(begin: &proto::ExportBegin) -> Self {
+        let reader = begin.reader.as_ref().map(prost::Message::encode_to_vec);
+        Self {
+            stream: begin.end.as_ref().map(|it| it.stream.clone()).unwrap_or_default(),
+            end_leaf_hash: STANDARD.encode(&begin.end_leaf_hash),
+            reader: STANDARD.encode(reader.unwrap_or_default()),
+        }
+    }
+
+    /// Whether an export that began as this may go on as another. What is personal in records
+    /// other than the stored bytes looks otherwise to another reader.
+    pub(super) fn may_go_on_as(&self, other: &Self, stored_bytes: bool) -> Result<(), Failure> {
+        let wrong = if self.stream != other.stream {
+            format!("the export is of `{}`, and this would be of `{}`", self.stream, other.stream)
+        } else if self.end_leaf_hash != other.end_leaf_hash {
+            format!("the history of `{}` is not the one that the export began with", self.stream)
+        } else if self.reader != other.reader && !stored_bytes {
+            "the export began for somebody else, to whom personal data may look otherwise"
+                .to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Failure::fault(wrong)
+            .hint("go on with the credential and the server that it began with, or begin anew"))
+    }
 }
 
 /// A file that is being written.
@@ -54,7 +97,8 @@ pub(super) struct Part {
     file: File,
     request: String,
     written: u64,
-    digest: Box<blake3::Hasher>,
+    digest: Sha256,
+    begun: Option<Begun>,
     told: Told,
     saved_at: u64,
     saved: Instant,
@@ -66,8 +110,8 @@ pub(super) struct Whole {
     pub(super) path: PathBuf,
     /// How long it is.
     pub(super) bytes: u64,
-    /// Its BLAKE3 digest, in hexadecimal.
-    pub(super) blake3: String,
+    /// Its SHA-256 digest, in hexadecimal.
+    pub(super) sha256: String,
 }
 
 /// The path with this behind its name.
@@ -109,7 +153,8 @@ impl Part {
             file,
             request,
             written: 0,
-            digest: Box::default(),
+            digest: Sha256::new(),
+            begun: None,
             told: Told::default(),
             saved_at: 0,
             saved: Instant::now(),
@@ -135,13 +180,13 @@ impl Part {
             }
         })?;
         let saved: Saved =
-            serde_json::from_str(&text).map_err(|error| unreadable().because(error))?;
+            serde_json::from_str(&text).map_err(|error| unreadable().because(error).hint(ANEW))?;
         let bytes = STANDARD.decode(&saved.request).map_err(|error| unreadable().because(error))?;
         let begun = proto::ExportActivityRequest::decode(bytes.as_slice())
             .map_err(|error| unreadable().because(error))?;
         let part = beside(path, ".part");
         let opened = OpenOptions::new().read(true).write(true).open(&part);
-        let file = opened.map_err(|error| cannot(&part).because(error))?;
+        let file = opened.map_err(|error| cannot(&part).because(error).hint(ANEW))?;
         let told = Told { after: saved.after_revision, up_to: saved.up_to_revision };
         let request = proto::ExportActivityRequest {
             after_revision: told.after,
@@ -153,13 +198,14 @@ impl Part {
             file,
             request: saved.request,
             written: saved.bytes,
-            digest: Box::default(),
+            digest: Sha256::new(),
+            begun: saved.begun,
             told,
             saved_at: saved.bytes,
             saved: Instant::now(),
         };
         this.lock()?;
-        this.take_up(&saved.blake3).map_err(|error| cannot(&part).because(error))?;
+        this.take_up(&saved.sha256).map_err(|error| cannot(&part).because(error))?;
         Ok((this, request))
     }
 
@@ -172,20 +218,50 @@ impl Part {
 
     /// Looks at what was written, and takes away what is behind it.
     fn take_up(&mut self, digest: &str) -> std::io::Result<()> {
-        self.digest.update_reader((&self.file).take(self.written))?;
-        if self.digest.count() < self.written {
+        let mut read = BufReader::with_capacity(1 << 20, (&self.file).take(self.written));
+        let mut there = 0;
+        loop {
+            let bytes = read.fill_buf()?;
+            let length = bytes.len();
+            if length == 0 {
+                break;
+            }
+            self.digest.update(bytes);
+            there += length as u64;
+            read.consume(length);
+        }
+        if there < self.written {
             return Err(std::io::Error::other(
-                "it is shorter than it was; remove it and begin anew",
+                "it is shorter than it was; remove it and its `.resume`, and begin anew",
             ));
         }
-        if self.digest.finalize().to_hex().as_str() != digest {
+        if self.digest() != digest {
             return Err(std::io::Error::other(
-                "it is not what was written; remove it and begin anew",
+                "it is not what was written; remove it and its `.resume`, and begin anew",
             ));
         }
         self.file.set_len(self.written)?;
         self.file.seek(SeekFrom::Start(self.written))?;
         Ok(())
+    }
+
+    fn digest(&self) -> String {
+        use std::fmt::Write as _;
+        let mut text = String::with_capacity(64);
+        for byte in self.digest.clone().finalize() {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
+    }
+
+    /// Of what it is, as it was said when it began; none before that.
+    pub(super) fn begun(&self) -> Option<&Begun> {
+        self.begun.as_ref()
+    }
+
+    /// Notes of what it is.
+    pub(super) fn begin(&mut self, begun: Begun) {
+        self.begun = Some(begun);
     }
 
     /// Writes behind what was written.
@@ -215,11 +291,16 @@ impl Part {
             after_revision: self.told.after,
             up_to_revision: self.told.up_to,
             bytes: self.written,
-            blake3: self.digest.finalize().to_string(),
+            sha256: self.digest(),
+            begun: self.begun.clone(),
         };
         let new = beside(resume, ".new");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        // Made here, and nothing that somebody put in its place.
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(&serde_json::to_vec(&saved)?)?;
         file.sync_all()?;
         std::fs::rename(&new, resume)?;
@@ -234,8 +315,8 @@ impl Part {
     /// All of it is written: when this returns the file is there, whole, on disk.
     pub(super) fn finish(self) -> Result<Whole, Failure> {
         self.try_finish().map_err(|error| cannot(&self.path).because(error))?;
-        let blake3 = self.digest.finalize().to_string();
-        Ok(Whole { path: self.path, bytes: self.written, blake3 })
+        let sha256 = self.digest();
+        Ok(Whole { path: self.path, bytes: self.written, sha256 })
     }
 
     fn try_finish(&self) -> std::io::Result<()> {
@@ -295,12 +376,45 @@ mod tests {
         part.write(b"two\n", told(2)).unwrap();
         let whole = part.finish().unwrap();
         assert_eq!((std::fs::read(&path).unwrap(), whole.bytes), (b"one\ntwo\n".to_vec(), 8));
-        assert_eq!(whole.blake3, blake3::hash(b"one\ntwo\n").to_string());
+        // printf 'one\ntwo\n' | sha256sum
+        assert_eq!(
+            whole.sha256,
+            "c3f9c8c283a2b1f2f1896f27a01cbe3cddc0c9d93f752e4639035a0f5b36f6e8"
+        );
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
         assert!(Part::make(&path, &request()).is_err(), "nothing is written over");
         assert!(Part::resume(&path).is_err(), "there is nothing to go on with");
+    }
+
+    #[test]
+    fn what_began_is_gone_on_with_as_what_it_is() {
+        let begin = |stream: &str, hash: u8, user: &str| proto::ExportBegin {
+            end: Some(proto::StreamRevision { stream: stream.to_owned(), revision: 9 }),
+            end_leaf_hash: vec![hash; 32],
+            reader: Some(proto::Principal { user_id: user.to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        let begun = Begun::of(&begin("org-a", 1, "usr_1"));
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("log.csv");
+        let mut part = Part::make(&path, &request()).unwrap();
+        part.begin(begun);
+        part.write(b"one\n", told(1)).unwrap();
+        let _ = part.broken_off(Failure::fault("x"));
+        let (part, _) = Part::resume(&path).unwrap();
+        let begun = part.begun().unwrap();
+        let may = |stream, hash, user, stored_bytes| {
+            let other = Begun::of(&begin(stream, hash, user));
+            let failure = begun.may_go_on_as(&other, stored_bytes).err();
+            failure.map(|it| it.report()).unwrap_or_default()
+        };
+        assert_eq!(may("org-a", 1, "usr_1", false), "");
+        assert!(may("org-b", 1, "usr_1", true).contains("would be of `org-b`"));
+        assert!(may("org-a", 2, "usr_1", true).contains("is not the one"));
+        assert!(may("org-a", 1, "usr_2", false).contains("somebody else"));
+        assert_eq!(may("org-a", 1, "usr_2", true), "", "sealed for everybody");
     }
 
     #[test]

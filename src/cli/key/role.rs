@@ -17,9 +17,12 @@ pub(in crate::cli) fn id_of(role: &str) -> Result<String, Failure> {
     }
     let names: Vec<&str> = roles.iter().map(|(_, it)| it.name.as_str()).collect();
     Err(Failure::fault(format!(
-        "`--role`: `{role}` is neither an identifier (`{ID_PREFIX}…`) nor a built-in role"
+        "role `{role}` is neither an identifier (`{ID_PREFIX}…`) nor a built-in role"
     ))
-    .hint(format!("built-in roles are {}", names.join(", "))))
+    .hint(format!(
+        "built-in roles are {}; `keyledger role list` shows the identifiers of your own",
+        names.join(", ")
+    )))
 }
 
 #[cfg(test)]

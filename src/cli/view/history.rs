@@ -66,6 +66,26 @@ impl PastEvent {
     pub(super) fn action(&self) -> String {
         self.action.clone()
     }
+
+    /// Which event it is.
+    pub(super) fn id(&self) -> String {
+        self.event_id.clone()
+    }
+
+    /// What was done, as people are told.
+    pub(super) fn sentence(&self) -> String {
+        self.sentence.clone()
+    }
+
+    /// Where it stands: its revision, in the organization's stream or the operator's.
+    pub(super) fn place(&self) -> String {
+        let text = self.revision.as_ref().map(StreamRevision::to_text).unwrap_or_default();
+        match text.rsplit_once('=') {
+            Some(("org-operator", revision)) => format!("operator {revision}"),
+            Some((_, revision)) => revision.to_owned(),
+            None => text,
+        }
+    }
 }
 
 impl From<proto::PastEvent> for PastEvent {
@@ -150,7 +170,8 @@ impl Past {
             Table::Unspecified => none(),
             Table::Keys => {
                 let keys = it.keys;
-                key::Listed::from(proto::ListKeysResponse { keys, ..Default::default() }).to_text()
+                let listed = proto::ListKeysResponse { keys, ..Default::default() };
+                key::Listed::from(listed).last_used_unknown(&it.used_since).to_text()
             }
             Table::Roles => {
                 let roles = it.roles;

@@ -428,6 +428,14 @@ impl From<proto::ListKeysResponse> for Listed {
 }
 
 impl Listed {
+    /// Of these keys it is not known when they had last been used.
+    pub(super) fn last_used_unknown(mut self, of: &[String]) -> Self {
+        for key in self.keys.iter_mut().filter(|it| of.contains(&it.id)) {
+            key.last_used_at = Some("not known".to_owned());
+        }
+        self
+    }
+
     /// For people.
     pub(in crate::cli) fn to_text(&self) -> String {
         Key::table(&self.keys)

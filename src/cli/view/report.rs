@@ -94,6 +94,7 @@ struct HeldTime {
     key_id: String,
     break_glass_grant_id: String,
     holder_name: String,
+    domains: Vec<String>,
     from: Option<String>,
     to: Option<String>,
     began_by: Option<PastEvent>,
@@ -110,6 +111,7 @@ impl HeldTimes {
                 key_id: String::new(),
                 break_glass_grant_id: String::new(),
                 holder_name: it.holder_name,
+                domains: it.domains,
                 from: instant(it.from),
                 to: instant(it.to),
                 began_by: it.began_by.map(Into::into),
@@ -134,25 +136,70 @@ impl HeldTime {
             .concat()
     }
 
-    fn row(&self) -> [String; 6] {
-        let by = |event: Option<&PastEvent>, otherwise: &str| {
-            event.map_or_else(|| otherwise.to_owned(), PastEvent::action)
+    fn began_by(&self) -> String {
+        let action = self.began_by.as_ref().map(PastEvent::action);
+        action.unwrap_or_else(|| "held by then".to_owned())
+    }
+
+    fn ended_by(&self) -> String {
+        let otherwise = if self.to.is_some() { "its time was over" } else { "" };
+        self.ended_by.as_ref().map_or_else(|| otherwise.to_owned(), PastEvent::action)
+    }
+
+    /// For a table: each event by its action and its place.
+    fn told(&self) -> [String; 7] {
+        let at = |action: String, event: Option<&PastEvent>| match event {
+            Some(event) => format!("{action} ({})", event.place()),
+            None => action,
         };
-        let ended = if self.to.is_some() { "its time was over" } else { "" };
+        let everywhere = self.domains.is_empty();
         [
             self.holder(),
             self.holder_name.clone(),
+            if everywhere { "everywhere".to_owned() } else { self.domains.join(",") },
             self.from.clone().unwrap_or_default(),
-            by(self.began_by.as_ref(), "held by then"),
+            at(self.began_by(), self.began_by.as_ref()),
             self.to.clone().unwrap_or_default(),
-            by(self.ended_by.as_ref(), ended),
+            at(self.ended_by(), self.ended_by.as_ref()),
+        ]
+    }
+
+    /// For a spreadsheet.
+    fn row(&self) -> [String; 11] {
+        let id = |event: Option<&PastEvent>| event.map(PastEvent::id).unwrap_or_default();
+        let sentence =
+            |event: Option<&PastEvent>| event.map(PastEvent::sentence).unwrap_or_default();
+        [
+            self.holder(),
+            self.holder_name.clone(),
+            self.domains.join(" "),
+            self.from.clone().unwrap_or_default(),
+            self.began_by(),
+            id(self.began_by.as_ref()),
+            sentence(self.began_by.as_ref()),
+            self.to.clone().unwrap_or_default(),
+            self.ended_by(),
+            id(self.ended_by.as_ref()),
+            sentence(self.ended_by.as_ref()),
         ]
     }
 }
 
 impl Rows for HeldTimes {
     fn header(&self) -> &'static [&'static str] {
-        &["holder", "name", "from", "began_by", "to", "ended_by"]
+        &[
+            "holder",
+            "name",
+            "domains",
+            "from",
+            "began_by",
+            "began_by_event",
+            "began_by_sentence",
+            "to",
+            "ended_by",
+            "ended_by_event",
+            "ended_by_sentence",
+        ]
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
@@ -160,7 +207,10 @@ impl Rows for HeldTimes {
     }
 
     fn to_text(&self) -> String {
-        table(["HOLDER", "NAME", "FROM", "BY", "TO", "BY"], self.times.iter().map(HeldTime::row))
+        table(
+            ["HOLDER", "NAME", "WHERE", "FROM", "BEGAN BY", "TO", "ENDED BY"],
+            self.times.iter().map(HeldTime::told),
+        )
     }
 }
 

@@ -25,6 +25,9 @@ use crate::ledger::{Ledger, READ_AGAIN};
 /// How long after a check the next one begins. A check reads all history and all of the index,
 /// so it is to be rare; and for about so long may damage hide something from filtered queries.
 const CHECK_EVERY: Duration = Duration::from_hours(24);
+/// An index that knows all but so many events has caught up: what it does not know is no longer
+/// most of what there is to check.
+const CAUGHT_UP_EVENTS: u64 = 10_000;
 /// Events that one step tells: some milliseconds of work.
 const STEP_EVENTS: usize = 1_024;
 /// How much longer each half of a check rests than it works: both take a fifth of one thread.
@@ -39,10 +42,13 @@ struct Told {
 }
 
 impl Ledger {
-    /// Checks the index at once, and a day behind each check, for as long as it is the one that
-    /// is kept. Where it differs, it is to be made anew.
+    /// Checks the index once it has caught up, and a day behind each check, for as long as it is
+    /// the one that is kept. Where it differs, it is to be made anew.
     pub(super) async fn check_activity_index(&self, index: &Arc<dyn ActivityIndex>) -> Infallible {
         loop {
+            while self.activity_index_behind() > CAUGHT_UP_EVENTS {
+                tokio::time::sleep(READ_AGAIN).await;
+            }
             let began = Instant::now();
             match self.activity_index_is_right(index, Pace::Resting).await {
                 Ok(true) => {
@@ -108,10 +114,8 @@ impl Ledger {
         while told.last < end {
             let began = Instant::now();
             let read = self.store.read_all(told.last, STEP_EVENTS).await.and_then(|items| {
-                let failed = items.iter().find_map(|it| match it {
-                    Err((_, error @ ReadError::Unavailable(_))) => Some(error.clone()),
-                    _ => None,
-                });
+                // What history itself does not say any more is no fault of the index.
+                let failed = items.iter().find_map(|it| Some(it.as_ref().err()?.1.clone()));
                 failed.map_or(Ok(items), Err)
             });
             let mut items = match read {

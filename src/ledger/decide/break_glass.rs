@@ -270,8 +270,17 @@ fn used_or_refused(given: &Given<'_>, grant: &BreakGlassGrant, command: &UseGran
     }
 }
 
+/// Whoever was refused is named as the one who acted.
 fn refuse(given: &Given<'_>, event: &BreakGlassRefused) -> Result<Decided, Rejection> {
-    by_ledger(given)?;
+    match given.caller {
+        Caller::Custodian { .. } => {}
+        Caller::BreakGlass { grant_id, .. } if event.grant_id == Some(grant_id) => {}
+        Caller::Key { .. }
+        | Caller::Session { .. }
+        | Caller::Person { .. }
+        | Caller::BreakGlass { .. }
+        | Caller::Ledger => by_ledger(given)?,
+    }
     if let Some(id) = event.grant_id {
         known(given, id)?;
     }

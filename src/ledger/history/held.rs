@@ -15,6 +15,7 @@ use projections::organization::{Change, Organization};
 use projections::permission::Permission;
 use projections::principal::{Owner, Principal};
 use projections::recorded::{Revision, StreamName};
+use projections::role::Grant;
 use projections::time::Timestamp;
 use projections::verification::{Authority, Recognised, out_of_force};
 
@@ -75,6 +76,8 @@ pub struct Cause {
 pub struct HeldTime {
     /// Who.
     pub holder: Holder,
+    /// The domains that it was held for; none for the whole organization.
+    pub domains: BTreeSet<String>,
     /// Since when.
     pub from: Timestamp,
     /// What began it; none where it was held at the first instant.
@@ -90,10 +93,17 @@ struct Holding {
     wanted: Wanted,
     tables: Organization,
     operator: Organization,
-    open: BTreeMap<Holder, (Timestamp, Option<Cause>)>,
+    open: BTreeMap<Holder, Open>,
     ends: BTreeSet<(Timestamp, Holder)>,
     times: Vec<HeldTime>,
     looks: u64,
+}
+
+/// A time that has not ended.
+struct Open {
+    domains: BTreeSet<String>,
+    from: Timestamp,
+    began_by: Option<Cause>,
 }
 
 /// Whom an event may have given something, or taken it from.
@@ -104,7 +114,9 @@ enum Concerned {
 }
 
 impl Holding {
-    fn holds(&self, holder: Holder, now: Timestamp) -> bool {
+    /// The domains for which somebody holds it; empty for the whole organization, and none where
+    /// they do not.
+    fn held(&self, holder: Holder, now: Timestamp) -> Option<BTreeSet<String>> {
         let (tables, operator) = (&self.tables, &self.operator);
         let operator = if tables.id.is_operator() { tables } else { operator };
         let authority = match holder {
@@ -118,26 +130,39 @@ impl Holding {
                 Some(key) if tables.key_state(key, now) == KeyState::Active => {
                     Authority::of(key, tables, operator, now)
                 }
-                _ => return false,
+                _ => return None,
             },
             Holder::BreakGlass(id) => {
-                let Some(grant) = tables.break_glass_grant(id) else { return false };
-                let grant = Recognised::BreakGlass(grant);
+                let grant = Recognised::BreakGlass(tables.break_glass_grant(id)?);
                 if out_of_force(grant, None, tables, operator, now).is_some() {
-                    return false;
+                    return None;
                 }
                 Authority::of_recognised(grant, tables, operator, now)
             }
-            Holder::ServiceAccount(_) | Holder::User(_) => return false,
+            Holder::ServiceAccount(_) | Holder::User(_) => return None,
         };
-        match &self.wanted {
-            Wanted::Permission(text) => Permission::parse(text)
-                .is_ok_and(|it| authority.holds(it) || authority.holds_for_a_domain(it)),
-            Wanted::Role(id) => {
-                authority.role_ids().any(|it| it == *id)
-                    || authority.grants().any(|(grant, _)| grant.terms.role_id == *id)
+        let domain = |grant: &Grant| grant.domain().map(ToString::to_string);
+        let domains: BTreeSet<String> = match &self.wanted {
+            Wanted::Permission(text) => {
+                let wanted = Permission::parse(text).ok()?;
+                if authority.holds(wanted) {
+                    return Some(BTreeSet::new());
+                }
+                if !authority.holds_for_a_domain(wanted) {
+                    return None;
+                }
+                let implying = authority.grants().filter(|(_, role)| role.implies(wanted));
+                implying.filter_map(|(grant, _)| domain(grant)).collect()
             }
-        }
+            Wanted::Role(id) => {
+                if authority.role_ids().any(|it| it == *id) {
+                    return Some(BTreeSet::new());
+                }
+                let granted = authority.grants().filter(|(grant, _)| grant.terms.role_id == *id);
+                granted.filter_map(|(grant, _)| domain(grant)).collect()
+            }
+        };
+        (!domains.is_empty()).then_some(domains)
     }
 
     /// When something of somebody's ends by itself, behind this instant.
@@ -167,20 +192,20 @@ impl Holding {
         if let Some(end) = self.end_of(holder, now) {
             self.ends.insert((end, holder));
         }
-        match (self.holds(holder, now), self.open.contains_key(&holder)) {
-            (true, false) => {
-                self.open.insert(holder, (now, cause.cloned()));
+        let held = self.held(holder, now);
+        if self.open.get(&holder).map(|it| &it.domains) == held.as_ref() {
+            return;
+        }
+        // Held for other domains is held anew.
+        if let Some(Open { domains, from, began_by }) = self.open.remove(&holder) {
+            // What was given and taken within one instant was never held.
+            if from < now {
+                let (to, ended_by) = (Some(now), cause.cloned());
+                self.times.push(HeldTime { holder, domains, from, began_by, to, ended_by });
             }
-            (false, true) => {
-                let Some((from, began_by)) = self.open.remove(&holder) else { return };
-                // What was given and taken within one instant was never held.
-                if from < now {
-                    let ended_by = cause.cloned();
-                    let to = Some(now);
-                    self.times.push(HeldTime { holder, from, began_by, to, ended_by });
-                }
-            }
-            (true, true) | (false, false) => {}
+        }
+        if let Some(domains) = held {
+            self.open.insert(holder, Open { domains, from: now, began_by: cause.cloned() });
         }
     }
 
@@ -275,10 +300,11 @@ impl Holding {
         // What ends at the instant behind the last was held to the end.
         self.pass(to.saturating_add_millis(-1));
         let open = std::mem::take(&mut self.open);
-        self.times.extend(open.into_iter().map(|(holder, (from, began_by))| HeldTime {
+        self.times.extend(open.into_iter().map(|(holder, it)| HeldTime {
             holder,
-            from,
-            began_by,
+            domains: it.domains,
+            from: it.from,
+            began_by: it.began_by,
             to: None,
             ended_by: None,
         }));

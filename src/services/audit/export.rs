@@ -69,6 +69,7 @@ pub(super) struct Asked {
     filter: Filter,
     format: Format,
     after: Option<Revision>,
+    up_to: Option<Revision>,
     end: Revision,
     head: Head,
 }
@@ -96,7 +97,7 @@ impl Asked {
             let problem = "must not be less than `after_revision`";
             return Err(status::invalid("up_to_revision", problem));
         }
-        Ok(Self { filter, format, after, end, head })
+        Ok(Self { filter, format, after, up_to, end, head })
     }
 
     /// What is recorded of whoever asks this.
@@ -106,7 +107,12 @@ impl Asked {
             Format::Csv => "csv",
             Format::Ocsf => "ocsf_cloudevents",
         };
-        self.filter.reading(WayOfReading::Exported).asking("format", format)
+        let place = |it: Option<Revision>| it.map(|it| it.to_string()).unwrap_or_default();
+        self.filter
+            .reading(WayOfReading::Exported)
+            .asking("format", format)
+            .asking("after_revision", place(self.after))
+            .asking("up_to_revision", place(self.up_to))
     }
 }
 
@@ -139,7 +145,17 @@ async fn export(
         last = behind.0.checked_sub(1).map(|it| Revision(it).min(asked.end));
     }
     let ahead = last.map_or(0, |last| (last.0 + 1).saturating_sub(next.0));
+    let end = match asked.end == asked.head.revision {
+        true => Some(asked.head.leaf_hash),
+        false => {
+            let end = story.ledger.event(&story.organization, asked.end).await;
+            end.map_err(|error| status::from_read(&error))?.map(|it| it.leaf_hash)
+        }
+    };
+    let reader = caller.caller.principal(story.organization.id);
     let begin = proto::ExportBegin {
+        end_leaf_hash: end.map(|it| it.0.to_vec()).unwrap_or_default(),
+        reader: Some(write::principal(reader, story.organization.id)),
         end: write::revision(stream, Some(asked.end)),
         head_at: Some(write::timestamp(asked.head.at)),
         events_ahead: ahead,

@@ -48,6 +48,7 @@ impl Filter {
             correlation_id: read::optional("correlation_id", &message.correlation_id)?,
             outcome: outcome(message.outcome)?,
             text: text(&message.text)?,
+            without_readings: message.without_readings,
         };
         let from = bound("from", message.from.as_ref())?;
         let to = bound("to", message.to.as_ref())?;
@@ -64,7 +65,8 @@ impl Filter {
         self.event != activity::Filter::default() || self.origin.is_some()
     }
 
-    /// What is recorded of whoever asks this: words and addresses may be somebody's.
+    /// What is recorded of whoever asks this. Words, addresses and correlation identifiers may
+    /// be somebody's.
     pub(super) fn reading(&self, way: WayOfReading) -> Reading {
         let fields = [
             "actor",
@@ -77,11 +79,13 @@ impl Filter {
             "origin_ip",
             "from",
             "to",
+            "without_readings",
         ];
         let mut reading = Reading::new(way);
         for (field, value) in fields.into_iter().zip(self.parameters()) {
             reading = match field {
-                "text" | "origin_ip" => reading.writing(field, &value),
+                // Free text of whoever asks.
+                "text" | "origin_ip" | "correlation_id" => reading.writing(field, &value),
                 field => reading.asking(field, value),
             };
         }
@@ -108,6 +112,7 @@ impl Filter {
             correlation_id,
             outcome,
             text: words,
+            without_readings,
         } = event;
         let outcome = match outcome {
             None => "",
@@ -126,6 +131,7 @@ impl Filter {
             origin,
             text(*from),
             text(*to),
+            text(without_readings.then_some("true")),
         ]
     }
 

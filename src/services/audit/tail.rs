@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use projections::event::WayOfReading;
 use projections::organization::{Head, Organization};
 use projections::recorded::{Recorded, Revision};
 use prost::Message as _;
@@ -15,6 +16,7 @@ use super::filter::Filter;
 use super::{PersonalData, entry};
 use crate::proto;
 use crate::services::authentication::Authenticated;
+use crate::services::reading::Reading;
 use crate::services::telling::{NotTaken, Pieces, Story, Tell, Teller, start as start_telling};
 use crate::services::{Stay, status, write};
 
@@ -34,7 +36,7 @@ type Piece = proto::TailActivityResponse;
 
 /// What is to be followed.
 pub(super) struct Asked {
-    pub(super) filter: Filter,
+    filter: Filter,
     after: Option<Revision>,
 }
 
@@ -56,6 +58,12 @@ impl Asked {
             return Err(status::beyond_end("after_revision", head));
         }
         Ok(Self { filter, after })
+    }
+
+    /// What is recorded of whoever asks this.
+    pub(super) fn reading(&self) -> Reading {
+        let after = self.after.map(|it| it.to_string()).unwrap_or_default();
+        self.filter.reading(WayOfReading::Followed).asking("after_revision", after)
     }
 }
 

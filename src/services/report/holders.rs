@@ -139,6 +139,7 @@ async fn write_time(
     };
     Ok(proto::HeldTime {
         holder_name: name.unwrap_or_default(),
+        domains: row.domains.iter().cloned().collect(),
         holder: Some(match row.holder {
             Holder::ServiceAccount(id) => Wire::ServiceAccountId(id.text()),
             Holder::User(id) => Wire::UserId(id.text()),

@@ -7,6 +7,7 @@ use keyledger::proto::ListKeysRequest;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
+use unicode_normalization::UnicodeNormalization as _;
 
 use super::super::support::refused;
 use super::*;
@@ -40,7 +41,8 @@ async fn acme() -> Acme {
 /// What is neither a letter nor a digit parts words; case does not count.
 fn split(text: &str, into: &mut BTreeSet<String>) {
     let mut word = String::new();
-    for character in text.to_lowercase().chars() {
+    let lower = text.nfc().collect::<String>().to_lowercase();
+    for character in lower.nfc() {
         if character.is_alphanumeric() {
             word.push(character);
         } else if !word.is_empty() {

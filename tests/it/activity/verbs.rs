@@ -201,3 +201,47 @@ async fn who_follows_is_shown_each_entry_once_across_restarts() {
     assert!(said.contains("going on behind revision"), "{said}");
     server.stop().await;
 }
+
+/// A file that was begun is of one history and for one reader, whoever goes on with it.
+#[tokio::test]
+async fn an_export_is_not_gone_on_with_by_somebody_else() {
+    let (home, server, id, key) = long_log().await;
+    let operator = server.client(&home.admin_key());
+    let other = operator.organization("globex", "glx", "").await;
+    let others = operator.create_key(scoped(&other, "admin", &["org:admin"])).await.unwrap().secret;
+    let address = server.address.to_string();
+    for (file, format, stranger, says) in [
+        ("a.csv", "csv", &others, "is beyond the end of the stream"),
+        ("b.csv", "csv", &home.admin_key(), "began for somebody else"),
+        ("c.jsonl", "jsonl", &others, "is beyond the end of the stream"),
+    ] {
+        let mut line = vec!["export", "--format", format, "--output", file];
+        if says.contains("somebody else") {
+            line.extend(["--org", &id]);
+        }
+        let mut child = keyledger(&home, &address, &key, &line).spawn().unwrap();
+        let part = home.path().join(format!("{file}.part"));
+        until_written(&mut child, &part, 1_000_000).await;
+        // Behind a note of how far it is.
+        let interrupt = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &interrupt]).status().unwrap().success());
+        let (code, _, said) = ended(child).await;
+        assert_ne!(code, Some(0), "{file} was whole too soon: {said}");
+        let left = std::fs::read(&part).unwrap();
+        let mut line = vec!["export", "--output", file, "--resume"];
+        if says.contains("somebody else") {
+            line.extend(["--org", &id]);
+        }
+        let (code, _, said) =
+            ended(keyledger(&home, &address, stranger, &line).spawn().unwrap()).await;
+        assert!(code != Some(0) && said.contains(says), "{file}: {said}");
+        assert!(std::fs::read(&part).unwrap() == left, "nothing was added");
+        line.truncate(4);
+        let (code, _, said) = ended(keyledger(&home, &address, &key, &line).spawn().unwrap()).await;
+        assert_eq!(code, Some(0), "{file}: {said}");
+    }
+    let jsonl = std::fs::read(home.path().join("c.jsonl")).unwrap();
+    let events = jsonl.iter().filter(|byte| **byte == b'\n').count() as u64;
+    assert!(jsonl == whole(&home, &id, events), "the stored bytes");
+    server.stop().await;
+}

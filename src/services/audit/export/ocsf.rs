@@ -330,7 +330,9 @@ fn of_class(
             set("privileges", listed.unwrap_or_else(|| json!([target.id])));
         }
         Class::ApiActivity => {
-            let operation = changed_text(entry, "method").unwrap_or("verification");
+            let operation =
+                ["method", "way"].into_iter().find_map(|field| changed_text(entry, field));
+            let operation = operation.unwrap_or("verification");
             set("api", json!({ "operation": operation }));
             set("resources", json!([{ "uid": target.id, "type": target.kind }]));
         }
