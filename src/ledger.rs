@@ -25,6 +25,7 @@ pub mod fingerprints;
 pub mod following;
 pub mod history;
 mod importing;
+mod instants;
 pub mod mint;
 pub mod pepper_use;
 pub mod permissions;
@@ -141,6 +142,7 @@ pub struct Ledger {
     rate_limits: rate_limits::RateLimits,
     activity: activity::IndexState,
     readings: reading::Readings,
+    instants: instants::Instants,
     stats: LedgerStats,
 }
 

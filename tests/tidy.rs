@@ -84,8 +84,10 @@ fn projections_depends_on_nothing_that_does_io() {
         "thiserror",
         "thiserror-impl",
         "typenum",
+        "tinyvec",
         "ulid",
         "unicode-ident",
+        "unicode-normalization",
         "wide",
         "zmij",
     ];

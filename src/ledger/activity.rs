@@ -291,26 +291,8 @@ impl<'a> Walk<'a> {
         self.bytes_left = self.bytes_left.saturating_sub(bytes);
     }
 
-    /// The first event that was recorded at this instant or later; the place behind the
-    /// last one if there is none.
-    async fn first_not_before(&mut self, at: Timestamp) -> Result<Revision, ReadError> {
-        let end = self.head.revision.next();
-        if at > self.head.at {
-            return Ok(end);
-        }
-        // INVARIANT: all below `low` is earlier, nothing from `high` on is.
-        let (mut low, mut high) = (0, self.head.revision.0);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let recorded = self.read(Revision(middle), 1).await?;
-            let Some(recorded) = recorded.first() else { return Ok(end) };
-            if self.decode(recorded)?.at < at {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(Revision(high))
+    async fn first_not_before(&self, at: Timestamp) -> Result<Revision, ReadError> {
+        self.ledger.first_not_before(self.organization, self.head, at).await
     }
 
     fn decode(&self, recorded: &Recorded) -> Result<Envelope, ReadError> {

@@ -23,10 +23,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use projections::envelope::Envelope;
 use projections::id::OrganizationId;
 use projections::key::Key;
-use projections::organization::{Head, Organization};
+use projections::organization::Organization;
 use projections::recorded::Revision;
 use projections::time::Timestamp;
 use tokio::sync::{Notify, Semaphore};
@@ -215,49 +214,6 @@ impl Ledger {
             None => Arc::new(Organization::new(OrganizationId::OPERATOR)),
         };
         Ok(Past { at, tables, operator })
-    }
-
-    /// When an event was recorded.
-    async fn recorded_at(
-        &self,
-        organization: &Published,
-        revision: Revision,
-    ) -> Result<Timestamp, ReadError> {
-        let found = self.read_organization(organization, revision, 1).await?;
-        let envelope = found.first().map(|it| Envelope::decode(&it.stored));
-        let corrupt = |what: String| {
-            let stream = organization.stream.clone();
-            ReadError::Corrupt { stream, revision, what }
-        };
-        match envelope {
-            Some(Ok(envelope)) => Ok(envelope.at),
-            Some(Err(fault)) => Err(corrupt(fault.at(revision).to_string())),
-            None => Err(corrupt("the event is missing".to_owned())),
-        }
-    }
-
-    /// The last event that was recorded at this instant or before, of those up to `head`; none
-    /// where there is none. Finds the place by halving: `at` never decreases in a stream.
-    pub async fn last_at(
-        &self,
-        organization: &Published,
-        head: Head,
-        at: Timestamp,
-    ) -> Result<Option<Revision>, ReadError> {
-        if at >= head.at {
-            return Ok(Some(head.revision));
-        }
-        // INVARIANT: all below `low` is not later, nothing from `high` on is.
-        let (mut low, mut high) = (0, head.revision.0);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.recorded_at(organization, Revision(middle)).await? <= at {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(low.checked_sub(1).map(Revision))
     }
 }
 

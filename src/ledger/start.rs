@@ -276,6 +276,7 @@ impl Ledger {
             rate_limits: rate_limits::RateLimits::new(),
             activity: super::activity::IndexState::default(),
             readings: super::reading::Readings::default(),
+            instants: super::instants::Instants::default(),
             stats: LedgerStats::default(),
         });
         Ok((ledger, replayed))

@@ -184,10 +184,8 @@ impl Story {
     /// The first event that was recorded at this instant or later; the place behind the head if
     /// there is none.
     pub async fn first_not_before(&self, at: Timestamp, head: Head) -> Result<Revision, Status> {
-        // Events are recorded in whole milliseconds.
-        let before = at.saturating_add_millis(-1);
-        let last = self.ledger.last_at(&self.organization, head, before).await;
-        Ok(Revision::after(last.map_err(|error| status::from_read(&error))?))
+        let first = self.ledger.first_not_before(&self.organization, head, at).await;
+        first.map_err(|error| status::from_read(&error))
     }
 
     /// What an event says. One that cannot be read is damage, which is logged.

@@ -39,8 +39,9 @@ const WRITER_CACHE_KIB: i64 = 16_384;
 const READER_CACHE_KIB: i64 = 8_192;
 /// Pages of the write-ahead log after which it is moved into the database: 4 MiB.
 const LOG_PAGES: i64 = 512;
-/// Connections that read: a search takes one.
-const READERS: usize = 2;
+/// Connections that read: a search takes one, and the last is for checks. What they read, each page
+/// of it once, must not take the place of what searches read again and again.
+const READERS: usize = 3;
 
 /// A row's number is the organization's, shifted by this, and the revision.
 const REVISION_BITS: u32 = 40;
@@ -151,9 +152,15 @@ impl ActivityDb {
 
     /// A connection that nobody uses; else the first, once nobody does.
     fn reader(&self) -> MutexGuard<'_, Connection> {
-        let free = self.readers.iter().find_map(|it| it.try_lock().ok());
-        let [first, ..] = &self.readers;
+        let [first, second, _] = &self.readers;
+        let free = [first, second].into_iter().find_map(|it| it.try_lock().ok());
         free.unwrap_or_else(|| first.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The connection that reads all of it.
+    fn checker(&self) -> MutexGuard<'_, Connection> {
+        let [.., last] = &self.readers;
+        last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -195,7 +202,7 @@ fn connect(path: &Path) -> Result<(Writer, [Connection; READERS]), IndexError> {
         reader.pragma_update(None, "query_only", true)?;
         Ok(reader)
     };
-    let readers = [reader()?, reader()?];
+    let readers = [reader()?, reader()?, reader()?];
     let mut organizations = HashMap::new();
     {
         let mut rows = connection.prepare("SELECT id, number, revision FROM organizations")?;
@@ -470,7 +477,7 @@ impl ActivityIndex for ActivityDb {
     }
 
     fn begin_digest(&self) -> Result<Digesting, IndexError> {
-        let mut reader = self.reader();
+        let mut reader = self.checker();
         // Both as they are at one moment.
         let reading = reader.transaction()?;
         let checkpoint = read_checkpoint(&reading)?;
@@ -486,7 +493,7 @@ impl ActivityIndex for ActivityDb {
     }
 
     fn digest_on(&self, digesting: &mut Digesting) -> Result<bool, IndexError> {
-        let reader = self.reader();
+        let reader = self.checker();
         let mut left = DIGEST_PLACES;
         let mut searched = Vec::new();
         // A word may have any number of rows: those that are left are searched for, as a query
