@@ -114,8 +114,13 @@ impl Ledger {
         while told.last < end {
             let began = Instant::now();
             let read = self.store.read_all(told.last, STEP_EVENTS).await.and_then(|items| {
-                // What history itself does not say any more is no fault of the index.
-                let failed = items.iter().find_map(|it| Some(it.as_ref().err()?.1.clone()));
+                // What history itself does not say any more is no fault of the index. Whoever waits
+                // for an answer is told of that elsewhere.
+                let fails = |error: &ReadError| {
+                    pace == Pace::Resting || matches!(error, ReadError::Unavailable(_))
+                };
+                let failed = items.iter().filter_map(|it| it.as_ref().err());
+                let failed = failed.map(|(_, error)| error.clone()).find(fails);
                 failed.map_or(Ok(items), Err)
             });
             let mut items = match read {
